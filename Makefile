@@ -1,0 +1,84 @@
+# Two commands for people: `make demo` and `make test`.  Everything they need is made in .venv with
+# Debian's own python3 (PYTHON=... for another one) and remade when the build's inputs change.
+# What the machine lacks is named together with the way to get it; without a compiler the package
+# still works, on its plain-Python twins, and says so.
+
+SHELL := /bin/bash
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
+JOBS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+TESTS := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations 10
+
+COMPILER := $(shell command -v gcc || command -v cc)
+HEADER := $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))' 2>/dev/null)/Python.h
+BUILD := $(if $(and $(COMPILER),$(wildcard $(HEADER))),compiled,twin)
+# A stamp per kind of build: once a compiler appears, the next make uses it.
+READY := $(VENV)/.ready-$(BUILD)
+INPUTS := pyproject.toml setup.py $(shell find src -name '*.pyx' -o -name '*.pxd')
+
+.PHONY: demo test test-long lint bench fuzz docs clean help
+
+help:
+	@echo 'make demo       watch a DTLS 1.3 and an STCP connection move a real file on this machine'
+	@echo 'make test       the tests (under 8 minutes)'
+	@echo 'make test-long  all tests, with many examples, and again on the plain-Python twins'
+	@echo 'make lint       ruff and mypy --strict'
+	@echo 'make bench      measurements'
+	@echo 'make fuzz       the property tests with 20,000 examples each'
+	@echo 'make docs       check that what the documents show is what the program does'
+	@echo 'make clean      remove .venv and everything built'
+
+demo: $(READY)
+	@$(BIN)/sealwire demo $(ARGS)
+
+test: $(READY)
+	@$(TESTS) $(ARGS)
+
+test-long: $(READY)
+	@HYPOTHESIS_PROFILE=long $(TESTS) -m '' $(ARGS)
+	@SEALWIRE_PURE=1 SEALWIRE_REQUIRE_COMPILED= $(TESTS) $(ARGS)
+
+lint: $(VENV)/.lint
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(READY)
+	@for program in benchmarks/*.py; do $(BIN)/python "$$program" $(ARGS) || exit; done
+
+fuzz: $(READY)
+	@HYPOTHESIS_PROFILE=fuzz $(TESTS) -m '' tests/unit tests/adversary $(ARGS)
+
+docs: $(READY)
+	@$(BIN)/python -m pytest -q tests/test_docs.py tests/test_readme.py $(ARGS)
+
+$(READY): $(INPUTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'make: Python 3.11 or newer is needed and $(PYTHON) is not that: apt-get install python3, or make PYTHON=/path/to/python3' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo 'make: python3-venv is missing, and nothing can be installed without it: apt-get install python3-venv (as root), then make again' >&2; exit 1; }
+ifeq ($(BUILD),twin)
+	@missing='$(if $(COMPILER),,gcc) $(if $(wildcard $(HEADER)),,python3-dev)'; missing=$$(echo $$missing); \
+	if [ "$$SEALWIRE_REQUIRE_COMPILED" = 1 ]; then \
+	  echo "make: SEALWIRE_REQUIRE_COMPILED=1 but $$missing missing: apt-get install $$missing (as root)" >&2; exit 1; \
+	else \
+	  echo "make: going on without the compiled modules, on their plain-Python twins, which are slower; to have them: apt-get install $$missing (as root), then make again"; \
+	fi
+endif
+	@echo 'make: preparing $(VENV) (once, about a minute)'
+	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(BIN)/sealwire --version
+	@rm -f $(VENV)/.ready-* $(VENV)/.lint
+	@touch $@
+
+$(VENV)/.lint: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lint]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	find src tests -name __pycache__ -prune -exec rm -rf {} +
+	find src -name '*.so' -delete
+	for module in $$(find src -name '*.pyx'); do rm -f "$${module%.pyx}.c"; done

@@ -1,0 +1,70 @@
+"""Counters, each declared once with its unit and meaning; no output here.
+
+A counter is a field of :class:`ConnectionCounters` or :class:`EndpointCounters` whose metadata
+says what one unit of it is and what it means; exposition, documentation and tests read that.
+Discards are counted apart, by reason, because the reasons are declared with the protocol
+(:class:`sealwire.errors.Discard`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from sealwire.errors import Discard
+
+
+def counter(unit: str, meaning: str) -> Any:
+    """Declare a counter field that starts at zero."""
+    return field(default=0, metadata={"unit": unit, "meaning": meaning})
+
+
+@dataclass(slots=True)
+class Counters:
+    """What every kind of counter set has: discards by reason, and a snapshot."""
+
+    discards: dict[Discard, int] = field(default_factory=dict)
+
+    def discard(self, reason: Discard) -> None:
+        """Count one dropped record, message or datagram."""
+        self.discards[reason] = self.discards.get(reason, 0) + 1
+
+    def snapshot(self) -> dict[str, int]:
+        """Name to value, discards as ``discard.<name>``."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata}
+        values.update({f"discard.{reason.name.lower()}": n for reason, n in self.discards.items()})
+        return values
+
+
+@dataclass(slots=True)
+class ConnectionCounters(Counters):
+    """What one connection did."""
+
+    datagrams_received: int = counter("datagrams", "datagrams handed to this connection")
+    datagrams_sent: int = counter("datagrams", "datagrams this connection produced")
+    bytes_received: int = counter("bytes", "bytes of those datagrams or stream reads")
+    bytes_sent: int = counter("bytes", "bytes this connection produced")
+    records_opened: int = counter("records", "protected records that authenticated")
+    records_sealed: int = counter("records", "protected records made")
+    messages_received: int = counter("messages", "application messages delivered")
+    messages_sent: int = counter("messages", "application messages accepted for sending")
+    retransmissions: int = counter("transmissions", "flights or parts of flights sent again")
+    acks_sent: int = counter("records", "ACK records sent")
+    acks_received: int = counter("records", "ACK records received")
+    key_updates: int = counter("updates", "traffic key changes after the handshake, both directions")
+
+
+@dataclass(slots=True)
+class EndpointCounters(Counters):
+    """What one endpoint (a socket's worth of peers) did."""
+
+    datagrams_received: int = counter("datagrams", "datagrams received on the socket")
+    datagrams_sent: int = counter("datagrams", "datagrams sent on the socket")
+    hello_retry_requests: int = counter("datagrams", "stateless cookies handed out")
+    cookies_accepted: int = counter("hellos", "ClientHellos whose cookie proved the address")
+    cookies_refused: int = counter("hellos", "ClientHellos with a forged, foreign or expired cookie")
+    connections_opened: int = counter("connections", "connections created after address proof")
+    handshakes_completed: int = counter("handshakes", "handshakes that finished")
+    handshakes_failed: int = counter("handshakes", "handshakes that ended otherwise")
+    connections_closed: int = counter("connections", "connections gone, for whatever reason")
+    admissions_refused: int = counter("hellos", "proved peers turned away by limits or policy")

@@ -1,0 +1,395 @@
+"""One table of extensions: code -> shape, and the messages it may appear in (RFC 8446 section 4.2).
+
+An :class:`Extension` is a typed key; :meth:`Extensions.get` with it gives a value of that type.
+key_share and supported_versions have another shape in each message, so they are several keys with
+one code.  Unknown extensions are kept as bytes and otherwise ignored, duplicates are refused, and
+a known one in a message that may not carry it is illegal_parameter.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from sealwire.crypto.groups import Group
+from sealwire.crypto.signatures import SignatureScheme
+from sealwire.errors import Alert, ProtocolError
+from sealwire.wire import Reader, Writer, decode_error
+
+T = TypeVar("T")
+
+
+class Where(enum.Enum):
+    """The message that carries an extension block."""
+
+    CLIENT_HELLO = "ClientHello"
+    SERVER_HELLO = "ServerHello"
+    HELLO_RETRY_REQUEST = "HelloRetryRequest"
+    ENCRYPTED_EXTENSIONS = "EncryptedExtensions"
+    CERTIFICATE_REQUEST = "CertificateRequest"
+    CERTIFICATE = "Certificate"
+    NEW_SESSION_TICKET = "NewSessionTicket"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extension(Generic[T]):
+    """A typed key into :class:`Extensions`."""
+
+    code: int
+    name: str
+    where: tuple[Where, ...]
+    decode: Callable[[Reader], T]
+    encode: Callable[[Writer, T], None]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyShareEntry:
+    """A group and a public value for it (RFC 8446 section 4.2.8)."""
+
+    group: Group
+    share: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PskIdentity:
+    """One offered pre-shared key (RFC 8446 section 4.2.11)."""
+
+    identity: bytes
+    obfuscated_ticket_age: int
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedPsks:
+    """The pre_shared_key extension of a ClientHello."""
+
+    identities: tuple[PskIdentity, ...]
+    binders: tuple[bytes, ...]
+
+
+class Extensions:
+    """The extension block of one message: ordered, without duplicates."""
+
+    __slots__ = ("_entries", "_misplaced", "where")
+
+    def __init__(self, where: Where) -> None:
+        self.where = where
+        self._misplaced: int | None = None
+        # Code -> decoded value, or bytes where the code is not in the table for this message.
+        self._entries: dict[int, Any] = {}
+
+    def add(self, key: Extension[T], value: T) -> None:
+        """Append an extension we send."""
+        assert self.where in key.where and key.code not in self._entries, key.name
+        self._entries[key.code] = value
+
+    def get(self, key: Extension[T]) -> T | None:
+        """The value of an extension, None where it is absent."""
+        value: T | None = self._entries.get(key.code)
+        return value
+
+    def require(self, key: Extension[T]) -> T:
+        """The value of an extension this message cannot do without (RFC 8446 section 9.2)."""
+        if key.code not in self._entries:
+            raise ProtocolError(Alert.MISSING_EXTENSION, f"{self.where.value} lacks {key.name}")
+        value: T = self._entries[key.code]
+        return value
+
+    def __contains__(self, code: int) -> bool:
+        return code in self._entries
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Extensions):
+            return NotImplemented
+        return self.where == other.where and list(self._entries.items()) == list(other._entries.items())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def differs_from(self, other: Extensions, but: frozenset[int]) -> bool:
+        """Whether anything but the codes in `but` differs; order does not count.
+
+        wolfSSL 5.9 sends its second ClientHello with the extensions in another order.
+        """
+        ours = {code: value for code, value in self._entries.items() if code not in but}
+        theirs = {code: value for code, value in other._entries.items() if code not in but}
+        return ours != theirs
+
+    def refuse_unsolicited(self, offered: Extensions) -> None:
+        """Raise if this answer holds an extension that was not offered (RFC 8446 section 4.2)."""
+        for code in self._entries:
+            if code not in offered:
+                # RFC 8446 section 4.2 [8446-NEG-2]
+                raise ProtocolError(
+                    Alert.UNSUPPORTED_EXTENSION,
+                    f"{self.where.value} answers extension {code}, which was not offered",
+                )
+
+    @classmethod
+    def decode(cls, reader: Reader, where: Where) -> Extensions:
+        """Read a block with its two-byte length."""
+        block = cls(where)
+        inner = reader.sub16(f"{where.value} extensions")
+        while inner.remaining:
+            code = inner.u16()
+            if code in block._entries:
+                raise ProtocolError(Alert.ILLEGAL_PARAMETER, f"{where.value} repeats extension {code}")
+            key = _TABLE.get((code, where))
+            if key is not None:
+                body = inner.sub16(key.name)
+                value = key.decode(body)
+                body.finish()
+                block._entries[code] = value
+            elif code in _KNOWN_CODES:
+                block._misplaced = code
+                block._entries[code] = inner.vector16()
+            else:
+                block._entries[code] = inner.vector16()
+        if where is not Where.SERVER_HELLO:
+            block.refuse_misplaced()
+        return block
+
+    def refuse_misplaced(self) -> None:
+        """Raise if the block holds an extension that is known, but not for this message.
+
+        Done by :meth:`decode` except for ServerHello: one of an older version may hold what 1.3
+        forbids there, and the version is what should be said to be wrong.
+        """
+        if self._misplaced is not None:
+            # RFC 8446 section 4.2 [8446-NEG-2]
+            raise ProtocolError(
+                Alert.ILLEGAL_PARAMETER,
+                f"extension {self._misplaced} does not belong into {self.where.value}",
+            )
+
+    def encode(self, writer: Writer) -> None:
+        """Write the block with its two-byte length."""
+        with writer.length16():
+            for code, value in self._entries.items():
+                writer.u16(code)
+                key = _TABLE.get((code, self.where))
+                if key is None:
+                    writer.vector16(value)
+                else:
+                    with writer.length16():
+                        key.encode(writer, value)
+
+
+# --- shapes, in the order of their codes ----------------------------------------------------
+
+
+def _decode_server_name(reader: Reader) -> str:
+    # RFC 6066 section 3: only host_name exists, and a list may not name a type twice.
+    names = reader.sub16()
+    if names.u8() != 0:
+        raise decode_error("server_name")
+    name = names.vector16(low=1)
+    names.finish()
+    try:
+        return name.decode("ascii")
+    except UnicodeDecodeError:
+        raise ProtocolError(Alert.ILLEGAL_PARAMETER, "server_name is not ASCII") from None
+
+
+def _encode_server_name(writer: Writer, value: str) -> None:
+    with writer.length16():
+        writer.u8(0)
+        writer.vector16(value.encode("ascii"))
+
+
+def _decode_empty(reader: Reader) -> bool:
+    reader.finish()
+    return True
+
+
+def _encode_empty(writer: Writer, value: bool) -> None:
+    pass
+
+
+def _decode_groups(reader: Reader) -> tuple[Group, ...]:
+    return tuple(Group(code) for code in reader.list16_of_u16())
+
+
+def _decode_schemes(reader: Reader) -> tuple[SignatureScheme, ...]:
+    return tuple(SignatureScheme(code) for code in reader.list16_of_u16())
+
+
+def _encode_u16_list(writer: Writer, value: tuple[int, ...]) -> None:
+    with writer.length16():
+        for code in value:
+            writer.u16(code)
+
+
+def _decode_protocols(reader: Reader) -> tuple[bytes, ...]:
+    # RFC 7301 section 3.1: neither the list nor a name is empty.
+    names = reader.sub16()
+    protocols = []
+    while names.remaining:
+        protocols.append(names.vector8(low=1))
+    if not protocols:
+        raise decode_error("application_layer_protocol_negotiation")
+    return tuple(protocols)
+
+
+def _encode_protocols(writer: Writer, value: tuple[bytes, ...]) -> None:
+    with writer.length16():
+        for name in value:
+            writer.vector8(name)
+
+
+def _decode_versions(reader: Reader) -> tuple[int, ...]:
+    versions = reader.sub8()
+    if versions.remaining == 0 or versions.remaining % 2:
+        raise decode_error("supported_versions")
+    return tuple(versions.u16() for _ in range(versions.remaining // 2))
+
+
+def _encode_versions(writer: Writer, value: tuple[int, ...]) -> None:
+    with writer.length8():
+        for version in value:
+            writer.u16(version)
+
+
+def _decode_modes(reader: Reader) -> bytes:
+    return reader.vector8(low=1)
+
+
+def _decode_authorities(reader: Reader) -> tuple[bytes, ...]:
+    names = reader.sub16()
+    authorities = []
+    while names.remaining:
+        authorities.append(names.vector16(low=1))
+    if not authorities:
+        raise decode_error("certificate_authorities")
+    return tuple(authorities)
+
+
+def _encode_authorities(writer: Writer, value: tuple[bytes, ...]) -> None:
+    with writer.length16():
+        for name in value:
+            writer.vector16(name)
+
+
+def _decode_key_share(reader: Reader) -> KeyShareEntry:
+    return KeyShareEntry(Group(reader.u16()), reader.vector16(low=1))
+
+
+def _encode_key_share(writer: Writer, value: KeyShareEntry) -> None:
+    writer.u16(value.group)
+    writer.vector16(value.share)
+
+
+def _decode_key_shares(reader: Reader) -> tuple[KeyShareEntry, ...]:
+    entries = reader.sub16()
+    shares = []
+    while entries.remaining:
+        shares.append(_decode_key_share(entries))
+    return tuple(shares)
+
+
+def _encode_key_shares(writer: Writer, value: tuple[KeyShareEntry, ...]) -> None:
+    with writer.length16():
+        for entry in value:
+            _encode_key_share(writer, entry)
+
+
+def _decode_offered_psks(reader: Reader) -> OfferedPsks:
+    identities = []
+    entries = reader.sub16()
+    while entries.remaining:
+        identities.append(PskIdentity(entries.vector16(low=1), entries.u32()))
+    binders = []
+    entries = reader.sub16()
+    while entries.remaining:
+        binders.append(entries.vector8(low=32))
+    if not identities or not binders:
+        raise decode_error("pre_shared_key")
+    return OfferedPsks(tuple(identities), tuple(binders))
+
+
+def _encode_offered_psks(writer: Writer, value: OfferedPsks) -> None:
+    with writer.length16():
+        for psk in value.identities:
+            writer.vector16(psk.identity)
+            writer.u32(psk.obfuscated_ticket_age)
+    with writer.length16():
+        for binder in value.binders:
+            writer.vector8(binder)
+
+
+_CH = Where.CLIENT_HELLO
+_SH = Where.SERVER_HELLO
+_HRR = Where.HELLO_RETRY_REQUEST
+_EE = Where.ENCRYPTED_EXTENSIONS
+_CR = Where.CERTIFICATE_REQUEST
+_CT = Where.CERTIFICATE
+_NST = Where.NEW_SESSION_TICKET
+
+SERVER_NAME = Extension(0, "server_name", (_CH,), _decode_server_name, _encode_server_name)
+SERVER_NAME_ACCEPTED = Extension(0, "server_name", (_EE,), _decode_empty, _encode_empty)
+SUPPORTED_GROUPS = Extension(10, "supported_groups", (_CH, _EE), _decode_groups, _encode_u16_list)
+SIGNATURE_ALGORITHMS = Extension(
+    13, "signature_algorithms", (_CH, _CR), _decode_schemes, _encode_u16_list
+)
+ALPN = Extension(
+    16, "application_layer_protocol_negotiation", (_CH, _EE), _decode_protocols, _encode_protocols
+)
+PRE_SHARED_KEYS = Extension(41, "pre_shared_key", (_CH,), _decode_offered_psks, _encode_offered_psks)
+SELECTED_PSK = Extension(41, "pre_shared_key", (_SH,), Reader.u16, Writer.u16)
+EARLY_DATA = Extension(42, "early_data", (_CH, _EE), _decode_empty, _encode_empty)
+MAX_EARLY_DATA = Extension(42, "early_data", (_NST,), Reader.u32, Writer.u32)
+SUPPORTED_VERSIONS = Extension(43, "supported_versions", (_CH,), _decode_versions, _encode_versions)
+SELECTED_VERSION = Extension(43, "supported_versions", (_SH, _HRR), Reader.u16, Writer.u16)
+COOKIE = Extension(
+    44, "cookie", (_CH, _HRR), lambda reader: reader.vector16(low=1), lambda w, value: w.vector16(value)
+)
+PSK_KEY_EXCHANGE_MODES = Extension(
+    45, "psk_key_exchange_modes", (_CH,), _decode_modes, lambda w, value: w.vector8(value)
+)
+CERTIFICATE_AUTHORITIES = Extension(
+    47, "certificate_authorities", (_CH, _CR), _decode_authorities, _encode_authorities
+)
+POST_HANDSHAKE_AUTH = Extension(49, "post_handshake_auth", (_CH,), _decode_empty, _encode_empty)
+SIGNATURE_ALGORITHMS_CERT = Extension(
+    50, "signature_algorithms_cert", (_CH, _CR), _decode_schemes, _encode_u16_list
+)
+KEY_SHARES = Extension(51, "key_share", (_CH,), _decode_key_shares, _encode_key_shares)
+KEY_SHARE = Extension(51, "key_share", (_SH,), _decode_key_share, _encode_key_share)
+KEY_SHARE_REQUEST = Extension(
+    51, "key_share", (_HRR,), lambda reader: Group(reader.u16()), lambda w, value: w.u16(value)
+)
+# RFC 9146 section 3: a one-byte length and the id the sender wants to receive.
+CONNECTION_ID = Extension(
+    54, "connection_id", (_CH, _SH), lambda reader: reader.vector8(), lambda w, value: w.vector8(value)
+)
+
+_ALL: tuple[Extension[Any], ...] = (
+    SERVER_NAME,
+    SERVER_NAME_ACCEPTED,
+    SUPPORTED_GROUPS,
+    SIGNATURE_ALGORITHMS,
+    ALPN,
+    PRE_SHARED_KEYS,
+    SELECTED_PSK,
+    EARLY_DATA,
+    MAX_EARLY_DATA,
+    SUPPORTED_VERSIONS,
+    SELECTED_VERSION,
+    COOKIE,
+    PSK_KEY_EXCHANGE_MODES,
+    CERTIFICATE_AUTHORITIES,
+    POST_HANDSHAKE_AUTH,
+    SIGNATURE_ALGORITHMS_CERT,
+    KEY_SHARES,
+    KEY_SHARE,
+    KEY_SHARE_REQUEST,
+    CONNECTION_ID,
+)
+_TABLE: dict[tuple[int, Where], Extension[Any]] = {(key.code, where): key for key in _ALL for where in key.where}
+_KNOWN_CODES = frozenset(key.code for key in _ALL)

@@ -1,0 +1,195 @@
+"""Reader and Writer: the only code that touches byte offsets in messages.
+
+A Reader is a cursor with an end bound over bytes it never copies until asked; a nested vector is
+a :meth:`Reader.sub` whose bound lies inside its parent's, so no parser can run past its length.
+Every short read is the same error, decode_error (RFC 8446 section 6.2).  A Writer builds nested
+vectors with ``with writer.length16():`` and patches the prefix when the block ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from sealwire.errors import Alert, ProtocolError
+
+Buffer = bytes | bytearray | memoryview
+
+
+def decode_error(what: str) -> ProtocolError:
+    """The error for bytes that do not have the shape of `what`."""
+    return ProtocolError(Alert.DECODE_ERROR, f"{what} is malformed")
+
+
+class Reader:
+    """A bounded cursor over `data`; every method raises ProtocolError(decode_error) at the bound.
+
+    `what` names the structure in errors.
+    """
+
+    __slots__ = ("_data", "_end", "_position", "what")
+
+    def __init__(self, data: Buffer, what: str = "message", start: int = 0, end: int | None = None) -> None:
+        self._data = data
+        self._position = start
+        self._end = len(data) if end is None else end
+        self.what = what
+
+    @property
+    def remaining(self) -> int:
+        """Bytes left before the bound."""
+        return self._end - self._position
+
+    @property
+    def position(self) -> int:
+        """Offset of the next byte, counted from the start of the underlying buffer."""
+        return self._position
+
+    def _advance(self, n: int) -> int:
+        start = self._position
+        if n > self._end - start:
+            raise decode_error(self.what)
+        self._position = start + n
+        return start
+
+    def u8(self) -> int:
+        return self._data[self._advance(1)]
+
+    def u16(self) -> int:
+        start = self._advance(2)
+        return int.from_bytes(self._data[start : start + 2], "big")
+
+    def u24(self) -> int:
+        start = self._advance(3)
+        return int.from_bytes(self._data[start : start + 3], "big")
+
+    def u32(self) -> int:
+        start = self._advance(4)
+        return int.from_bytes(self._data[start : start + 4], "big")
+
+    def u48(self) -> int:
+        start = self._advance(6)
+        return int.from_bytes(self._data[start : start + 6], "big")
+
+    def u64(self) -> int:
+        start = self._advance(8)
+        return int.from_bytes(self._data[start : start + 8], "big")
+
+    def take(self, n: int) -> bytes:
+        """The next `n` bytes, copied."""
+        start = self._advance(n)
+        return bytes(self._data[start : start + n])
+
+    def rest(self) -> bytes:
+        """All bytes up to the bound, copied."""
+        return self.take(self.remaining)
+
+    def sub(self, n: int, what: str | None = None) -> Reader:
+        """A reader over the next `n` bytes, which this one skips."""
+        start = self._advance(n)
+        return Reader(self._data, what or self.what, start, start + n)
+
+    def sub8(self, what: str | None = None) -> Reader:
+        return self.sub(self.u8(), what)
+
+    def sub16(self, what: str | None = None) -> Reader:
+        return self.sub(self.u16(), what)
+
+    def sub24(self, what: str | None = None) -> Reader:
+        return self.sub(self.u24(), what)
+
+    def vector8(self, low: int = 0, high: int = 0xFF) -> bytes:
+        """opaque<low..high> with a one-byte length."""
+        return self._vector(self.u8(), low, high)
+
+    def vector16(self, low: int = 0, high: int = 0xFFFF) -> bytes:
+        """opaque<low..high> with a two-byte length."""
+        return self._vector(self.u16(), low, high)
+
+    def vector24(self, low: int = 0, high: int = 0xFFFFFF) -> bytes:
+        """opaque<low..high> with a three-byte length."""
+        return self._vector(self.u24(), low, high)
+
+    def _vector(self, n: int, low: int, high: int) -> bytes:
+        if not low <= n <= high:
+            raise decode_error(self.what)
+        return self.take(n)
+
+    def list16_of_u16(self) -> tuple[int, ...]:
+        """A non-empty vector of 16-bit values with a two-byte length, as suites and groups are."""
+        inner = self.sub16()
+        if inner.remaining == 0 or inner.remaining % 2:
+            raise decode_error(self.what)
+        return tuple(inner.u16() for _ in range(inner.remaining // 2))
+
+    def finish(self) -> None:
+        """Raise unless every byte was read: trailing bytes are as wrong as missing ones."""
+        if self.remaining:
+            raise decode_error(self.what)
+
+
+class Writer:
+    """Builds a message; integers are big-endian and must fit (OverflowError is our own bug)."""
+
+    __slots__ = ("_out",)
+
+    def __init__(self) -> None:
+        self._out = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._out)
+
+    def u8(self, value: int) -> None:
+        self._out.append(value)
+
+    def u16(self, value: int) -> None:
+        self._out += value.to_bytes(2, "big")
+
+    def u24(self, value: int) -> None:
+        self._out += value.to_bytes(3, "big")
+
+    def u32(self, value: int) -> None:
+        self._out += value.to_bytes(4, "big")
+
+    def u48(self, value: int) -> None:
+        self._out += value.to_bytes(6, "big")
+
+    def u64(self, value: int) -> None:
+        self._out += value.to_bytes(8, "big")
+
+    def raw(self, value: Buffer) -> None:
+        self._out += value
+
+    def vector8(self, value: Buffer) -> None:
+        self.u8(len(value))
+        self._out += value
+
+    def vector16(self, value: Buffer) -> None:
+        self.u16(len(value))
+        self._out += value
+
+    def vector24(self, value: Buffer) -> None:
+        self.u24(len(value))
+        self._out += value
+
+    def length8(self) -> AbstractContextManager[None]:
+        """``with writer.length8():`` prefixes what the block writes with its one-byte length."""
+        return self._length(1)
+
+    def length16(self) -> AbstractContextManager[None]:
+        return self._length(2)
+
+    def length24(self) -> AbstractContextManager[None]:
+        return self._length(3)
+
+    @contextmanager
+    def _length(self, size: int) -> Iterator[None]:
+        start = len(self._out)
+        self._out.extend(b"\0" * size)
+        yield
+        n = len(self._out) - start - size
+        self._out[start : start + size] = n.to_bytes(size, "big")
+
+    def finish(self) -> bytes:
+        """The bytes built so far."""
+        return bytes(self._out)

@@ -1,0 +1,94 @@
+"""Sealer and Opener for datagrams: the compiled ones where they can be used, else their twin.
+
+The twin (`reference`) is also the interface: the compiled classes have its signatures, attributes
+and answers.  Three things decide, at import except for the last:
+
+- SEALWIRE_PURE=1 asks for the twin;
+- without the compiled modules, or without a libcrypto that passes their known-answer test, there
+  is only the twin (SEALWIRE_REQUIRE_COMPILED=1 turns that into an ImportError);
+- a provider with an AEAD or mask of its own is obeyed, which only the twin can do.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from sealwire.crypto.providers.openssl import OpenSslProvider
+from sealwire.record import reference
+from sealwire.record.reference import DISCARDS, CiphertextHeader, Entry, parse_ciphertext_header
+
+if TYPE_CHECKING:
+    from sealwire.crypto.providers import CryptoProvider
+
+__all__ = [
+    "COMPILED",
+    "DISCARDS",
+    "CiphertextHeader",
+    "Entry",
+    "Opener",
+    "Sealer",
+    "describe",
+    "implementation",
+    "parse_ciphertext_header",
+]
+
+
+def _choose() -> tuple[Any, str]:
+    """The module to use for OpenSSL's algorithms, and one line saying which and why."""
+    if os.environ.get("SEALWIRE_PURE") == "1":
+        return reference, "plain Python (SEALWIRE_PURE=1)"
+    try:
+        import sealwire.crypto._evp as evp
+        import sealwire.record._record as compiled
+    except ModuleNotFoundError:
+        reason = "the compiled modules are not built"
+    except ImportError as error:
+        reason = f"the compiled modules do not load: {error}"
+    else:
+        try:
+            return compiled, f"compiled, on {evp.describe()}"
+        except evp.Unavailable as error:
+            reason = str(error)
+    if os.environ.get("SEALWIRE_REQUIRE_COMPILED") == "1":
+        raise ImportError(f"SEALWIRE_REQUIRE_COMPILED=1, but {reason}")
+    return reference, f"plain Python ({reason})"
+
+
+_CHOICE, _DESCRIPTION = _choose()
+
+#: Whether OpenSSL's algorithms run in the compiled record layer.
+COMPILED: Final[bool] = _CHOICE is not reference
+
+
+def describe() -> str:
+    """Which record layer is in use, with which libcrypto or for what reason not, in one line."""
+    return _DESCRIPTION
+
+
+def implementation(provider: CryptoProvider) -> Any:
+    """The module whose classes serve `provider`: ``reference`` or ``_record``."""
+    # The compiled path calls OpenSSL itself and never asks the provider.  That is the same thing
+    # exactly if the provider's AEAD and mask are OpenSSL's, which also holds for a subclass that
+    # changes other things, as the deterministic one does; its `name` would say less.
+    kind = type(provider)
+    if (
+        isinstance(provider, OpenSslProvider)
+        and kind.aead is OpenSslProvider.aead
+        and kind.mask is OpenSslProvider.mask
+    ):
+        return _CHOICE
+    return reference
+
+
+if TYPE_CHECKING:
+    from sealwire.record.reference import Opener, Sealer
+else:
+
+    def Sealer(provider, *args, **keywords):
+        """A sealer for one sending epoch; see :class:`sealwire.record.reference.Sealer`."""
+        return implementation(provider).Sealer(provider, *args, **keywords)
+
+    def Opener(provider, *args, **keywords):
+        """An opener for one receiving epoch; see :class:`sealwire.record.reference.Opener`."""
+        return implementation(provider).Opener(provider, *args, **keywords)

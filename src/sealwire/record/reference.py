@@ -1,0 +1,535 @@
+"""Record protection in plain Python: the oracle for the compiled path, and its stand-in.
+
+A sealer turns (type, content) into records of one epoch; an opener turns datagrams into entries
+``(type, sequence, content)``.  Opening a record is always the same walk (RFC 9147 section 4):
+header, take the mask off the number, complete the number, authenticate, and only then look at
+the replay window and the padding.  Nothing changes for a record that does not authenticate,
+except the count of forgeries.
+
+What cannot be opened is not an error: its entry is ``(-n, 0, b"")`` and ``DISCARDS[n]`` says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sealwire.crypto.hkdf import TrafficKeys
+from sealwire.crypto.providers import CryptoProvider
+from sealwire.crypto.suites import SuiteSpec
+from sealwire.errors import Alert, Discard, ProtocolError
+
+Buffer = bytes | bytearray | memoryview
+Entry = tuple[int, int, bytes]
+
+APPLICATION_DATA: Final = 23
+# RFC 8446 section 5.1 and 5.4: content is at most 2^14 bytes, and padding does not make room for
+# more: content, type and padding together are at most one byte longer.
+MAX_CONTENT_BYTES: Final = 1 << 14
+MAX_INNER_BYTES: Final = MAX_CONTENT_BYTES + 1
+TAG_BYTES: Final = 16
+# RFC 9147 section 4.2.3: the mask is computed from this many bytes of ciphertext.
+SAMPLE_BYTES: Final = 16
+# RFC 9147 section 4.2.1 [9147-4.2.1-6]: numbers end here; they never wrap.
+MAX_SEQUENCE: Final = (1 << 48) - 1
+MAX_STREAM_SEQUENCE: Final = (1 << 64) - 1
+STREAM_HEADER_BYTES: Final = 5
+
+#: Reasons for dropping a record, by the number in its entry.  Zero is no reason.
+DISCARDS: Final[tuple[Discard, ...]] = (
+    Discard.NOT_DTLS,  # never in an entry: an opener stops in front of such a byte
+    Discard.EMPTY,
+    Discard.TRUNCATED_HEADER,
+    Discard.TRUNCATED_RECORD,
+    Discard.SHORT_CIPHERTEXT,
+    Discard.OVERSIZED_RECORD,
+    Discard.UNKNOWN_CID,
+    Discard.AUTHENTICATION,
+    Discard.REPLAY,
+    Discard.TOO_OLD,
+    Discard.EMPTY_CONTENT,
+)
+_DROPPED: Final[dict[Discard, Entry]] = {reason: (-n, 0, b"") for n, reason in enumerate(DISCARDS) if n > 0}
+
+
+@dataclass(frozen=True, slots=True)
+class CiphertextHeader:
+    """The unified header of one record (RFC 9147 section 4), its number still masked.
+
+    Offsets count from the start of the datagram.
+    """
+
+    epoch_bits: int
+    cid: bytes
+    sequence_offset: int
+    sequence_bytes: int
+    with_length: bool
+    body_offset: int
+    end: int
+
+
+def parse_ciphertext_header(datagram: Buffer, offset: int, cid_length: int) -> CiphertextHeader | Discard:
+    """Read the header at `offset`; a Discard when the rest of the datagram cannot be used.
+
+    `cid_length` is the length in bytes of the connection ids this side handed out, 0 for none.
+    The caller has seen that the first byte is one of 0x20..0x3F.
+    """
+    # RFC 9147 section 4 [9147-4-11]: 0 0 1, then C (connection id), S (16-bit number),
+    # L (length present) and the two low bits of the epoch.
+    first = datagram[offset]
+    if bool(first & 0x10) != (cid_length > 0):
+        return Discard.UNKNOWN_CID
+    sequence_offset = offset + 1 + cid_length
+    sequence_bytes = 2 if first & 0x08 else 1
+    body_offset = sequence_offset + sequence_bytes
+    with_length = bool(first & 0x04)
+    if with_length:
+        body_offset += 2
+    if body_offset > len(datagram):
+        return Discard.TRUNCATED_HEADER
+    # RFC 9147 section 4 [9147-4-6]: a record without a length takes the rest of the datagram.
+    end = len(datagram)
+    if with_length:
+        end = body_offset + (datagram[body_offset - 2] << 8 | datagram[body_offset - 1])
+        # RFC 9147 section 4.3 [9147-4.3-5]: records do not span datagrams, so nothing is awaited.
+        if end > len(datagram):
+            return Discard.TRUNCATED_RECORD
+    return CiphertextHeader(
+        epoch_bits=first & 0x03,
+        cid=bytes(datagram[offset + 1 : sequence_offset]),
+        sequence_offset=sequence_offset,
+        sequence_bytes=sequence_bytes,
+        with_length=with_length,
+        body_offset=body_offset,
+        end=end,
+    )
+
+
+def reconstruct(low: int, bits: int, highest: int) -> int:
+    """The record number ending in the `bits` bits `low` that lies closest to `highest` + 1.
+
+    Never negative and never above MAX_SEQUENCE.
+    """
+    # RFC 9147 section 4.2.2 [9147-4.2.2-2]: closest to one plus the highest number opened.
+    expected = highest + 1
+    span = 1 << bits
+    number = (expected & ~(span - 1)) | low
+    if number + span // 2 < expected and number + span <= MAX_SEQUENCE:
+        return number + span
+    if number > MAX_SEQUENCE or (number > expected + span // 2 and number >= span):
+        return number - span
+    return number
+
+
+def internal_error(reason: str) -> ProtocolError:
+    """The error of a sealer that cannot go on."""
+    return ProtocolError(Alert.INTERNAL_ERROR, reason)
+
+
+def check_content(content_type: int, inner_bytes: int, padding: int) -> None:
+    """ValueError unless a record can hold `inner_bytes` (content and padding) of this type."""
+    if not 1 <= content_type <= 255:
+        raise ValueError(f"content type {content_type} is not in 1..255")
+    if padding < 0:
+        raise ValueError(f"padding of {padding} bytes is negative")
+    if inner_bytes > MAX_CONTENT_BYTES:
+        raise ValueError(
+            f"a record holds {MAX_CONTENT_BYTES} bytes of content and padding, not {inner_bytes}"
+        )
+
+
+def _nonce(iv: int, sequence: int) -> bytes:
+    # RFC 8446 section 5.3: the number, padded on the left, over the IV.  RFC 9147 section 4
+    # [9147-4-10]: the epoch is no part of it.
+    return (iv ^ sequence).to_bytes(12, "big")
+
+
+class Sealer:
+    """Protects records of one DTLS 1.3 sending epoch (RFC 9147 section 4).
+
+    Attributes:
+        epoch: the epoch.
+        sequence: number of the next record.
+        sealed: records sealed with these keys.
+        overhead: bytes a record adds to its content: header with 16-bit number and length,
+            connection id, type byte, tag.
+        seal_limit: records these keys may seal (RFC 9147 section 4.5.3).
+    """
+
+    __slots__ = ("_aead", "_cid", "_iv", "_mask", "epoch", "overhead", "seal_limit", "sealed", "sequence")
+
+    def __init__(
+        self,
+        provider: CryptoProvider,
+        spec: SuiteSpec,
+        keys: TrafficKeys,
+        epoch: int,
+        cid: bytes = b"",
+        *,
+        sequence: int = 0,
+    ) -> None:
+        """`sequence` is where numbering starts; anything but 0 is for keys used before.
+
+        A number must never be used twice with the same keys.
+        """
+        self._aead = provider.aead(spec, keys.key)
+        self._mask = provider.mask(spec, keys.sn_key)
+        self._iv = int.from_bytes(keys.iv, "big")
+        self._cid = bytes(cid)
+        self.epoch = epoch
+        self.sequence = sequence
+        self.sealed = 0
+        self.overhead = 1 + len(cid) + 2 + 2 + 1 + TAG_BYTES
+        self.seal_limit = spec.seal_limit
+
+    def seal(
+        self,
+        content_type: int,
+        content: Buffer,
+        padding: int = 0,
+        *,
+        short_sequence: bool = False,
+        with_length: bool = True,
+    ) -> bytes:
+        """One record of `content` with `padding` zero bytes behind its type.
+
+        `short_sequence` makes the number one byte; without a length the record must be the last
+        of its datagram.
+
+        Raises:
+            ValueError: content and padding are longer than 2^14 bytes, or the type is 0.
+            ProtocolError: internal_error, numbers are used up.
+        """
+        check_content(content_type, len(content) + padding, padding)
+        return self._seal(self._reserve(1), content_type, content, padding, short_sequence, with_length)
+
+    def seal_run(self, content_type: int, messages: Sequence[Buffer]) -> list[bytes]:
+        """A record for each message, in order; see :meth:`seal`."""
+        for message in messages:
+            check_content(content_type, len(message), 0)
+        first = self._reserve(len(messages))
+        return [
+            self._seal(first + n, content_type, message, 0, False, True) for n, message in enumerate(messages)
+        ]
+
+    def _reserve(self, n: int) -> int:
+        # An error after this line wastes numbers and never uses one twice.
+        first = self.sequence
+        # RFC 9147 section 4.2.1 [9147-4.2.1-6]: stop rather than wrap.
+        if n > MAX_SEQUENCE + 1 - first:
+            raise internal_error(f"record numbers of epoch {self.epoch} are used up")
+        self.sequence = first + n
+        self.sealed += n
+        return first
+
+    def _seal(
+        self,
+        sequence: int,
+        content_type: int,
+        content: Buffer,
+        padding: int,
+        short_sequence: bool,
+        with_length: bool,
+    ) -> bytes:
+        cid = self._cid
+        first = 0x20 | self.epoch & 0x03
+        # RFC 9147 section 4 [9147-4-7]: a negotiated connection id is in every record.
+        if cid:
+            first |= 0x10
+        if not short_sequence:
+            first |= 0x08
+        if with_length:
+            first |= 0x04
+        header = bytearray((first,))
+        header += cid
+        number_at = len(header)
+        if short_sequence:
+            header.append(sequence & 0xFF)
+        else:
+            header += (sequence & 0xFFFF).to_bytes(2, "big")
+        inner_bytes = len(content) + 1 + padding
+        if with_length:
+            header += (inner_bytes + TAG_BYTES).to_bytes(2, "big")
+        inner = bytearray(content)
+        inner.append(content_type)
+        inner += bytes(padding)
+        # RFC 9147 section 4 [9147-4-10]: the associated data is the header before masking.
+        # With a 16-byte tag there is always a whole sample to mask with [9147-4.2.3-4].
+        body = self._aead.seal(_nonce(self._iv, sequence), bytes(inner), bytes(header))
+        # RFC 9147 section 4.2.3 [9147-4.2.3-1]: the first bytes of the mask over the number.
+        mask = self._mask(body[:SAMPLE_BYTES])
+        header[number_at] ^= mask[0]
+        if not short_sequence:
+            header[number_at + 1] ^= mask[1]
+        return bytes(header) + body
+
+
+class Opener:
+    """Opens records of one DTLS 1.3 receiving epoch and refuses each number after its first use.
+
+    Attributes:
+        epoch: the epoch.
+        highest: highest number opened, -1 before the first.
+        opened: records that authenticated under these keys.
+        forged: records that did not.
+        forgery_limit: how many of those these keys stand (RFC 9147 section 4.5.3).
+    """
+
+    __slots__ = (
+        "_aead",
+        "_cid",
+        "_iv",
+        "_mask",
+        "_seen",
+        "_window",
+        "epoch",
+        "forged",
+        "forgery_limit",
+        "highest",
+        "opened",
+    )
+
+    def __init__(
+        self,
+        provider: CryptoProvider,
+        spec: SuiteSpec,
+        keys: TrafficKeys,
+        epoch: int,
+        cid: bytes = b"",
+        window: int = 256,
+        *,
+        highest: int = -1,
+    ) -> None:
+        """`window` is the reordering depth in records, a multiple of 64.
+
+        `cid` is the connection id this side handed out, which every record must carry.
+        `highest` stands for a window in which every number up to it was seen.
+        """
+        if window <= 0 or window % 64:
+            raise ValueError(f"replay window of {window} records is not a positive multiple of 64")
+        self._aead = provider.aead(spec, keys.key)
+        self._mask = provider.mask(spec, keys.sn_key)
+        self._iv = int.from_bytes(keys.iv, "big")
+        self._cid = bytes(cid)
+        self._window = window
+        # Bit n stands for the number `highest` - n.
+        self._seen = (1 << window) - 1 if highest >= 0 else 0
+        self.epoch = epoch
+        # RFC 9147 section 4.5.1 [9147-4.5.1-2]: a new epoch starts at zero.
+        self.highest = highest
+        self.opened = 0
+        self.forged = 0
+        self.forgery_limit = spec.forgery_limit
+
+    def open_run(self, datagrams: Sequence[Buffer], index: int, offset: int) -> tuple[list[Entry], int, int]:
+        """Open consecutive records of this epoch from `datagrams[index]` at `offset` on.
+
+        The run ends in front of a record that is no ciphertext or has other epoch bits, and
+        behind one that holds anything but application data, because that may change keys.
+
+        Returns:
+            The entries in order, and the index and offset where to resume; the index is
+            ``len(datagrams)`` when all were used.
+        """
+        entries: list[Entry] = []
+        for at in range(index, len(datagrams)):
+            datagram = datagrams[at]
+            n = len(datagram)
+            if n == 0:
+                entries.append(_DROPPED[Discard.EMPTY])
+            while offset < n:
+                # RFC 9147 section 4.1 [9147-4.1-2]: the top three bits are 001.
+                if datagram[offset] & 0xE3 != 0x20 | self.epoch & 0x03:
+                    return entries, at, offset
+                entry, offset = self._open(datagram, offset)
+                entries.append(entry)
+                if entry[0] >= 0 and entry[0] != APPLICATION_DATA:
+                    if offset < n:
+                        return entries, at, offset
+                    return entries, at + 1, 0
+            offset = 0
+        return entries, max(index, len(datagrams)), 0
+
+    def _open(self, datagram: Buffer, offset: int) -> tuple[Entry, int]:
+        """One entry, and the offset behind it."""
+        header = parse_ciphertext_header(datagram, offset, len(self._cid))
+        if isinstance(header, Discard):
+            return _DROPPED[header], len(datagram)
+        # RFC 9147 section 4 [9147-4-9]: a foreign connection id condemns the rest of the datagram.
+        if header.cid != self._cid:
+            return _DROPPED[Discard.UNKNOWN_CID], len(datagram)
+        # RFC 9147 section 4.5.2 [9147-4.5.2-1]: what follows drops this record only.
+        return self._open_body(datagram, offset, header), header.end
+
+    def _open_body(self, datagram: Buffer, offset: int, header: CiphertextHeader) -> Entry:
+        body = bytes(datagram[header.body_offset : header.end])
+        # RFC 9147 section 4.2.3 [9147-4.2.3-3]: nothing to compute a mask from.
+        if len(body) < SAMPLE_BYTES:
+            return _DROPPED[Discard.SHORT_CIPHERTEXT]
+        if len(body) > MAX_INNER_BYTES + TAG_BYTES:
+            return _DROPPED[Discard.OVERSIZED_RECORD]
+        mask = self._mask(body[:SAMPLE_BYTES])
+        plain_header = bytearray(datagram[offset : header.body_offset])
+        number_at = header.sequence_offset - offset
+        low = 0
+        for n in range(header.sequence_bytes):
+            plain_header[number_at + n] ^= mask[n]
+            low = low << 8 | plain_header[number_at + n]
+        sequence = reconstruct(low, 8 * header.sequence_bytes, self.highest)
+        inner = self._aead.open(_nonce(self._iv, sequence), body, bytes(plain_header))
+        if inner is None:
+            # RFC 9147 section 4.5.3 [9147-4.5.3-3]: forgeries are counted per key.
+            self.forged += 1
+            return _DROPPED[Discard.AUTHENTICATION]
+        self.opened += 1
+        # RFC 9147 section 4.5.1 [9147-4.5.1-4], [9147-4.5.1-6]: the window is consulted and moved
+        # after authentication only, so that neither time nor a forgery tells or changes it.
+        behind = self.highest - sequence
+        if behind >= self._window:
+            return _DROPPED[Discard.TOO_OLD]
+        if behind < 0:
+            self._seen = (self._seen << min(-behind, self._window) | 1) & ((1 << self._window) - 1)
+            self.highest = sequence
+        elif self._seen >> behind & 1:
+            return _DROPPED[Discard.REPLAY]
+        else:
+            self._seen |= 1 << behind
+        # RFC 8446 section 5.4: the type is the last byte that is not zero.
+        content = inner.rstrip(b"\0")
+        if not content:
+            return _DROPPED[Discard.EMPTY_CONTENT]
+        return content[-1], sequence, content[:-1]
+
+
+class StreamSealer:
+    """Protects TLS 1.3 records of one sending epoch (RFC 8446 section 5.2).
+
+    Attributes:
+        epoch: the epoch.
+        sequence: number of the next record.
+        sealed: records sealed with these keys.
+        seal_limit: records these keys may seal.
+    """
+
+    __slots__ = ("_aead", "_iv", "epoch", "seal_limit", "sealed", "sequence")
+
+    def __init__(
+        self, provider: CryptoProvider, spec: SuiteSpec, keys: TrafficKeys, epoch: int, *, sequence: int = 0
+    ) -> None:
+        """`sequence` is where numbering starts; a number must never be used twice with the same keys."""
+        self._aead = provider.aead(spec, keys.key)
+        self._iv = int.from_bytes(keys.iv, "big")
+        self.epoch = epoch
+        self.sequence = sequence
+        self.sealed = 0
+        self.seal_limit = spec.seal_limit
+
+    def seal(self, content_type: int, content: Buffer, padding: int = 0) -> bytes:
+        """One record of `content` with `padding` zero bytes behind its type.
+
+        Raises:
+            ValueError: content and padding are longer than 2^14 bytes, or the type is 0.
+            ProtocolError: internal_error, numbers are used up.
+        """
+        check_content(content_type, len(content) + padding, padding)
+        return self._seal(self._reserve(1), content_type, content, padding)
+
+    def seal_run(self, content_type: int, data: Buffer, limit: int = MAX_CONTENT_BYTES) -> bytes:
+        """`data` in as few records as `limit` bytes of content each allow, one behind the other.
+
+        No data gives no record.
+        """
+        if not 1 <= limit <= MAX_CONTENT_BYTES:
+            raise ValueError(f"records of {limit} bytes are not in 1..{MAX_CONTENT_BYTES}")
+        check_content(content_type, 0, 0)
+        view = memoryview(data)
+        starts = range(0, len(view), limit)
+        first = self._reserve(len(starts))
+        return b"".join(
+            self._seal(first + n, content_type, view[start : start + limit], 0)
+            for n, start in enumerate(starts)
+        )
+
+    def _reserve(self, n: int) -> int:
+        first = self.sequence
+        # RFC 8446 section 5.3: sequence numbers must not wrap.
+        if n > MAX_STREAM_SEQUENCE + 1 - first:
+            raise internal_error(f"record numbers of epoch {self.epoch} are used up")
+        self.sequence = first + n
+        self.sealed += n
+        return first
+
+    def _seal(self, sequence: int, content_type: int, content: Buffer, padding: int) -> bytes:
+        inner = bytearray(content)
+        inner.append(content_type)
+        inner += bytes(padding)
+        # RFC 8446 section 5.2: every protected record looks like TLS 1.2 application data.
+        header = b"\x17\x03\x03" + (len(inner) + TAG_BYTES).to_bytes(2, "big")
+        return header + self._aead.seal(_nonce(self._iv, sequence), bytes(inner), header)
+
+
+class StreamOpener:
+    """Opens TLS 1.3 records of one receiving epoch (RFC 8446 section 5.2).
+
+    Attributes:
+        epoch: the epoch.
+        sequence: number of the next record.
+        opened: records opened with these keys.
+    """
+
+    __slots__ = ("_aead", "_broken", "_iv", "epoch", "opened", "sequence")
+
+    def __init__(
+        self, provider: CryptoProvider, spec: SuiteSpec, keys: TrafficKeys, epoch: int, *, sequence: int = 0
+    ) -> None:
+        self._aead = provider.aead(spec, keys.key)
+        self._iv = int.from_bytes(keys.iv, "big")
+        self._broken = False
+        self.epoch = epoch
+        self.sequence = sequence
+        self.opened = 0
+
+    def open(self, record: Buffer) -> tuple[int, bytes]:
+        """Type and content of one whole record, header included.
+
+        Raises:
+            ProtocolError: bad_record_mac, record_overflow, unexpected_message (no protected
+                record, or one of padding only), decode_error (header and length disagree).  The
+                first one is final: every later record is refused with bad_record_mac.
+        """
+        if self._broken:
+            raise stream_error(Alert.BAD_RECORD_MAC, "a record failed before; the stream is broken")
+        self._broken = True
+        n = len(record) - STREAM_HEADER_BYTES
+        if n < 0 or (record[3] << 8 | record[4]) != n:
+            raise stream_error(Alert.DECODE_ERROR, "record and its length disagree")
+        if record[0] != APPLICATION_DATA:
+            raise stream_error(Alert.UNEXPECTED_MESSAGE, "record is not protected")
+        # RFC 8446 section 5.2 allows 256 bytes over the content; section 5.4 then allows one.
+        if n > MAX_INNER_BYTES + TAG_BYTES:
+            raise stream_error(Alert.RECORD_OVERFLOW, "record is longer than the protocol allows")
+        if self.sequence > MAX_STREAM_SEQUENCE:
+            raise internal_error(f"record numbers of epoch {self.epoch} are used up")
+        inner = None
+        if n >= TAG_BYTES:
+            inner = self._aead.open(
+                _nonce(self._iv, self.sequence),
+                bytes(record[STREAM_HEADER_BYTES:]),
+                bytes(record[:STREAM_HEADER_BYTES]),
+            )
+        if inner is None:
+            raise stream_error(Alert.BAD_RECORD_MAC, "record failed authentication")
+        self.sequence += 1
+        self.opened += 1
+        content = inner.rstrip(b"\0")
+        # RFC 8446 section 5.4: a record of zeros only has no type.
+        if not content:
+            raise stream_error(Alert.UNEXPECTED_MESSAGE, "record holds only padding")
+        self._broken = False
+        return content[-1], content[:-1]
+
+
+def stream_error(alert: Alert, reason: str) -> ProtocolError:
+    """The fatal error of a stream's opener."""
+    return ProtocolError(alert, reason)

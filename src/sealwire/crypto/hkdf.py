@@ -1,0 +1,96 @@
+"""HKDF-Expand-Label, and the keys that follow from a traffic secret.
+
+Every secret of a connection is derived through :func:`expand_label`; the label prefix is the only
+difference between a stream and datagrams.  Derivation sits on the handshake's critical path (some
+forty calls), so the constant head of each HkdfLabel is built once and kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from sealwire.crypto.providers import CryptoProvider
+    from sealwire.crypto.suites import SuiteSpec
+
+__all__ = [
+    "DTLS13_PREFIX",
+    "TLS13_PREFIX",
+    "Secret",
+    "TrafficKeys",
+    "expand_label",
+    "next_traffic_secret",
+    "traffic_keys",
+]
+
+TLS13_PREFIX: Final = b"tls13 "
+# RFC 9147 section 5.9 [9147-5.9-1]: "dtls13" stands where "tls13 " stood, without a blank after it.
+DTLS13_PREFIX: Final = b"dtls13"
+
+
+class Secret(bytes):
+    """Bytes that must not be seen: they print as their length only."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<secret of {len(self)} bytes>"
+
+    __str__ = __repr__
+
+
+@lru_cache(maxsize=256)
+def _label_head(prefix: bytes, label: bytes, n: int) -> bytes:
+    """The part of HkdfLabel that comes before the context."""
+    name = prefix + label
+    # RFC 8446 section 7.1: opaque label<7..255>.
+    if not 7 <= len(name) <= 255:
+        raise ValueError(f"an HKDF label has 7 to 255 bytes, not {len(name)}")
+    return n.to_bytes(2, "big") + bytes((len(name),)) + name
+
+
+def expand_label(
+    provider: CryptoProvider, hash_name: str, secret: bytes, prefix: bytes, label: bytes, context: bytes, n: int
+) -> bytes:
+    """HKDF-Expand-Label (RFC 8446 section 7.1): `n` bytes from `secret`.
+
+    Args:
+        prefix: TLS13_PREFIX or DTLS13_PREFIX.
+        label: without prefix; with it 7 to 255 bytes, ValueError otherwise (exporters let callers choose).
+        context: at most 255 bytes, usually empty or a transcript hash; ValueError above.
+        n: at most 255 times the hash length.
+    """
+    # bytes() of one small int refuses what the one-byte length cannot say.
+    info = _label_head(prefix, label, n) + bytes((len(context),)) + context
+    return provider.hkdf_expand(hash_name, secret, info, n)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TrafficKeys:
+    """What protects records of one direction and epoch; `sn_key` masks record numbers (DTLS only)."""
+
+    key: Secret
+    iv: Secret
+    sn_key: Secret = Secret()
+
+    def __repr__(self) -> str:
+        return f"TrafficKeys(key={self.key!r}, iv={self.iv!r}, sn_key={self.sn_key!r})"
+
+
+def traffic_keys(provider: CryptoProvider, spec: SuiteSpec, secret: bytes, prefix: bytes) -> TrafficKeys:
+    """Keys of a traffic secret (RFC 8446 section 7.3; RFC 9147 section 4.2.3 for ``sn``)."""
+    hash_name, size = spec.hash_name, spec.key_bytes
+    key = expand_label(provider, hash_name, secret, prefix, b"key", b"", size)
+    iv = expand_label(provider, hash_name, secret, prefix, b"iv", b"", spec.iv_bytes)
+    if prefix != DTLS13_PREFIX:
+        return TrafficKeys(Secret(key), Secret(iv))
+    # RFC 9147 section 4.2.3: sn_key has the key length of the suite.
+    sn_key = expand_label(provider, hash_name, secret, prefix, b"sn", b"", size)
+    return TrafficKeys(Secret(key), Secret(iv), Secret(sn_key))
+
+
+def next_traffic_secret(provider: CryptoProvider, spec: SuiteSpec, secret: bytes, prefix: bytes) -> Secret:
+    """The secret after a KeyUpdate (RFC 8446 section 7.2)."""
+    return Secret(expand_label(provider, spec.hash_name, secret, prefix, b"traffic upd", b"", spec.hash_bytes))

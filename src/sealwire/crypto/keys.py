@@ -1,0 +1,127 @@
+"""Public and private keys as TLS 1.3 sees them, with the bounds that hold for everybody's.
+
+A key is more than its numbers: an RSA key whose certificate says RSASSA-PSS may sign with the
+``rsa_pss_pss`` schemes only, and perhaps with one hash only.  ``cryptography`` hands out a plain
+RSA key for both, so :class:`PssPublicKey` carries the difference.  RSA sizes are bounded on both
+sides: below, because factoring is feasible; above, because a stranger's key sets our cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import PublicKeyAlgorithmOID
+
+from sealwire.errors import CertificateError, CertificateFailure
+
+__all__ = [
+    "RSA_MAXIMUM_BITS",
+    "RSA_MINIMUM_BITS",
+    "PrivateKey",
+    "PssPublicKey",
+    "PublicKey",
+    "certificate_public_key",
+    "load_certificate",
+]
+
+RSA_MINIMUM_BITS = 2048
+# A verification under 8192 bits costs about ten times one under 2048; nobody needs more, floods would.
+RSA_MAXIMUM_BITS = 8192
+# Real exponents are 3 and 65537.  A full-size exponent makes verification as dear as signing.
+_RSA_MAXIMUM_EXPONENT = 1 << 32
+
+
+@dataclass(frozen=True, slots=True)
+class PssPublicKey:
+    """An RSA key restricted to RSASSA-PSS (OID id-RSASSA-PSS), and to `hash_name` unless that is empty."""
+
+    rsa: RSAPublicKey
+    hash_name: str = ""
+
+
+PublicKey = RSAPublicKey | PssPublicKey | ec.EllipticCurvePublicKey | Ed25519PublicKey
+PrivateKey = RSAPrivateKey | ec.EllipticCurvePrivateKey | Ed25519PrivateKey
+
+# RFC 4055 section 3.1, DER: the AlgorithmIdentifiers a TLS 1.3 PSS key may carry.  Without parameters
+# any hash goes; with them, hash, MGF1 hash and salt length must be those of one signature scheme.
+_PSS_ALGORITHMS = {
+    "300b06092a864886f70d01010a": "",
+    "304106092a864886f70d01010a3034a00f300d06096086480165030402010500a11c301a06092a864886f70d010108"
+    "300d06096086480165030402010500a203020120": "sha256",
+    "304106092a864886f70d01010a3034a00f300d06096086480165030402020500a11c301a06092a864886f70d010108"
+    "300d06096086480165030402020500a203020130": "sha384",
+    "304106092a864886f70d01010a3034a00f300d06096086480165030402030500a11c301a06092a864886f70d010108"
+    "300d06096086480165030402030500a203020140": "sha512",
+}
+
+
+def malformed(what: str) -> CertificateError:
+    return CertificateError(CertificateFailure.MALFORMED, what)
+
+
+def unsupported(what: str) -> CertificateError:
+    return CertificateError(CertificateFailure.UNSUPPORTED_ALGORITHM, what)
+
+
+def load_certificate(der: bytes) -> x509.Certificate:
+    """One certificate.  CertificateError(malformed) for anything else."""
+    try:
+        return x509.load_der_x509_certificate(der)
+    except (ValueError, UnsupportedAlgorithm, OverflowError, TypeError):
+        raise malformed("a certificate cannot be decoded") from None
+
+
+def certificate_public_key(certificate: x509.Certificate) -> PublicKey:
+    """The key `certificate` is about.
+
+    Raises:
+        CertificateError: MALFORMED if it cannot be decoded; UNSUPPORTED_ALGORITHM if it is of a kind or
+            size that TLS 1.3 here does not use.
+    """
+    try:
+        key = certificate.public_key()
+        is_pss = certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS
+    except UnsupportedAlgorithm:
+        raise unsupported("the certificate's key is of an unsupported kind") from None
+    except (ValueError, OverflowError, TypeError):
+        raise malformed("the certificate's key cannot be decoded") from None
+    if isinstance(key, RSAPublicKey):
+        check_rsa(key)
+        return PssPublicKey(key, _pss_hash(certificate, key)) if is_pss else key
+    if isinstance(key, Ed25519PublicKey):
+        return key
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        if not isinstance(key.curve, (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)):
+            raise unsupported(f"the certificate's curve {key.curve.name} is not supported")
+        return key
+    raise unsupported("the certificate's key is neither RSA, ECDSA nor Ed25519")
+
+
+def check_rsa(key: RSAPublicKey) -> None:
+    """CertificateError(UNSUPPORTED_ALGORITHM) for an RSA key too weak, or too costly, to verify with."""
+    if not RSA_MINIMUM_BITS <= key.key_size <= RSA_MAXIMUM_BITS:
+        raise unsupported(
+            f"the certificate's RSA key has {key.key_size} bits: allowed are {RSA_MINIMUM_BITS} to {RSA_MAXIMUM_BITS}"
+        )
+    if key.public_numbers().e >= _RSA_MAXIMUM_EXPONENT:
+        raise unsupported("the certificate's RSA key has an oversized public exponent")
+
+
+def _pss_hash(certificate: x509.Certificate, key: RSAPublicKey) -> str:
+    """The one hash a PSS key's parameters allow, or "".  `cryptography` keeps the parameters to itself, so
+    the few legal encodings of the whole SubjectPublicKeyInfo are compared with the bytes that were signed.
+    """
+    pkcs1 = key.public_bytes(Encoding.DER, PublicFormat.PKCS1)
+    bits = b"\x03\x82" + (len(pkcs1) + 1).to_bytes(2, "big") + b"\0" + pkcs1
+    signed = certificate.tbs_certificate_bytes
+    for algorithm, hash_name in _PSS_ALGORITHMS.items():
+        body = bytes.fromhex(algorithm) + bits
+        if b"\x30\x82" + len(body).to_bytes(2, "big") + body in signed:
+            return hash_name
+    raise unsupported("the certificate's RSASSA-PSS parameters are not those of a TLS 1.3 signature scheme")

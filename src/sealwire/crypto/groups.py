@@ -18,6 +18,7 @@ from sealwire.errors import Alert, ConfigurationError, ProtocolError
 __all__ = [
     "DEFAULT_GROUPS",
     "GROUPS",
+    "HYBRID_GROUPS",
     "MLKEM768_CIPHERTEXT_BYTES",
     "MLKEM768_KEY_BYTES",
     "Group",
@@ -45,6 +46,9 @@ class Group(enum.IntEnum):
         member._value_ = value
         return member
 
+
+#: Groups with a post-quantum part; their shares need a datagram of their own.
+HYBRID_GROUPS = frozenset((Group.X25519MLKEM768,))
 
 # FIPS 203 table 3, parameter set ML-KEM-768.
 MLKEM768_KEY_BYTES = 1184

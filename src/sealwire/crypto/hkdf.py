@@ -52,7 +52,13 @@ def _label_head(prefix: bytes, label: bytes, n: int) -> bytes:
 
 
 def expand_label(
-    provider: CryptoProvider, hash_name: str, secret: bytes, prefix: bytes, label: bytes, context: bytes, n: int
+    provider: CryptoProvider,
+    hash_name: str,
+    secret: bytes,
+    prefix: bytes,
+    label: bytes,
+    context: bytes,
+    n: int,
 ) -> bytes:
     """HKDF-Expand-Label (RFC 8446 section 7.1): `n` bytes from `secret`.
 
@@ -93,4 +99,6 @@ def traffic_keys(provider: CryptoProvider, spec: SuiteSpec, secret: bytes, prefi
 
 def next_traffic_secret(provider: CryptoProvider, spec: SuiteSpec, secret: bytes, prefix: bytes) -> Secret:
     """The secret after a KeyUpdate (RFC 8446 section 7.2)."""
-    return Secret(expand_label(provider, spec.hash_name, secret, prefix, b"traffic upd", b"", spec.hash_bytes))
+    return Secret(
+        expand_label(provider, spec.hash_name, secret, prefix, b"traffic upd", b"", spec.hash_bytes)
+    )

@@ -16,11 +16,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import PublicKeyAlgorithmOID
 
 from sealwire.errors import CertificateError, CertificateFailure
 
 __all__ = [
+    "DECODE_ERRORS",
     "RSA_MAXIMUM_BITS",
     "RSA_MINIMUM_BITS",
     "PrivateKey",
@@ -69,11 +71,25 @@ def unsupported(what: str) -> CertificateError:
     return CertificateError(CertificateFailure.UNSUPPORTED_ALGORITHM, what)
 
 
+#: What ``cryptography`` raises for bytes that are no certificate, when loading or, since it decodes names,
+#: keys, times and extensions when they are asked for, later.  The warning is in case it is made an error.
+DECODE_ERRORS = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    CryptographyDeprecationWarning,
+)
+
+
 def load_certificate(der: bytes) -> x509.Certificate:
     """One certificate.  CertificateError(malformed) for anything else."""
     try:
         return x509.load_der_x509_certificate(der)
-    except (ValueError, UnsupportedAlgorithm, OverflowError, TypeError):
+    except DECODE_ERRORS:
         raise malformed("a certificate cannot be decoded") from None
 
 
@@ -89,7 +105,7 @@ def certificate_public_key(certificate: x509.Certificate) -> PublicKey:
         is_pss = certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS
     except UnsupportedAlgorithm:
         raise unsupported("the certificate's key is of an unsupported kind") from None
-    except (ValueError, OverflowError, TypeError):
+    except DECODE_ERRORS:
         raise malformed("the certificate's key cannot be decoded") from None
     if isinstance(key, RSAPublicKey):
         check_rsa(key)

@@ -54,6 +54,11 @@ class SignatureScheme(enum.IntEnum):
         member._value_ = value
         return member
 
+    @property
+    def certificates_only(self) -> bool:
+        """Whether the scheme may sign certificates but no CertificateVerify (PKCS #1 v1.5, SHA-1)."""
+        return self in _CERTIFICATES_ONLY
+
 
 class _Kind(enum.Enum):
     ECDSA = "ecdsa"
@@ -72,6 +77,11 @@ class _Rule:
 
 
 _S = SignatureScheme
+
+# RFC 8446 section 4.2.3: these "refer solely to signatures which appear in certificates".
+_CERTIFICATES_ONLY = frozenset(
+    {_S.RSA_PKCS1_SHA1, _S.ECDSA_SHA1, _S.RSA_PKCS1_SHA256, _S.RSA_PKCS1_SHA384, _S.RSA_PKCS1_SHA512}
+)
 
 # The schemes of CertificateVerify.  RFC 8446 section 4.2.3: a scheme here binds its curve.
 _RULES: Mapping[SignatureScheme, _Rule] = MappingProxyType(
@@ -168,11 +178,15 @@ def verify(public_key: object, scheme: SignatureScheme, signature: bytes, conten
     rule = _RULES.get(scheme)
     if (
         rule is None
-        or not isinstance(public_key, RSAPublicKey | PssPublicKey | ec.EllipticCurvePublicKey | Ed25519PublicKey)
+        or not isinstance(
+            public_key, RSAPublicKey | PssPublicKey | ec.EllipticCurvePublicKey | Ed25519PublicKey
+        )
         or not _fits(public_key, rule)
     ):
         name = SignatureScheme(scheme).name
-        raise ProtocolError(Alert.ILLEGAL_PARAMETER, f"signature scheme {name} does not fit the certificate's key")
+        raise ProtocolError(
+            Alert.ILLEGAL_PARAMETER, f"signature scheme {name} does not fit the certificate's key"
+        )
     try:
         if isinstance(public_key, ec.EllipticCurvePublicKey):
             public_key.verify(signature, content, ec.ECDSA(rule.hash))

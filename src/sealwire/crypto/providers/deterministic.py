@@ -45,7 +45,9 @@ class DeterministicProvider(OpenSslProvider):
     def curve_key(self, curve: ec.EllipticCurve) -> ec.EllipticCurvePrivateKey:
         # 16 bytes more than the order make the bias of the reduction (FIPS 186-5 A.2.1) invisible.
         n = curve.key_size // 8 + 16
-        return ec.derive_private_key(int.from_bytes(self.random(n), "big") % (curve.group_order - 1) + 1, curve)
+        return ec.derive_private_key(
+            int.from_bytes(self.random(n), "big") % (curve.group_order - 1) + 1, curve
+        )
 
     def mlkem768_key(self) -> MLKEM768PrivateKey:
         return MLKEM768PrivateKey.from_seed_bytes(self.random(64))

@@ -24,7 +24,14 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES, ChaCha20
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from sealwire.crypto.groups import GROUPS, MLKEM768_CIPHERTEXT_BYTES, MLKEM768_KEY_BYTES, Group, KeyShare, bad_share
+from sealwire.crypto.groups import (
+    GROUPS,
+    MLKEM768_CIPHERTEXT_BYTES,
+    MLKEM768_KEY_BYTES,
+    Group,
+    KeyShare,
+    bad_share,
+)
 from sealwire.crypto.hkdf import Secret
 from sealwire.crypto.providers import Aead, Digest, Mask
 from sealwire.crypto.suites import AeadKind, SuiteSpec

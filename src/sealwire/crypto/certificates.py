@@ -1,0 +1,291 @@
+"""Certificates of peers: decoding them, showing them, and deciding whether to believe them.
+
+Path building and the rules of the web PKI come from ``cryptography.x509.verification``.  Around it:
+checks that come before (decoding, key kinds, bounds on what a stranger's keys may cost us), checks
+that TLS adds (digitalSignature), and a diagnosis that turns its refusal into a CertificateFailure.
+
+The library is strict on purpose, and some of its rules surprise outside the web: a leaf needs a
+subjectAltName and an authorityKeyIdentifier, must not be a CA, and an issuer needs keyUsage.
+``allow_legacy_profile`` relaxes exactly these.  What no option brings back: issuers with Ed25519 or
+RSASSA-PSS keys, SHA-1 signatures, version 1 certificates, revocation.  docs/certificates.md has it all.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.verification import (
+    Criticality,
+    ExtensionPolicy,
+    Policy,
+    PolicyBuilder,
+    Store,
+    VerificationError,
+)
+
+from sealwire.crypto.credentials import Credential, load_credential
+from sealwire.crypto.diagnosis import Case, diagnose, extension, wrong_name
+from sealwire.crypto.keys import DECODE_ERRORS, PublicKey, certificate_public_key, load_certificate, malformed
+from sealwire.crypto.names import IPAddress, certificate_names, common_name, matches, reference_name
+from sealwire.crypto.peers import PeerCertificate
+from sealwire.crypto.purpose import Purpose
+from sealwire.errors import Alert, CertificateError, CertificateFailure, ConfigurationError
+
+__all__ = [
+    "CertificateVerifier",
+    "Credential",
+    "PeerCertificate",
+    "Purpose",
+    "VerifiedPeer",
+    "leaf_public_key",
+    "load_credential",
+]
+
+# Longest list looked at, and so the bound on decoding a stranger's certificates.
+_CHAIN_MAXIMUM_LENGTH = 10
+
+
+def leaf_public_key(der: bytes) -> PublicKey:
+    """The key of an end-entity certificate, for checking CertificateVerify.
+
+    Raises:
+        CertificateError: MALFORMED, or UNSUPPORTED_ALGORITHM for a key of a kind, curve or size TLS 1.3
+            does not use here.
+    """
+    return certificate_public_key(load_certificate(der))
+
+
+def _utc_now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedPeer:
+    """Proof that a chain was accepted: made by :meth:`CertificateVerifier.verify` alone.
+
+    Attributes:
+        certificate: what the peer showed.
+        path: the DER certificates relied upon, leaf first, root last.
+        purpose: for which side the leaf was accepted.
+        name: the name it was accepted for, None if none was asked.
+    """
+
+    certificate: PeerCertificate
+    path: tuple[bytes, ...]
+    purpose: Purpose
+    name: str | None
+
+
+class CertificateVerifier:
+    """Judges peers' chains against fixed roots.  Immutable, so one serves all connections.
+
+    Args:
+        roots: trusted certificates, DER; a leaf listed here is trusted as itself.
+        clock: the time to judge by, timezone-aware; the system's by default.
+        allow_legacy_profile: accept leaves without subjectAltName (the common name then stands for the
+            host name) or authorityKeyIdentifier, leaves that are CAs, issuers without keyUsage.
+        max_chain_length: longest certificate list accepted from a peer.
+
+    Raises:
+        ConfigurationError: a root that cannot be decoded.
+    """
+
+    __slots__ = ("_by_subject", "_clock", "_legacy", "_max_chain_length", "_roots", "_store")
+
+    def __init__(
+        self,
+        roots: Sequence[bytes],
+        *,
+        clock: Callable[[], datetime.datetime] = _utc_now,
+        allow_legacy_profile: bool = False,
+        max_chain_length: int = _CHAIN_MAXIMUM_LENGTH,
+    ) -> None:
+        by_subject: dict[x509.Name, list[x509.Certificate]] = {}
+        certificates = []
+        for der in dict.fromkeys(roots):
+            try:
+                certificate = x509.load_der_x509_certificate(der)
+                by_subject.setdefault(certificate.subject, []).append(certificate)
+            except DECODE_ERRORS:
+                raise ConfigurationError(
+                    "a trusted certificate cannot be decoded: remove or replace it"
+                ) from None
+            certificates.append(certificate)
+        self._roots = frozenset(certificates)
+        self._by_subject = by_subject
+        # An empty Store is refused by the library; None means that nobody is trusted.
+        self._store = Store(certificates) if certificates else None
+        self._clock = clock
+        self._legacy = allow_legacy_profile
+        self._max_chain_length = max_chain_length
+
+    def verify(self, chain: Sequence[bytes], *, purpose: Purpose, name: str | None) -> VerifiedPeer:
+        """Accept or refuse a peer's certificate list.
+
+        Args:
+            chain: DER, leaf first; the others may be in any order, and some may not belong.
+            purpose: which side the peer is.
+            name: host name or IP address the leaf must be for; None leaves the name unchecked.
+
+        Raises:
+            CertificateError: refused, and why.  Nothing else, for any bytes.
+        """
+        if not chain:
+            raise CertificateError(CertificateFailure.MISSING, "the peer showed no certificate")
+        if len(chain) > self._max_chain_length:
+            raise CertificateError(
+                CertificateFailure.REJECTED,
+                f"the peer's list has {len(chain)} certificates: at most {self._max_chain_length} are accepted",
+                Alert.BAD_CERTIFICATE,
+            )
+        reference = None if name is None else _reference(name)
+        leaf = load_certificate(chain[0])
+        certificate_public_key(leaf)
+        usable: list[x509.Certificate] = []
+        unusable: list[x509.Certificate] = []
+        # The leaf, and duplicates, add nothing to a path but cost.
+        for der in dict.fromkeys(chain[1:]):
+            if der == chain[0]:
+                continue
+            other = load_certificate(der)
+            try:
+                certificate_public_key(other)
+                usable.append(other)
+            except CertificateError:
+                # A stray certificate of an odd kind must not spoil a chain that needs it not.
+                unusable.append(other)
+        try:
+            case = Case(
+                leaf=leaf,
+                intermediates=usable,
+                unusable=unusable,
+                roots=lambda subject: self._by_subject.get(subject, ()),
+                is_root=lambda certificate: certificate in self._roots,
+                purpose=purpose,
+                reference=reference,
+                now=self._clock(),
+                legacy=self._legacy,
+            )
+            _check_digital_signature(leaf)
+            path = self._path(case)
+            if self._legacy:
+                _check_legacy_name(path, reference)
+            relied_upon = tuple(certificate.public_bytes(Encoding.DER) for certificate in path)
+        except CertificateError:
+            raise
+        except DECODE_ERRORS:
+            raise malformed("a certificate of the chain cannot be decoded") from None
+        return VerifiedPeer(PeerCertificate(chain), relied_upon, purpose, name)
+
+    def _path(self, case: Case) -> list[x509.Certificate]:
+        if self._store is None:
+            raise CertificateError(
+                CertificateFailure.UNKNOWN_ISSUER,
+                "no certificate authority is trusted: load one to verify peers",
+            )
+        builder = PolicyBuilder().store(self._store).time(case.now)
+        try:
+            if self._legacy:
+                # The library's server verifier insists on subjectAltName, its client verifier can be told
+                # otherwise; usage and name are then ours to check, and are, in the policy and after it.
+                builder = _legacy_policies(builder, case.purpose)
+                return builder.build_client_verifier().verify(case.leaf, list(case.intermediates)).chain
+            if case.purpose is Purpose.CLIENT:
+                path = builder.build_client_verifier().verify(case.leaf, list(case.intermediates)).chain
+                if case.reference is not None:
+                    names = certificate_names(case.leaf)
+                    if not any(matches(one, case.reference) for one in names):
+                        raise wrong_name(case.reference, names)
+                return path
+            if case.reference is None:
+                builder = _any_name(builder)
+            return builder.build_server_verifier(_subject(case.reference)).verify(
+                case.leaf, list(case.intermediates)
+            )
+        except VerificationError as error:
+            raise diagnose(case, str(error)) from None
+
+
+def _reference(name: str) -> str | IPAddress:
+    try:
+        return reference_name(name)
+    except ConfigurationError as error:
+        raise CertificateError(CertificateFailure.WRONG_NAME, str(error)) from None
+
+
+def _subject(reference: str | IPAddress | None) -> x509.DNSName | x509.IPAddress:
+    if reference is None:
+        # Never compared: _any_name accepts every subjectAltName.  RFC 6761 reserves the domain.
+        return x509.DNSName("unchecked.invalid")
+    return x509.DNSName(reference) if isinstance(reference, str) else x509.IPAddress(reference)
+
+
+def _accept_any(policy: Policy, certificate: x509.Certificate, value: object) -> None:
+    """An extension validator that has no objection."""
+
+
+def _any_name(builder: PolicyBuilder) -> PolicyBuilder:
+    ee = ExtensionPolicy.webpki_defaults_ee().require_present(
+        x509.SubjectAlternativeName, Criticality.AGNOSTIC, _accept_any
+    )
+    return builder.extension_policies(ca_policy=ExtensionPolicy.webpki_defaults_ca(), ee_policy=ee)
+
+
+def _legacy_policies(builder: PolicyBuilder, purpose: Purpose) -> PolicyBuilder:
+    wanted = {purpose.key_usage, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
+
+    def usage(policy: Policy, certificate: x509.Certificate, value: x509.ExtendedKeyUsage | None) -> None:
+        if value is not None and wanted.isdisjoint(value):
+            raise ValueError("required extended key usage is absent")
+
+    def signs(policy: Policy, certificate: x509.Certificate, value: x509.KeyUsage | None) -> None:
+        if value is not None and not value.key_cert_sign:
+            raise ValueError("key usage does not allow signing certificates")
+
+    agnostic = Criticality.AGNOSTIC
+    ca = (
+        ExtensionPolicy.webpki_defaults_ca()
+        .may_be_present(x509.AuthorityKeyIdentifier, agnostic, None)
+        .may_be_present(x509.KeyUsage, agnostic, signs)
+        .may_be_present(x509.ExtendedKeyUsage, agnostic, usage)
+    )
+    ee = (
+        ExtensionPolicy.webpki_defaults_ee()
+        .may_be_present(x509.AuthorityKeyIdentifier, agnostic, None)
+        .may_be_present(x509.SubjectAlternativeName, agnostic, None)
+        .may_be_present(x509.BasicConstraints, agnostic, None)
+        .may_be_present(x509.KeyUsage, agnostic, None)
+        .may_be_present(x509.ExtendedKeyUsage, agnostic, usage)
+    )
+    return builder.extension_policies(ca_policy=ca, ee_policy=ee)
+
+
+def _check_digital_signature(leaf: x509.Certificate) -> None:
+    # RFC 8446 section 4.4.2.2 [8446-AUTH-1]: the key must be allowed to sign, if keyUsage says anything.
+    usage = extension(leaf, x509.KeyUsage)
+    if usage is not None and not usage.digital_signature:
+        raise CertificateError(
+            CertificateFailure.BAD_USAGE, "the certificate's key may not sign handshakes (key usage)"
+        )
+
+
+def _check_legacy_name(path: Sequence[x509.Certificate], reference: str | IPAddress | None) -> None:
+    if reference is None:
+        return
+    leaf = path[0]
+    names = certificate_names(leaf)
+    if any(matches(name, reference) for name in names):
+        return
+    # Name constraints bind subjectAltName only; under them a common name could be anybody's.
+    constrained = any(extension(issuer, x509.NameConstraints) is not None for issuer in path[1:])
+    if extension(leaf, x509.SubjectAlternativeName) is None and not constrained:
+        cn = common_name(leaf)
+        if cn == str(reference):
+            return
+        names = (cn,) if cn else ()
+    raise wrong_name(reference, names)

@@ -30,7 +30,14 @@ from cryptography.x509.verification import (
 
 from sealwire.crypto.credentials import Credential, load_credential
 from sealwire.crypto.diagnosis import Case, diagnose, extension, wrong_name
-from sealwire.crypto.keys import DECODE_ERRORS, PublicKey, certificate_public_key, load_certificate, malformed
+from sealwire.crypto.keys import (
+    DECODE_ERRORS,
+    PublicKey,
+    certificate_public_key,
+    load_certificate,
+    load_root,
+    malformed,
+)
 from sealwire.crypto.names import IPAddress, certificate_names, common_name, matches, reference_name
 from sealwire.crypto.peers import PeerCertificate
 from sealwire.crypto.purpose import Purpose
@@ -109,7 +116,7 @@ class CertificateVerifier:
         certificates = []
         for der in dict.fromkeys(roots):
             try:
-                certificate = x509.load_der_x509_certificate(der)
+                certificate = load_root(der)
                 by_subject.setdefault(certificate.subject, []).append(certificate)
             except DECODE_ERRORS:
                 raise ConfigurationError(
@@ -140,7 +147,7 @@ class CertificateVerifier:
         if len(chain) > self._max_chain_length:
             raise CertificateError(
                 CertificateFailure.REJECTED,
-                f"the peer's list has {len(chain)} certificates: at most {self._max_chain_length} are accepted",
+                f"the peer's list has {len(chain)} certificates, more than {self._max_chain_length}",
                 Alert.BAD_CERTIFICATE,
             )
         reference = None if name is None else _reference(name)

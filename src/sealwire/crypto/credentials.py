@@ -133,7 +133,7 @@ def _read(name: str, what: str) -> bytes:
 def _certificates(name: str, data: bytes) -> Sequence[x509.Certificate]:
     if b"-----BEGIN CERTIFICATE-----" not in data:
         raise ConfigurationError(
-            f"no PEM certificate in {name!r}: pass a PEM file (openssl x509 -inform der -in FILE turns DER into PEM)"
+            f"no PEM certificate in {name!r}: pass a PEM file (openssl x509 -inform der converts)"
         )
     try:
         return x509.load_pem_x509_certificates(data)
@@ -201,5 +201,5 @@ def _check_pair(chain: Sequence[x509.Certificate], cert_name: str, key: PrivateK
             f"the certificate of the key in {key_name!r} does not come first in {cert_name!r}: reorder it"
         )
     raise ConfigurationError(
-        f"the private key in {key_name!r} does not match the certificate in {cert_name!r}: pass the pair made together"
+        f"the private key in {key_name!r} does not match the certificate in {cert_name!r}: pass a pair"
     )

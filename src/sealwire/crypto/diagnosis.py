@@ -132,7 +132,7 @@ def _untrusted(walk: _Walk) -> CertificateError | None:
     if walk.forged:
         return CertificateError(
             CertificateFailure.UNKNOWN_ISSUER,
-            "the certificate names a known issuer, which did not sign it: the trusted one is another of that name",
+            "the certificate names a known issuer that did not sign it: another has the same name",
         )
     last = walk.path[-1]
     if last.subject == last.issuer:
@@ -140,7 +140,7 @@ def _untrusted(walk: _Walk) -> CertificateError | None:
         return CertificateError(CertificateFailure.UNKNOWN_ISSUER, f"{what} that is not trusted")
     return CertificateError(
         CertificateFailure.UNKNOWN_ISSUER,
-        "no trusted issuer was found: the root is not trusted, or the peer left out an intermediate certificate",
+        "no trusted issuer was found: trust its root, or have the peer send its intermediate certificates",
     )
 
 

@@ -73,13 +73,16 @@ def expand_label(
     return provider.hkdf_expand(hash_name, secret, info, n)
 
 
+_NO_KEY: Final = Secret()
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class TrafficKeys:
     """What protects records of one direction and epoch; `sn_key` masks record numbers (DTLS only)."""
 
     key: Secret
     iv: Secret
-    sn_key: Secret = Secret()
+    sn_key: Secret = _NO_KEY
 
     def __repr__(self) -> str:
         return f"TrafficKeys(key={self.key!r}, iv={self.iv!r}, sn_key={self.sn_key!r})"

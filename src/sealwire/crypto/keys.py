@@ -8,6 +8,7 @@ sides: below, because factoring is feasible; above, because a stranger's key set
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -30,6 +31,7 @@ __all__ = [
     "PublicKey",
     "certificate_public_key",
     "load_certificate",
+    "load_root",
 ]
 
 RSA_MINIMUM_BITS = 2048
@@ -93,6 +95,17 @@ def load_certificate(der: bytes) -> x509.Certificate:
         raise malformed("a certificate cannot be decoded") from None
 
 
+def load_root(der: bytes) -> x509.Certificate:
+    """A certificate the application trusts, loaded without remarks on its age.  Raises DECODE_ERRORS.
+
+    Roots of the nineties with a serial number of zero are in every system's store, and make
+    ``cryptography`` warn; the person who reads that warning can do nothing about it.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        return x509.load_der_x509_certificate(der)
+
+
 def certificate_public_key(certificate: x509.Certificate) -> PublicKey:
     """The key `certificate` is about.
 
@@ -123,7 +136,7 @@ def check_rsa(key: RSAPublicKey) -> None:
     """CertificateError(UNSUPPORTED_ALGORITHM) for an RSA key too weak, or too costly, to verify with."""
     if not RSA_MINIMUM_BITS <= key.key_size <= RSA_MAXIMUM_BITS:
         raise unsupported(
-            f"the certificate's RSA key has {key.key_size} bits: allowed are {RSA_MINIMUM_BITS} to {RSA_MAXIMUM_BITS}"
+            f"the certificate's RSA key has {key.key_size} bits, not {RSA_MINIMUM_BITS} to {RSA_MAXIMUM_BITS}"
         )
     if key.public_numbers().e >= _RSA_MAXIMUM_EXPONENT:
         raise unsupported("the certificate's RSA key has an oversized public exponent")

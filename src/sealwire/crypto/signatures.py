@@ -126,10 +126,9 @@ def _fits(key: PublicKey | PrivateKey, rule: _Rule) -> bool:
             )
         case RSAPublicKey():
             return rule.kind is _Kind.RSAE and _holds_pss(key.key_size, rule.hash)
-        case RSAPrivateKey():
+        case _:
             # A private key does not say which of the two its certificate made of it; the caller asked.
             return rule.kind in (_Kind.RSAE, _Kind.PSS) and _holds_pss(key.key_size, rule.hash)
-    return False
 
 
 def _holds_pss(key_bits: int, hash_: hashes.HashAlgorithm) -> bool:

@@ -1,0 +1,463 @@
+"""Context: the verbs of ssl.SSLContext; it freezes into a Config that connections share.
+
+A Context is changed by its owner; :meth:`Context.config` hands out what it says now as an immutable
+:class:`Config`, the same object until the next change.  Connections keep the Config they began with
+and listeners ask for a fresh one per peer, which is how a certificate is replaced without a restart:
+call ``load_cert_chain`` again.
+"""
+
+from __future__ import annotations
+
+import enum
+import importlib
+import os
+import ssl
+import sys
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sealwire.crypto import trust
+from sealwire.crypto.certificates import CertificateVerifier, Credential, load_credential
+from sealwire.crypto.credentials import Password, PathName
+from sealwire.crypto.groups import DEFAULT_GROUPS, Group, parse_groups
+from sealwire.crypto.providers import CryptoProvider, default_provider
+from sealwire.crypto.signatures import DEFAULT_SCHEMES, SignatureScheme
+from sealwire.crypto.suites import SUITES, CipherSuite, parse_suites
+from sealwire.errors import Alert, ConfigurationError, HandshakeError, ProtocolError
+from sealwire.limits import Limits
+
+__all__ = [
+    "CERT_NONE",
+    "CERT_OPTIONAL",
+    "CERT_REQUIRED",
+    "PROTOCOL_CLIENT",
+    "PROTOCOL_SERVER",
+    "Config",
+    "Context",
+    "Protocol",
+    "create_default_context",
+]
+
+CERT_NONE = ssl.CERT_NONE
+CERT_OPTIONAL = ssl.CERT_OPTIONAL
+CERT_REQUIRED = ssl.CERT_REQUIRED
+
+
+class Protocol(enum.IntEnum):
+    """Which side a Context is for.  The values are ssl.PROTOCOL_TLS_CLIENT and ..._SERVER, also accepted."""
+
+    CLIENT = 16
+    SERVER = 17
+
+
+PROTOCOL_CLIENT = Protocol.CLIENT
+PROTOCOL_SERVER = Protocol.SERVER
+
+#: Called with the name a client asked for (None without one) and the Context; returns the Context to go on
+#: with, or None for the same.  Raising HandshakeError chooses the alert.
+ServerNameCallback = Callable[[str | None, "Context"], "Context | None"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Config:
+    """What connections are made with: a Context as it was when asked.  Immutable; share it freely.
+
+    Attributes:
+        key_shares: groups a client sends shares for at once; None leaves it to the protocol.
+        alpn: application protocols, best first.
+        verify_mode: CERT_NONE, CERT_OPTIONAL or CERT_REQUIRED.
+        max_chain_bytes, max_chain_length: bounds on a peer's certificate list.
+        keylog: takes one line of a key log (RFC 9850), without its line end; None writes none.
+    """
+
+    provider: CryptoProvider
+    suites: tuple[CipherSuite, ...]
+    groups: tuple[Group, ...]
+    key_shares: tuple[Group, ...] | None
+    signature_schemes: tuple[SignatureScheme, ...]
+    alpn: tuple[bytes, ...]
+    credentials: tuple[Credential, ...]
+    verify_mode: int
+    check_hostname: bool
+    verifier: CertificateVerifier = field(repr=False)
+    max_chain_bytes: int
+    max_chain_length: int
+    keylog: Callable[[str], None] | None = field(repr=False)
+    choose: Callable[[str | None], Config | None] | None = field(repr=False, default=None)
+
+    def credential_for(
+        self, server_name: str | None, schemes: Sequence[SignatureScheme]
+    ) -> Credential | None:
+        """The credential to show a peer that accepts `schemes`.
+
+        The first that is for `server_name`, else the first that can sign at all; None if none can.
+        """
+        able = [one for one in self.credentials if not set(one.schemes).isdisjoint(schemes)]
+        if server_name is not None:
+            for credential in able:
+                if credential.serves(server_name):
+                    return credential
+        return able[0] if able else None
+
+    def for_server_name(self, name: str | None) -> Config:
+        """The Config to go on with for a client that asked for `name`; runs ``sni_callback``.
+
+        Raises:
+            HandshakeError: what the callback raised, or internal_error if it failed otherwise.
+        """
+        if self.choose is None:
+            return self
+        return self.choose(name) or self
+
+
+class _KeyLog:
+    """An open key log: secrets in the NSS format (RFC 9850), for debugging with a packet analyser."""
+
+    __slots__ = ("__weakref__", "_fd", "name")
+
+    def __init__(self, name: PathName) -> None:
+        self.name = os.fspath(name)
+        try:
+            # Whoever reads this file reads the traffic: nobody but its owner may.
+            self._fd = os.open(self.name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else "this is no file name"
+            raise ConfigurationError(f"cannot open key log {self.name!r}: {why}; check the path") from None
+        weakref.finalize(self, os.close, self._fd)
+
+    def __call__(self, line: str) -> None:
+        try:
+            # One write in append mode, so that lines of several processes do not mix.
+            os.write(self._fd, line.rstrip("\n").encode("ascii") + b"\n")
+        except OSError:
+            # A full disk costs the log a line, not the peer its connection.
+            return
+
+
+class Context:
+    """Settings of one side, with the names and defaults of :class:`ssl.SSLContext`.
+
+    A client's context verifies its peer and the peer's name; a server's asks for no certificate.
+
+    Args:
+        protocol: PROTOCOL_CLIENT or PROTOCOL_SERVER.
+        provider: cryptography to use; tests pass a deterministic one.
+
+    Raises:
+        ValueError: another protocol.
+    """
+
+    def __init__(self, protocol: int = PROTOCOL_CLIENT, *, provider: CryptoProvider | None = None) -> None:
+        self.protocol = Protocol(protocol)
+        self._provider = provider or default_provider()
+        client = self.protocol is Protocol.CLIENT
+        self._suites = tuple(SUITES)
+        self._groups = tuple(group for group in DEFAULT_GROUPS if self._provider.supports(group))
+        self._key_shares: tuple[Group, ...] | None = None
+        self._alpn: tuple[bytes, ...] = ()
+        self._credentials: dict[str, Credential] = {}
+        self._roots: dict[bytes, None] = {}
+        self._verifier: CertificateVerifier | None = None
+        self._verify_mode = CERT_REQUIRED if client else CERT_NONE
+        self._check_hostname = client
+        self._allow_legacy = False
+        self._keylog: _KeyLog | None = None
+        self._sni_callback: ServerNameCallback | None = None
+        self._config: Config | None = None
+
+    def __repr__(self) -> str:
+        return f"<Context {self.protocol.name.lower()} verify_mode={self._verify_mode.name}>"
+
+    # Our own certificate, and whom we trust.
+
+    def load_cert_chain(
+        self, certfile: PathName, keyfile: PathName | None = None, password: Password | None = None
+    ) -> None:
+        """Load a certificate chain (PEM, leaf first) and its key; replaces one with the same kind of key.
+
+        Args:
+            keyfile: the key, where it is not in `certfile`.
+            password: of the key, or a function returning it.
+
+        Raises:
+            ConfigurationError: a sentence that names the file and what to do; nothing has changed.
+        """
+        credential = load_credential(certfile, keyfile, password)
+        self._changed()
+        # As in OpenSSL there is one certificate per kind of key; the kind loaded first is preferred.
+        self._credentials[credential.kind] = credential
+
+    def load_verify_locations(
+        self,
+        cafile: PathName | None = None,
+        capath: PathName | None = None,
+        cadata: str | bytes | bytearray | memoryview | None = None,
+    ) -> None:
+        """Trust the certificates of a file, of a directory with hashed names, or in memory.
+
+        Raises:
+            TypeError: nothing given.
+            ConfigurationError: unreadable, or without one certificate that can be decoded.
+        """
+        if cafile is None and capath is None and cadata is None:
+            raise TypeError("cafile, capath and cadata cannot be all omitted")
+        found: list[bytes] = []
+        if cafile is not None:
+            found.extend(trust.file_roots(cafile))
+        if capath is not None:
+            found.extend(trust.directory_roots(capath))
+        if cadata is not None:
+            found.extend(trust.memory_roots(cadata))
+        self._trust(found)
+
+    def load_default_certs(self, purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH) -> None:
+        """Trust what the system trusts (ssl.get_default_verify_paths()); nothing, if it trusts nothing."""
+        if not isinstance(purpose, ssl.Purpose):
+            raise TypeError(f"purpose is an ssl.Purpose, not {type(purpose).__name__}")
+        self._trust(trust.system_roots())
+
+    def get_ca_certs(self) -> list[bytes]:
+        """The trusted certificates, DER, as ``get_ca_certs(binary_form=True)`` of ssl."""
+        return list(self._roots)
+
+    def _trust(self, roots: Iterable[bytes]) -> None:
+        self._changed()
+        self._roots.update(dict.fromkeys(roots))
+        self._verifier = None
+
+    # Whether peers must show a certificate, and for which name.
+
+    @property
+    def verify_mode(self) -> ssl.VerifyMode:
+        """CERT_NONE, CERT_OPTIONAL or CERT_REQUIRED; for a client OPTIONAL means REQUIRED."""
+        return self._verify_mode
+
+    @verify_mode.setter
+    def verify_mode(self, value: int) -> None:
+        mode = ssl.VerifyMode(value)
+        if mode is CERT_NONE and self._check_hostname:
+            raise ValueError(
+                "verify_mode cannot be CERT_NONE while check_hostname is on: set that to False first"
+            )
+        self._changed()
+        self._verify_mode = mode
+
+    @property
+    def check_hostname(self) -> bool:
+        """Whether the peer's certificate must be for ``server_hostname``.  True turns NONE into REQUIRED."""
+        return self._check_hostname
+
+    @check_hostname.setter
+    def check_hostname(self, value: bool) -> None:
+        self._changed()
+        self._check_hostname = bool(value)
+        if self._check_hostname and self._verify_mode is CERT_NONE:
+            self._verify_mode = CERT_REQUIRED
+
+    @property
+    def allow_legacy_certificates(self) -> bool:
+        """Whether peers' certificates may lack what the web asks for (docs/certificates.md).  Off by default."""
+        return self._allow_legacy
+
+    @allow_legacy_certificates.setter
+    def allow_legacy_certificates(self, value: bool) -> None:
+        self._changed()
+        self._allow_legacy = bool(value)
+        self._verifier = None
+
+    # What is negotiated.
+
+    def set_alpn_protocols(self, protocols: Sequence[str | bytes]) -> None:
+        """Application protocols, best first; an empty list switches ALPN off.
+
+        Raises:
+            ConfigurationError: a name that is not 1 to 255 bytes of ASCII, or more names than fit.
+        """
+        if isinstance(protocols, str | bytes):
+            raise ConfigurationError("ALPN protocols come as a list: pass [name]")
+        encoded = []
+        for name in protocols:
+            try:
+                wire = name.encode("ascii") if isinstance(name, str) else bytes(name)
+            except UnicodeEncodeError:
+                wire = b""
+            # RFC 7301 section 3.1: opaque ProtocolName<1..2^8-1>, in a list of at most 2^16-1 bytes.
+            if not 1 <= len(wire) <= 255:
+                raise ConfigurationError(
+                    f"ALPN protocol {name!r} is not 1 to 255 ASCII characters: choose another name"
+                )
+            encoded.append(wire)
+        if sum(len(wire) + 1 for wire in encoded) > 0xFFFF:
+            raise ConfigurationError("the ALPN protocols do not fit into 65,535 bytes: offer fewer")
+        self._changed()
+        self._alpn = tuple(encoded)
+
+    def set_ciphersuites(self, names: str | Sequence[str]) -> None:
+        """Cipher suites, best first; a list, or one string with ``:``.  ConfigurationError if one is unknown."""
+        suites = parse_suites(names)
+        self._changed()
+        self._suites = suites
+
+    def set_groups(self, names: str | Sequence[str]) -> None:
+        """Key exchange groups, best first; a list, or one string with ``:``.
+
+        Raises:
+            ConfigurationError: an unknown group, or one the installed libraries cannot do.
+        """
+        groups = parse_groups(names)
+        for group in groups:
+            if not self._provider.supports(group):
+                raise ConfigurationError(
+                    f"this build of cryptography cannot do group {group.name}: leave it out or upgrade cryptography"
+                )
+        self._changed()
+        self._groups = groups
+
+    def set_key_shares(self, names: str | Sequence[str] | None) -> None:
+        """Groups a client sends key shares for without being asked.
+
+        Args:
+            names: some of the groups; [] to let the server choose first; None for the protocol's default.
+
+        Raises:
+            ConfigurationError: an unknown group.  That each is among the groups is checked by config().
+        """
+        shares = None if names is None else parse_groups(names) if names else ()
+        self._changed()
+        self._key_shares = shares
+
+    @property
+    def sni_callback(self) -> ServerNameCallback | None:
+        """Chooses a Context by the name a client asks for: ``(server_name, context) -> Context | None``."""
+        return self._sni_callback
+
+    @sni_callback.setter
+    def sni_callback(self, callback: ServerNameCallback | None) -> None:
+        if callback is not None and not callable(callback):
+            raise TypeError("sni_callback must be callable or None")
+        self._changed()
+        self._sni_callback = callback
+
+    # Debugging.
+
+    @property
+    def keylog_filename(self) -> str | None:
+        """File to which secrets are appended in the format of RFC 9850, for packet analysers; None for none.
+
+        Setting it opens the file (created for its owner only).  ConfigurationError if that fails.
+        """
+        return None if self._keylog is None else self._keylog.name
+
+    @keylog_filename.setter
+    def keylog_filename(self, name: PathName | None) -> None:
+        keylog = None if name is None else _KeyLog(name)
+        self._changed()
+        self._keylog = keylog
+
+    # The result.
+
+    def config(self) -> Config:
+        """This context, frozen; the same object until the next change.
+
+        Raises:
+            ConfigurationError: a server without a certificate; key shares outside the groups.
+        """
+        if self._config is None:
+            self._config = self._freeze()
+        return self._config
+
+    def _freeze(self) -> Config:
+        if self.protocol is Protocol.SERVER and not self._credentials:
+            raise ConfigurationError("a server needs a certificate: call load_cert_chain first")
+        shares = self._key_shares
+        if shares is not None:
+            for group in shares:
+                if group not in self._groups:
+                    raise ConfigurationError(
+                        f"key share {group.name} is not among the groups: add it with set_groups"
+                    )
+            # RFC 8446 section 4.2.8: shares come in the order of supported_groups.
+            shares = tuple(group for group in self._groups if group in shares)
+        limits = Limits()
+        if self._verifier is None:
+            self._verifier = CertificateVerifier(
+                tuple(self._roots),
+                allow_legacy_profile=self._allow_legacy,
+                max_chain_length=limits.certificate_chain_length,
+            )
+        return Config(
+            provider=self._provider,
+            suites=self._suites,
+            groups=self._groups,
+            key_shares=shares,
+            signature_schemes=DEFAULT_SCHEMES,
+            alpn=self._alpn,
+            credentials=tuple(self._credentials.values()),
+            verify_mode=int(self._verify_mode),
+            check_hostname=self._check_hostname,
+            verifier=self._verifier,
+            max_chain_bytes=limits.certificate_chain_bytes,
+            max_chain_length=limits.certificate_chain_length,
+            keylog=self._keylog,
+            choose=None if self._sni_callback is None else self._chooser(self._sni_callback),
+        )
+
+    def _chooser(self, callback: ServerNameCallback) -> Callable[[str | None], Config | None]:
+        def choose(name: str | None) -> Config | None:
+            try:
+                chosen = callback(name, self)
+                return None if chosen is None or chosen is self else chosen.config()
+            except ProtocolError:
+                raise
+            except Exception as error:
+                # The application's code failed; its peer learns only that, and it learns the rest.
+                raise HandshakeError(Alert.INTERNAL_ERROR, "sni_callback failed") from error
+
+        return choose
+
+    def _changed(self) -> None:
+        self._config = None
+
+    def wrap_socket(
+        self, sock: Any, server_side: bool = False, server_hostname: str | None = None, **options: Any
+    ) -> Any:
+        """A secured socket over `sock`: DTLS 1.3 over SOCK_DGRAM, TLS 1.3 over SOCK_STREAM.
+
+        See :func:`sealwire.drive.blocking.wrap_socket`, which does it.
+        """
+        # Imported when called: settings know nothing of sockets, and must load without them.
+        blocking = importlib.import_module("sealwire.drive.blocking")
+        return blocking.wrap_socket(
+            self, sock, server_side=server_side, server_hostname=server_hostname, **options
+        )
+
+
+def create_default_context(
+    purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH,
+    *,
+    cafile: PathName | None = None,
+    capath: PathName | None = None,
+    cadata: str | bytes | bytearray | memoryview | None = None,
+) -> Context:
+    """A Context with the settings one should want, as :func:`ssl.create_default_context`.
+
+    Args:
+        purpose: SERVER_AUTH makes a client's context, CLIENT_AUTH a server's.
+        cafile, capath, cadata: whom to trust; the system's store if none is given and peers are verified.
+
+    Raises:
+        ConfigurationError: a certificate file, or the one named by SSLKEYLOGFILE, cannot be used.
+    """
+    if not isinstance(purpose, ssl.Purpose):
+        raise TypeError(f"purpose is an ssl.Purpose, not {type(purpose).__name__}")
+    context = Context(PROTOCOL_CLIENT if purpose is ssl.Purpose.SERVER_AUTH else PROTOCOL_SERVER)
+    if cafile is not None or capath is not None or cadata is not None:
+        context.load_verify_locations(cafile, capath, cadata)
+    elif context.verify_mode is not CERT_NONE:
+        context.load_default_certs(purpose)
+    keylog = os.environ.get("SSLKEYLOGFILE")
+    if keylog and not sys.flags.ignore_environment:
+        context.keylog_filename = keylog
+    return context

@@ -12,10 +12,9 @@ and answers.  Three things decide, at import except for the last:
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sealwire.crypto.providers.openssl import OpenSslProvider
-from sealwire.record import reference
 from sealwire.record.reference import DISCARDS, CiphertextHeader, Entry, parse_ciphertext_header
 
 if TYPE_CHECKING:
@@ -29,66 +28,72 @@ __all__ = [
     "Opener",
     "Sealer",
     "describe",
-    "implementation",
     "parse_ciphertext_header",
+    "uses_compiled",
 ]
 
 
-def _choose() -> tuple[Any, str]:
-    """The module to use for OpenSSL's algorithms, and one line saying which and why."""
+def _choose() -> tuple[bool, str]:
+    """Whether the compiled record layer is used, and one line saying on what or why not."""
     if os.environ.get("SEALWIRE_PURE") == "1":
-        return reference, "plain Python (SEALWIRE_PURE=1)"
+        return False, "plain Python (SEALWIRE_PURE=1)"
     try:
         import sealwire.crypto._evp as evp
-        import sealwire.record._record as compiled
+        import sealwire.record._record
+        import sealwire.record._stream  # noqa: F401 - that they load is the question
     except ModuleNotFoundError:
         reason = "the compiled modules are not built"
     except ImportError as error:
         reason = f"the compiled modules do not load: {error}"
     else:
         try:
-            return compiled, f"compiled, on {evp.describe()}"
+            return True, f"compiled, on {evp.describe()}"
         except evp.Unavailable as error:
             reason = str(error)
     if os.environ.get("SEALWIRE_REQUIRE_COMPILED") == "1":
         raise ImportError(f"SEALWIRE_REQUIRE_COMPILED=1, but {reason}")
-    return reference, f"plain Python ({reason})"
+    return False, f"plain Python ({reason})"
 
 
-_CHOICE, _DESCRIPTION = _choose()
+_CHOICE: Final = _choose()
 
 #: Whether OpenSSL's algorithms run in the compiled record layer.
-COMPILED: Final[bool] = _CHOICE is not reference
+COMPILED: Final[bool] = _CHOICE[0]
 
 
 def describe() -> str:
     """Which record layer is in use, with which libcrypto or for what reason not, in one line."""
-    return _DESCRIPTION
+    return _CHOICE[1]
 
 
-def implementation(provider: CryptoProvider) -> Any:
-    """The module whose classes serve `provider`: ``reference`` or ``_record``."""
+def uses_compiled(provider: CryptoProvider) -> bool:
+    """Whether records under keys of `provider` go through the compiled record layer."""
     # The compiled path calls OpenSSL itself and never asks the provider.  That is the same thing
     # exactly if the provider's AEAD and mask are OpenSSL's, which also holds for a subclass that
     # changes other things, as the deterministic one does; its `name` would say less.
     kind = type(provider)
-    if (
-        isinstance(provider, OpenSslProvider)
+    return (
+        COMPILED
+        and isinstance(provider, OpenSslProvider)
         and kind.aead is OpenSslProvider.aead
         and kind.mask is OpenSslProvider.mask
-    ):
-        return _CHOICE
-    return reference
+    )
 
 
 if TYPE_CHECKING:
     from sealwire.record.reference import Opener, Sealer
 else:
+    from sealwire.record import reference
+
+    if COMPILED:
+        from sealwire.record import _record
 
     def Sealer(provider, *args, **keywords):
         """A sealer for one sending epoch; see :class:`sealwire.record.reference.Sealer`."""
-        return implementation(provider).Sealer(provider, *args, **keywords)
+        module = _record if uses_compiled(provider) else reference
+        return module.Sealer(provider, *args, **keywords)
 
     def Opener(provider, *args, **keywords):
         """An opener for one receiving epoch; see :class:`sealwire.record.reference.Opener`."""
-        return implementation(provider).Opener(provider, *args, **keywords)
+        module = _record if uses_compiled(provider) else reference
+        return module.Opener(provider, *args, **keywords)

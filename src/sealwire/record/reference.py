@@ -33,7 +33,8 @@ TAG_BYTES: Final = 16
 SAMPLE_BYTES: Final = 16
 # RFC 9147 section 4.2.1 [9147-4.2.1-6]: numbers end here; they never wrap.
 MAX_SEQUENCE: Final = (1 << 48) - 1
-MAX_STREAM_SEQUENCE: Final = (1 << 64) - 1
+# RFC 8446 section 5.3: 64 bits that never wrap; the last value stays unused, as the next one.
+MAX_STREAM_SEQUENCE: Final = (1 << 64) - 2
 STREAM_HEADER_BYTES: Final = 5
 
 #: Reasons for dropping a record, by the number in its entry.  Zero is no reason.
@@ -332,6 +333,8 @@ class Opener:
             The entries in order, and the index and offset where to resume; the index is
             ``len(datagrams)`` when all were used.
         """
+        if index < 0 or offset < 0:
+            raise ValueError("a run starts at an index and offset from 0 on")
         entries: list[Entry] = []
         for at in range(index, len(datagrams)):
             datagram = datagrams[at]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sealwire.record.protect import implementation
+from sealwire.record.protect import COMPILED, uses_compiled
 from sealwire.record.reference import MAX_CONTENT_BYTES, MAX_INNER_BYTES, STREAM_HEADER_BYTES, TAG_BYTES
 
 __all__ = [
@@ -24,11 +24,17 @@ __all__ = [
 if TYPE_CHECKING:
     from sealwire.record.reference import StreamOpener, StreamSealer
 else:
+    from sealwire.record import reference
+
+    if COMPILED:
+        from sealwire.record import _stream
 
     def StreamSealer(provider, *args, **keywords):
         """A sealer for one sending epoch; see :class:`sealwire.record.reference.StreamSealer`."""
-        return implementation(provider).StreamSealer(provider, *args, **keywords)
+        module = _stream if uses_compiled(provider) else reference
+        return module.StreamSealer(provider, *args, **keywords)
 
     def StreamOpener(provider, *args, **keywords):
         """An opener for one receiving epoch; see :class:`sealwire.record.reference.StreamOpener`."""
-        return implementation(provider).StreamOpener(provider, *args, **keywords)
+        module = _stream if uses_compiled(provider) else reference
+        return module.StreamOpener(provider, *args, **keywords)

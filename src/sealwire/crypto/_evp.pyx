@@ -1,0 +1,360 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""libcrypto's EVP functions, found at run time: the only module that knows them.
+
+No header and no library is needed to build this.  At first use the functions are looked up behind
+the interpreter's own `_ssl`, so that one process has one libcrypto; then in a libcrypto that is
+loaded already; then in the system's.  Only functions that every OpenSSL since 3.0 has are used.
+Ciphers are fetched once.  Before anything relies on them, each must give the published answers,
+through the same functions that protect records; a library that does not is refused.
+"""
+
+from libc.stdint cimport uint8_t
+from libc.string cimport memset
+
+import sys
+
+cdef extern from "<dlfcn.h>" nogil:
+    ctypedef struct Dl_info:
+        const char* dli_fname
+    int RTLD_NOW, RTLD_LOCAL, RTLD_NOLOAD
+    void* dlopen(const char* path, int flags)
+    void* dlsym(void* handle, const char* name)
+    int dlclose(void* handle)
+    int dladdr(const void* address, Dl_info* info)
+
+
+class Unavailable(Exception):
+    """No libcrypto here can be used; the text says why."""
+
+
+# EVP_CTRL_AEAD_GET_TAG and EVP_CTRL_AEAD_SET_TAG.
+cdef enum:
+    GET_TAG = 0x10
+    SET_TAG = 0x11
+
+cdef Api _api
+cdef void* _aead_ciphers[3]
+cdef void* _mask_ciphers[3]
+cdef bint _ready = False
+_description = ""
+_reason = ""
+
+# What a system's loader calls an OpenSSL that this module knows how to use.
+_LIBRARY_NAMES = ("libcrypto.3.dylib",) if sys.platform == "darwin" else ("libcrypto.so.3", "libcrypto.so.4")
+
+
+def describe() -> str:
+    """Version and path of the libcrypto in use, in one line.
+
+    Raises:
+        Unavailable: there is none.
+    """
+    api()
+    return _description
+
+
+cdef const Api* api() except NULL:
+    if not _ready:
+        _load()
+    return &_api
+
+
+cdef int _load() except -1:
+    """Try the places in order; the first library that is usable and passes the self-test stays."""
+    global _ready, _description, _reason
+    cdef void* handle
+    if _reason:  # asked before; libraries do not appear while a process runs
+        raise Unavailable(_reason)
+    refusals = []
+    for path, flags in _places():
+        handle = dlopen(path, flags)
+        if handle == NULL:
+            continue
+        refusal = _take(handle)
+        if not refusal:
+            # The handle stays open for the life of the process, and the functions with it.
+            _ready = True
+            return 0
+        if refusal not in refusals:
+            refusals.append(refusal)
+        dlclose(handle)
+    _reason = "; ".join(refusals) or "no libcrypto of OpenSSL 3.0 or newer was found"
+    raise Unavailable(_reason)
+
+
+def _places():
+    """Paths for dlopen, with its flags, in order of preference."""
+    try:
+        import _ssl
+    except ImportError:
+        path = None
+    else:
+        path = getattr(_ssl, "__file__", None)  # built into some interpreters
+    if path:
+        # A look-up in this handle also searches the libraries `_ssl` was linked with.
+        yield path.encode(sys.getfilesystemencoding()), RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD
+    for name in _LIBRARY_NAMES:
+        yield name.encode(), RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD
+    for name in _LIBRARY_NAMES:
+        yield name.encode(), RTLD_NOW | RTLD_LOCAL
+
+
+cdef str _take(void* handle):
+    """Fill the tables from `handle`; "" if it can be used, else why not."""
+    global _description
+    cdef Dl_info info
+    _api.version_number = <unsigned long (*)() noexcept nogil>dlsym(handle, b"OpenSSL_version_num")
+    if _api.version_number == NULL:
+        return "the interpreter's _ssl shows no libcrypto"
+    _api.version_text = <const char* (*)(int) noexcept nogil>dlsym(handle, b"OpenSSL_version")
+    _api.clear_errors = <void (*)() noexcept nogil>dlsym(handle, b"ERR_clear_error")
+    _api.fetch = <void* (*)(void*, const char*, const char*) noexcept nogil>dlsym(handle, b"EVP_CIPHER_fetch")
+    _api.new_context = <void* (*)() noexcept nogil>dlsym(handle, b"EVP_CIPHER_CTX_new")
+    _api.free_context = <void (*)(void*) noexcept nogil>dlsym(handle, b"EVP_CIPHER_CTX_free")
+    _api.control = <int (*)(void*, int, int, void*) noexcept nogil>dlsym(handle, b"EVP_CIPHER_CTX_ctrl")
+    _api.set_padding = <int (*)(void*, int) noexcept nogil>dlsym(handle, b"EVP_CIPHER_CTX_set_padding")
+    _api.encrypt_init = <int (*)(
+        void*, void*, const uint8_t*, const uint8_t*, const void*
+    ) noexcept nogil>dlsym(handle, b"EVP_EncryptInit_ex2")
+    _api.encrypt_update = <int (*)(
+        void*, uint8_t*, int*, const uint8_t*, int
+    ) noexcept nogil>dlsym(handle, b"EVP_EncryptUpdate")
+    _api.encrypt_final = <int (*)(void*, uint8_t*, int*) noexcept nogil>dlsym(handle, b"EVP_EncryptFinal_ex")
+    _api.decrypt_init = <int (*)(
+        void*, void*, const uint8_t*, const uint8_t*, const void*
+    ) noexcept nogil>dlsym(handle, b"EVP_DecryptInit_ex2")
+    _api.decrypt_update = <int (*)(
+        void*, uint8_t*, int*, const uint8_t*, int
+    ) noexcept nogil>dlsym(handle, b"EVP_DecryptUpdate")
+    _api.decrypt_final = <int (*)(void*, uint8_t*, int*) noexcept nogil>dlsym(handle, b"EVP_DecryptFinal_ex")
+
+    text = "libcrypto"
+    if _api.version_text != NULL:
+        text = _api.version_text(0).decode("ascii", "replace")
+    # OpenSSL 3.0.0 calls itself 0x30000000; its relatives claim to be something older.
+    if _api.version_number() < 0x30000000 or (
+        _api.version_text == NULL
+        or _api.clear_errors == NULL
+        or _api.fetch == NULL
+        or _api.new_context == NULL
+        or _api.free_context == NULL
+        or _api.control == NULL
+        or _api.set_padding == NULL
+        or _api.encrypt_init == NULL
+        or _api.encrypt_update == NULL
+        or _api.encrypt_final == NULL
+        or _api.decrypt_init == NULL
+        or _api.decrypt_update == NULL
+        or _api.decrypt_final == NULL
+    ):
+        return f"{text} is not OpenSSL 3.0 or newer"
+
+    names = ((b"AES-128-GCM", b"AES-128-ECB"), (b"AES-256-GCM", b"AES-256-ECB"), (b"ChaCha20-Poly1305", b"ChaCha20"))
+    for n, (aead, mask_name) in enumerate(names):
+        _aead_ciphers[n] = _api.fetch(NULL, aead, NULL)
+        _mask_ciphers[n] = _api.fetch(NULL, mask_name, NULL)
+        if _aead_ciphers[n] == NULL or _mask_ciphers[n] == NULL:
+            _api.clear_errors()
+            return f"{text} has no {aead.decode()}"
+    failed = failed_answers()
+    if failed:
+        return f"{text} gives wrong answers for {', '.join(failed)}"
+    path = "unknown path"
+    if dladdr(<const void*>_api.fetch, &info) and info.dli_fname != NULL:
+        path = (<bytes>info.dli_fname).decode(sys.getfilesystemencoding(), "replace")
+    _description = f"{text}, {path}"
+    return ""
+
+
+cdef void* _new(void* cipher, const uint8_t* key, bint sealing) except NULL:
+    cdef void* context = _api.new_context()
+    if context == NULL:
+        raise MemoryError
+    if (_api.encrypt_init if sealing else _api.decrypt_init)(context, cipher, key, NULL, NULL) <= 0:
+        _api.free_context(context)
+        _api.clear_errors()
+        raise Unavailable("libcrypto refused a key")
+    return context
+
+
+cdef void* new_aead(Algorithm algorithm, const uint8_t* key, bint sealing) except NULL:
+    # Nonces of 12 bytes and tags of 16 are the defaults of these ciphers.
+    api()
+    return _new(_aead_ciphers[<int>algorithm], key, sealing)
+
+
+cdef void* new_mask(Algorithm algorithm, const uint8_t* key) except NULL:
+    api()
+    cdef void* context = _new(_mask_ciphers[<int>algorithm], key, True)
+    if algorithm != CHACHA20_POLY1305:
+        _api.set_padding(context, 0)
+    return context
+
+
+cdef void release(void* context) noexcept:
+    # NULL is allowed; the key is wiped.
+    if context != NULL:
+        _api.free_context(context)
+
+
+cdef int seal(
+    void* context, const uint8_t* nonce, const uint8_t* aad, int aad_n, const uint8_t* data, int n, uint8_t* out
+) noexcept nogil:
+    cdef int written = 0
+    if (
+        _api.encrypt_init(context, NULL, NULL, nonce, NULL) > 0
+        and _api.encrypt_update(context, NULL, &written, aad, aad_n) > 0
+        and _api.encrypt_update(context, out, &written, data, n) > 0
+        and _api.encrypt_final(context, out + n, &written) > 0
+        and _api.control(context, GET_TAG, TAG_BYTES, out + n) > 0
+    ):
+        return 1
+    _api.clear_errors()
+    return 0
+
+
+cdef int open(
+    void* context, const uint8_t* nonce, const uint8_t* aad, int aad_n, const uint8_t* data, int n, uint8_t* out
+) noexcept nogil:
+    cdef int written = 0
+    n -= TAG_BYTES
+    if (
+        _api.decrypt_init(context, NULL, NULL, nonce, NULL) > 0
+        and _api.control(context, SET_TAG, TAG_BYTES, <void*>(data + n)) > 0
+        and _api.decrypt_update(context, NULL, &written, aad, aad_n) > 0
+        and (n == 0 or _api.decrypt_update(context, out, &written, data, n) > 0)
+        and _api.decrypt_final(context, out + n, &written) > 0
+    ):
+        return 1
+    # The interpreter's ssl module looks at the same error queue; a forgery must not appear there.
+    _api.clear_errors()
+    return 0
+
+
+cdef int mask(void* context, Algorithm algorithm, const uint8_t* samples, int count, uint8_t* out) noexcept nogil:
+    cdef int written = 0
+    cdef int n
+    if algorithm != CHACHA20_POLY1305:
+        # Blocks are independent, so a run costs one call.
+        return _api.encrypt_update(context, out, &written, samples, count * SAMPLE_BYTES) > 0
+    cdef uint8_t zeros[2]
+    memset(zeros, 0, 2)
+    for n in range(count):
+        # A sample is laid out as libcrypto wants its IV: block counter (little-endian), then nonce.
+        if (
+            _api.encrypt_init(context, NULL, NULL, samples + n * SAMPLE_BYTES, NULL) <= 0
+            or _api.encrypt_update(context, out + n * SAMPLE_BYTES, &written, zeros, 2) <= 0
+        ):
+            return 0
+    return 1
+
+
+# Published answers: for each algorithm key, nonce, associated data, text, text sealed; then key,
+# sample and mask.  GCM: test cases 4 and 16 of McGrew and Viega, "The Galois/Counter Mode of
+# Operation"; AES: FIPS 197 appendix C.1 and C.3; ChaCha20: RFC 8439 sections 2.8.2 and 2.3.2.
+_GCM_NONCE = bytes.fromhex("cafebabefacedbaddecaf888")
+_GCM_AAD = bytes.fromhex("feedfacedeadbeeffeedfacedeadbeefabaddad2")
+_GCM_TEXT = bytes.fromhex(
+    "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72"
+    "1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39"
+)
+_AES_SAMPLE = bytes.fromhex("00112233445566778899aabbccddeeff")
+KNOWN_ANSWERS = [
+    (
+        "AES-128-GCM",
+        (
+            bytes.fromhex("feffe9928665731c6d6a8f9467308308"),
+            _GCM_NONCE,
+            _GCM_AAD,
+            _GCM_TEXT,
+            bytes.fromhex(
+                "42831ec2217774244b7221b784d0d49ce3aa212f2c02a4e035c17e2329aca12e"
+                "21d514b25466931c7d8f6a5aac84aa051ba30b396a0aac973d58e091"
+                "5bc94fbc3221a5db94fae95ae7121a47"
+            ),
+        ),
+        (bytes(range(16)), _AES_SAMPLE, bytes.fromhex("69c4")),
+    ),
+    (
+        "AES-256-GCM",
+        (
+            bytes.fromhex("feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308"),
+            _GCM_NONCE,
+            _GCM_AAD,
+            _GCM_TEXT,
+            bytes.fromhex(
+                "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa"
+                "8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662"
+                "76fc6ece0f4e1768cddf8853bb2d551b"
+            ),
+        ),
+        (bytes(range(32)), _AES_SAMPLE, bytes.fromhex("8ea2")),
+    ),
+    (
+        "ChaCha20-Poly1305",
+        (
+            bytes(range(0x80, 0xA0)),
+            bytes.fromhex("070000004041424344454647"),
+            bytes.fromhex("50515253c0c1c2c3c4c5c6c7"),
+            b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the "
+            b"future, sunscreen would be it.",
+            bytes.fromhex(
+                "d31a8d34648e60db7b86afbc53ef7ec2a4aded51296e08fea9e2b5a736ee62d6"
+                "3dbea45e8ca9671282fafb69da92728b1a71de0a9e060b2905d6a5b67ecd3b36"
+                "92ddbd7f2d778b8c9803aee328091b58fab324e4fad675945585808b4831d7bc"
+                "3ff4def08e4b7a9de576d26586cec64b61161ae10b594f09e26a7e902ecbd0600691"
+            ),
+        ),
+        (bytes(range(32)), bytes.fromhex("01000000000000090000004a00000000"), bytes.fromhex("10f1")),
+    ),
+]
+
+
+def failed_answers() -> list[str]:
+    """Names of the algorithms that do not give their known answers, through this module's functions."""
+    return [
+        name
+        for n, (name, sealed, masked) in enumerate(KNOWN_ANSWERS)
+        if not (_sealed_right(n, sealed) and _masked_right(n, masked))
+    ]
+
+
+cdef int _sealed_right(int algorithm, tuple answer) except -1:
+    cdef bytes key, nonce, aad, text, sealed
+    key, nonce, aad, text, sealed = answer
+    cdef void* sealing = NULL
+    cdef void* opening = NULL
+    cdef int n = len(text)
+    cdef bytearray out = bytearray(n + TAG_BYTES)
+    cdef bytearray back = bytearray(n)
+    cdef bytearray forged = bytearray(sealed)
+    forged[n - 1] ^= 1
+    try:
+        sealing = _new(_aead_ciphers[algorithm], key, True)
+        opening = _new(_aead_ciphers[algorithm], key, False)
+        # Each twice and with a forgery in between: a context must not remember what it did before.
+        for _ in range(2):
+            if not seal(sealing, nonce, aad, <int>len(aad), text, n, out) or out != sealed:
+                return False
+            if open(opening, nonce, aad, <int>len(aad), forged, n + TAG_BYTES, back):
+                return False
+            if not open(opening, nonce, aad, <int>len(aad), sealed, n + TAG_BYTES, back) or back != text:
+                return False
+        return True
+    finally:
+        release(sealing)
+        release(opening)
+
+
+cdef int _masked_right(int algorithm, tuple answer) except -1:
+    cdef bytes key, sample, expected
+    key, sample, expected = answer
+    cdef bytearray out = bytearray(2 * SAMPLE_BYTES)
+    cdef bytes samples = sample + sample
+    cdef void* context = _new(_mask_ciphers[algorithm], key, True)
+    try:
+        if not mask(context, <Algorithm>algorithm, samples, 2, out):
+            return False
+        return out[:2] == expected and out[SAMPLE_BYTES : SAMPLE_BYTES + 2] == expected
+    finally:
+        release(context)

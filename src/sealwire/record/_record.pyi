@@ -1,0 +1,6 @@
+# The compiled twins of `reference`, whose signatures they have.
+
+from sealwire.record import reference
+
+class Sealer(reference.Sealer): ...
+class Opener(reference.Opener): ...

@@ -1,0 +1,554 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Record protection, compiled: the answers of `reference`, on libcrypto directly.
+
+Work is done in portions of at most 64 records: gather pointers with the GIL, do all the
+cryptography of the portion without looking at a Python object, hand out results with the GIL
+again.  While a large portion is computed the GIL is free; `_busy` then keeps a second thread
+from using the same keys, because a context can serve one record at a time only.  Record number
+masks of a portion are one call.  Sealing fills the bytes objects it returns; opening goes through
+a scratch buffer, so that a forged record leaves no object behind.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_RawFree, PyMem_RawMalloc
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from sealwire.crypto cimport _evp
+from sealwire.crypto._evp cimport NONCE_BYTES, SAMPLE_BYTES, TAG_BYTES
+
+from sealwire.crypto.suites import AeadKind
+from sealwire.errors import Discard
+from sealwire.record.reference import DISCARDS, check_content, internal_error
+
+cdef enum:
+    # Records of one portion.  Enough to make the mask call and the GIL's release disappear; few
+    # enough that its tables fit on the stack and that little is gathered in vain when a run ends.
+    PORTION = 64
+    # A portion also ends behind this many bytes, so that its scratch buffer stays small.
+    PORTION_BYTES = 98304
+
+cdef int64_t MAX_SEQUENCE = (<int64_t>1 << 48) - 1
+
+# Entries of dropped records, by number; the numbers are those of DISCARDS.
+cdef list _dropped = [(-n, 0, b"") for n in range(len(DISCARDS))]
+cdef int EMPTY = DISCARDS.index(Discard.EMPTY)
+cdef int TRUNCATED_HEADER = DISCARDS.index(Discard.TRUNCATED_HEADER)
+cdef int TRUNCATED_RECORD = DISCARDS.index(Discard.TRUNCATED_RECORD)
+cdef int SHORT_CIPHERTEXT = DISCARDS.index(Discard.SHORT_CIPHERTEXT)
+cdef int OVERSIZED_RECORD = DISCARDS.index(Discard.OVERSIZED_RECORD)
+cdef int UNKNOWN_CID = DISCARDS.index(Discard.UNKNOWN_CID)
+cdef int AUTHENTICATION = DISCARDS.index(Discard.AUTHENTICATION)
+cdef int REPLAY = DISCARDS.index(Discard.REPLAY)
+cdef int TOO_OLD = DISCARDS.index(Discard.TOO_OLD)
+cdef int EMPTY_CONTENT = DISCARDS.index(Discard.EMPTY_CONTENT)
+
+
+cdef _evp.Algorithm algorithm_of(object spec) except *:
+    if spec.aead is AeadKind.CHACHA20_POLY1305:
+        return _evp.CHACHA20_POLY1305
+    if spec.aead is AeadKind.AES_GCM:
+        return _evp.AES_128_GCM if spec.key_bytes == 16 else _evp.AES_256_GCM
+    raise ValueError(f"{spec.name} has no compiled implementation")
+
+
+cdef bytes checked(object key, object n, str what):
+    if len(key) != n:
+        raise ValueError(f"{what} must have {n} bytes, not {len(key)}")
+    return bytes(key)
+
+
+cdef int check(long content_type, Py_ssize_t n, Py_ssize_t padding) except -1:
+    if not (1 <= content_type <= 255 and 0 <= padding <= MAX_CONTENT_BYTES and n + padding <= MAX_CONTENT_BYTES):
+        check_content(content_type, <object>n + <object>padding, padding)
+    return 0
+
+
+@cython.final
+cdef class Sealer:
+    """See :class:`sealwire.record.reference.Sealer`."""
+
+    cdef void* _aead
+    cdef void* _mask
+    cdef _evp.Algorithm _algorithm
+    cdef uint8_t _iv[NONCE_BYTES]
+    cdef bytes _cid
+    cdef const char* _cid_start
+    cdef int _cid_bytes
+    cdef uint8_t _first
+    cdef bint _busy
+    cdef readonly uint64_t epoch
+    cdef readonly int64_t sequence
+    cdef readonly uint64_t sealed
+    cdef readonly int overhead
+    cdef readonly uint64_t seal_limit
+
+    def __cinit__(self, provider, spec, keys, epoch, cid=b"", *, int64_t sequence=0):
+        cdef bytes key = checked(keys.key, spec.key_bytes, "key")
+        cdef bytes sn_key = checked(keys.sn_key, spec.key_bytes, "sn_key")
+        cdef bytes iv = checked(keys.iv, NONCE_BYTES, "iv")
+        self._algorithm = algorithm_of(spec)
+        self._aead = _evp.new_aead(self._algorithm, key, True)
+        self._mask = _evp.new_mask(self._algorithm, sn_key)
+        memcpy(self._iv, PyBytes_AS_STRING(iv), NONCE_BYTES)
+        self._cid = bytes(cid)
+        self._cid_start = PyBytes_AS_STRING(self._cid)
+        self._cid_bytes = <int>len(self._cid)
+        self.epoch = epoch
+        # RFC 9147 section 4 [9147-4-11]: 0 0 1, then C, S, L and two epoch bits.
+        # RFC 9147 section 4 [9147-4-7]: a negotiated connection id is in every record.
+        self._first = 0x20 | (0x10 if self._cid_bytes else 0) | <uint8_t>(self.epoch & 3)
+        self.sequence = sequence
+        self.overhead = 1 + self._cid_bytes + 4 + 1 + TAG_BYTES
+        self.seal_limit = spec.seal_limit
+
+    def __dealloc__(self):
+        _evp.release(self._aead)
+        _evp.release(self._mask)
+
+    def seal(self, long content_type, content, Py_ssize_t padding=0, *, bint short_sequence=False, bint with_length=True):
+        """See :meth:`sealwire.record.reference.Sealer.seal`."""
+        cdef Py_buffer view
+        cdef int header = 1 + self._cid_bytes + (1 if short_sequence else 2) + (2 if with_length else 0)
+        cdef int64_t sequence
+        cdef bytes record
+        cdef uint8_t* out
+        cdef uint8_t masked[SAMPLE_BYTES]
+        PyObject_GetBuffer(content, &view, PyBUF_SIMPLE)
+        try:
+            check(content_type, view.len, padding)
+            sequence = self._reserve(1)
+            record = PyBytes_FromStringAndSize(NULL, header + view.len + 1 + padding + TAG_BYTES)
+            out = <uint8_t*>PyBytes_AS_STRING(record)
+            if not (
+                self._protect(
+                    sequence, <uint8_t>content_type, <const uint8_t*>view.buf, <int>view.len, <int>padding,
+                    short_sequence, with_length, out
+                )
+                and _evp.mask(self._mask, self._algorithm, out + header, 1, masked)
+            ):
+                raise internal_error("libcrypto could not seal a record")
+            _apply_mask(out + 1 + self._cid_bytes, masked, 1 if short_sequence else 2)
+            return record
+        finally:
+            PyBuffer_Release(&view)
+
+    def seal_run(self, long content_type, messages):
+        """See :meth:`sealwire.record.reference.Sealer.seal_run`."""
+        # A list of its own: the caller's may change while the GIL is free.
+        cdef list held = list(messages)
+        cdef Py_ssize_t count = len(held)
+        cdef Py_ssize_t start, n
+        cdef int64_t sequence
+        cdef list records = []
+        for message in held:
+            # bytes is what comes nearly always and cannot change its length any more.
+            n = len(<bytes>message) if type(message) is bytes else memoryview(message).nbytes
+            check(content_type, n, 0)
+        check(content_type, 0, 0)
+        sequence = self._reserve(count)
+        for start in range(0, count, PORTION):
+            self._seal_portion(
+                sequence + start, <uint8_t>content_type, held, start, min(count - start, PORTION), records
+            )
+        return records
+
+    cdef int64_t _reserve(self, int64_t n) except -1:
+        enter(self._busy)
+        # An error after this function wastes numbers and never uses one twice.
+        # RFC 9147 section 4.2.1 [9147-4.2.1-6]: stop rather than wrap.
+        cdef int64_t sequence = self.sequence
+        if n > MAX_SEQUENCE + 1 - sequence:
+            raise internal_error(f"record numbers of epoch {self.epoch} are used up")
+        self.sequence += n
+        self.sealed += n
+        return sequence
+
+    cdef int _seal_portion(
+        self, int64_t sequence, uint8_t content_type, list messages, Py_ssize_t start, int count, list records
+    ) except -1:
+        cdef Py_buffer views[PORTION]
+        cdef uint8_t* outs[PORTION]
+        cdef int viewed = 0
+        cdef Py_ssize_t total = 0
+        cdef int n
+        cdef bint sealed
+        cdef bytes record
+        try:
+            for n in range(count):
+                PyObject_GetBuffer(messages[start + n], &views[n], PyBUF_SIMPLE)
+                viewed += 1
+                if views[n].len > MAX_CONTENT_BYTES:
+                    raise BufferError("a message grew while it was being sealed")
+                record = PyBytes_FromStringAndSize(NULL, self.overhead + views[n].len)
+                outs[n] = <uint8_t*>PyBytes_AS_STRING(record)
+                records.append(record)
+                total += views[n].len
+            if total < RELEASE_BYTES:
+                sealed = self._seal_views(sequence, content_type, views, outs, count)
+            else:
+                self._busy = True
+                with nogil:
+                    sealed = self._seal_views(sequence, content_type, views, outs, count)
+                self._busy = False
+            if not sealed:
+                raise internal_error("libcrypto could not seal a record")
+        finally:
+            for n in range(viewed):
+                PyBuffer_Release(&views[n])
+        return 0
+
+    cdef bint _seal_views(
+        self, int64_t sequence, uint8_t content_type, Py_buffer* views, uint8_t** outs, int count
+    ) noexcept nogil:
+        cdef uint8_t samples[PORTION * SAMPLE_BYTES]
+        cdef uint8_t masks[PORTION * SAMPLE_BYTES]
+        cdef int header = 1 + self._cid_bytes + 4
+        cdef int n
+        for n in range(count):
+            if not self._protect(
+                sequence + n, content_type, <const uint8_t*>views[n].buf, <int>views[n].len, 0, False, True, outs[n]
+            ):
+                return False
+            memcpy(samples + n * SAMPLE_BYTES, outs[n] + header, SAMPLE_BYTES)
+        if not _evp.mask(self._mask, self._algorithm, samples, count, masks):
+            return False
+        for n in range(count):
+            _apply_mask(outs[n] + 1 + self._cid_bytes, masks + n * SAMPLE_BYTES, 2)
+        return True
+
+    cdef bint _protect(
+        self,
+        int64_t sequence,
+        uint8_t content_type,
+        const uint8_t* content,
+        int n,
+        int padding,
+        bint short_sequence,
+        bint with_length,
+        uint8_t* out,
+    ) noexcept nogil:
+        # Everything but the mask, which the caller puts on.
+        cdef uint8_t nonce[NONCE_BYTES]
+        cdef int inner = n + 1 + padding
+        cdef int at = 1 + self._cid_bytes
+        out[0] = self._first | (0 if short_sequence else 0x08) | (0x04 if with_length else 0)
+        memcpy(out + 1, self._cid_start, self._cid_bytes)
+        if not short_sequence:
+            out[at] = <uint8_t>(sequence >> 8)
+            at += 1
+        out[at] = <uint8_t>sequence
+        at += 1
+        if with_length:
+            out[at] = <uint8_t>((inner + TAG_BYTES) >> 8)
+            out[at + 1] = <uint8_t>(inner + TAG_BYTES)
+            at += 2
+        memcpy(out + at, content, n)
+        out[at + n] = content_type
+        memset(out + at + n + 1, 0, padding)
+        make_nonce(self._iv, sequence, nonce)
+        # RFC 9147 section 4 [9147-4-10]: the associated data is the header before masking.
+        return _evp.seal(self._aead, nonce, out, at, out + at, inner, out + at)
+
+
+cdef inline void _apply_mask(uint8_t* number, const uint8_t* mask, int n) noexcept nogil:
+    # RFC 9147 section 4.2.3 [9147-4.2.3-1]: the first bytes of the mask over the number.
+    number[0] ^= mask[0]
+    if n == 2:
+        number[1] ^= mask[1]
+
+
+cdef struct Found:
+    # A record of a portion, where its header says it is.  dropped > 0 stands for a Discard found
+    # before any cryptography; after it, for the record's fate.
+    const uint8_t* start
+    int header  # bytes
+    int number_bytes
+    int body  # bytes
+    int dropped
+    uint8_t* inner  # where to open it
+    int content  # bytes
+    uint8_t content_type
+    int64_t sequence
+    Py_ssize_t at  # index of its datagram
+    Py_ssize_t end  # offset behind it
+
+
+@cython.final
+cdef class Opener:
+    """See :class:`sealwire.record.reference.Opener`."""
+
+    cdef void* _aead
+    cdef void* _mask
+    cdef _evp.Algorithm _algorithm
+    cdef uint8_t _iv[NONCE_BYTES]
+    cdef bytes _cid
+    cdef const char* _cid_start
+    cdef int _cid_bytes
+    cdef uint8_t _first
+    cdef bint _busy
+    # Bit (number % window) says whether the number was seen, for the last `window` numbers.
+    cdef uint64_t* _seen
+    cdef int64_t _window
+    cdef readonly uint64_t epoch
+    cdef readonly int64_t highest
+    cdef readonly uint64_t opened
+    cdef readonly uint64_t forged
+    cdef readonly uint64_t forgery_limit
+
+    def __cinit__(self, provider, spec, keys, epoch, cid=b"", int64_t window=256, *, int64_t highest=-1):
+        if window <= 0 or window % 64:
+            raise ValueError(f"replay window of {window} records is not a positive multiple of 64")
+        cdef bytes key = checked(keys.key, spec.key_bytes, "key")
+        cdef bytes sn_key = checked(keys.sn_key, spec.key_bytes, "sn_key")
+        cdef bytes iv = checked(keys.iv, NONCE_BYTES, "iv")
+        self._algorithm = algorithm_of(spec)
+        self._aead = _evp.new_aead(self._algorithm, key, False)
+        self._mask = _evp.new_mask(self._algorithm, sn_key)
+        memcpy(self._iv, PyBytes_AS_STRING(iv), NONCE_BYTES)
+        self._seen = <uint64_t*>PyMem_Malloc(window // 8)
+        if self._seen == NULL:
+            raise MemoryError
+        memset(self._seen, 0xFF if highest >= 0 else 0, window // 8)
+        self._window = window
+        self._cid = bytes(cid)
+        self._cid_start = PyBytes_AS_STRING(self._cid)
+        self._cid_bytes = <int>len(self._cid)
+        self.epoch = epoch
+        self._first = 0x20 | <uint8_t>(self.epoch & 3)
+        # RFC 9147 section 4.5.1 [9147-4.5.1-2]: a new epoch starts at zero.
+        self.highest = highest
+        self.forgery_limit = spec.forgery_limit
+
+    def __dealloc__(self):
+        _evp.release(self._aead)
+        _evp.release(self._mask)
+        PyMem_Free(self._seen)
+
+    def open_run(self, datagrams, Py_ssize_t index, Py_ssize_t offset):
+        """See :meth:`sealwire.record.reference.Opener.open_run`."""
+        cdef list entries = []
+        if index < 0 or offset < 0:
+            raise ValueError("a run starts at an index and offset from 0 on")
+        enter(self._busy)
+        while self._open_portion(datagrams, &index, &offset, entries):
+            pass
+        return entries, index, offset
+
+    cdef bint _open_portion(
+        self, object datagrams, Py_ssize_t* index, Py_ssize_t* offset, list entries
+    ) except -1:
+        """Open up to PORTION records and move on; False when the run ends here."""
+        cdef Py_buffer views[PORTION]
+        cdef Found found[PORTION]
+        cdef int viewed = 0
+        cdef int count = 0
+        cdef int opened = 0
+        cdef Py_ssize_t at = index[0]
+        cdef Py_ssize_t start = offset[0]
+        cdef Py_ssize_t total = 0
+        cdef Py_ssize_t many = len(datagrams)
+        cdef uint8_t* scratch = NULL
+        cdef uint8_t* inner
+        cdef const uint8_t* data
+        cdef Py_ssize_t n
+        cdef bint ended = False
+        cdef Found* record
+        try:
+            # Every datagram looked at yields at least one record or ends the loop, except the first.
+            while at < many and count < PORTION and total < PORTION_BYTES and viewed < PORTION:
+                PyObject_GetBuffer(datagrams[at], &views[viewed], PyBUF_SIMPLE)
+                data = <const uint8_t*>views[viewed].buf
+                n = views[viewed].len
+                viewed += 1
+                if n == 0:
+                    record = &found[count]
+                    memset(record, 0, sizeof(Found))
+                    record.dropped = EMPTY
+                    record.at = at
+                    count += 1
+                while start < n and count < PORTION and total < PORTION_BYTES:
+                    # RFC 9147 section 4.1 [9147-4.1-2]: the top three bits are 001.
+                    if data[start] & 0xE3 != self._first:
+                        ended = True
+                        break
+                    record = &found[count]
+                    memset(record, 0, sizeof(Found))
+                    record.at = at
+                    start = self._parse(data, start, n, record)
+                    record.end = start
+                    if record.dropped == 0:
+                        total += record.body
+                    count += 1
+                if ended or start < n:
+                    break
+                at += 1
+                start = 0
+            if total:
+                scratch = <uint8_t*>PyMem_RawMalloc(total)
+                if scratch == NULL:
+                    raise MemoryError
+                inner = scratch
+                for n in range(count):
+                    found[n].inner = inner
+                    if found[n].dropped == 0:
+                        inner += found[n].body
+            if total < RELEASE_BYTES:
+                opened = self._open_found(found, count)
+            else:
+                self._busy = True
+                with nogil:
+                    opened = self._open_found(found, count)
+                self._busy = False
+            for n in range(opened):
+                record = &found[n]
+                if record.dropped:
+                    entries.append(_dropped[record.dropped])
+                else:
+                    entries.append((
+                        record.content_type,
+                        record.sequence,
+                        PyBytes_FromStringAndSize(<char*>record.inner, record.content),
+                    ))
+            if opened and found[opened - 1].dropped == 0 and found[opened - 1].content_type != APPLICATION_DATA:
+                ended = True
+                # What was gathered behind this record is for the next call.
+                at = found[opened - 1].at
+                start = found[opened - 1].end
+                if start == views[at - index[0]].len:
+                    at += 1
+                    start = 0
+        finally:
+            PyMem_RawFree(scratch)
+            for n in range(viewed):
+                PyBuffer_Release(&views[n])
+        index[0] = at
+        offset[0] = start if at < many else 0
+        return not ended and at < many
+
+    cdef Py_ssize_t _parse(self, const uint8_t* data, Py_ssize_t start, Py_ssize_t n, Found* record) noexcept nogil:
+        # Fill `record` from the header at `start`; the offset behind the record.
+        cdef uint8_t first = data[start]
+        cdef Py_ssize_t at = start + 1 + self._cid_bytes
+        cdef Py_ssize_t end = n
+        if ((first & 0x10) != 0) != (self._cid_bytes > 0):
+            record.dropped = UNKNOWN_CID
+            return n
+        record.start = data + start
+        record.number_bytes = 2 if first & 0x08 else 1
+        at += record.number_bytes
+        if first & 0x04:
+            at += 2
+        if at > n:
+            record.dropped = TRUNCATED_HEADER
+            return n
+        # RFC 9147 section 4 [9147-4-6]: a record without a length takes the rest of the datagram.
+        if first & 0x04:
+            end = at + (<Py_ssize_t>data[at - 2] << 8 | data[at - 1])
+            # RFC 9147 section 4.3 [9147-4.3-5]: records do not span datagrams.
+            if end > n:
+                record.dropped = TRUNCATED_RECORD
+                return n
+        # RFC 9147 section 4 [9147-4-9]: a foreign connection id condemns the rest of the datagram.
+        if memcmp(record.start + 1, self._cid_start, self._cid_bytes) != 0:
+            record.dropped = UNKNOWN_CID
+            return n
+        record.header = <int>(at - start)
+        # RFC 9147 section 4.5.2 [9147-4.5.2-1]: what follows drops this record only.
+        # RFC 9147 section 4.2.3 [9147-4.2.3-3]: below a sample there is nothing to make a mask from.
+        if end - at < SAMPLE_BYTES:
+            record.dropped = SHORT_CIPHERTEXT
+        elif end - at > MAX_SEALED_BYTES:
+            record.dropped = OVERSIZED_RECORD
+        else:
+            record.body = <int>(end - at)
+        return end
+
+    cdef int _open_found(self, Found* found, int count) noexcept nogil:
+        # Opens in order until one is not application data; how many were dealt with.
+        cdef uint8_t samples[PORTION * SAMPLE_BYTES]
+        cdef uint8_t masks[PORTION * SAMPLE_BYTES]
+        cdef int sampled = 0
+        cdef int n
+        for n in range(count):
+            if found[n].dropped == 0:
+                memcpy(samples + sampled * SAMPLE_BYTES, found[n].start + found[n].header, SAMPLE_BYTES)
+                sampled += 1
+        if sampled and not _evp.mask(self._mask, self._algorithm, samples, sampled, masks):
+            # Without a mask the number cannot be read, and no record can authenticate.
+            memset(masks, 0, sizeof(masks))
+        sampled = 0
+        for n in range(count):
+            if found[n].dropped == 0:
+                self._open_one(&found[n], masks + sampled * SAMPLE_BYTES)
+                sampled += 1
+                if found[n].dropped == 0 and found[n].content_type != APPLICATION_DATA:
+                    return n + 1
+        return count
+
+    cdef void _open_one(self, Found* record, const uint8_t* mask) noexcept nogil:
+        cdef uint8_t header[1 + 255 + 4]
+        cdef uint8_t nonce[NONCE_BYTES]
+        cdef uint8_t* number = header + 1 + self._cid_bytes
+        cdef int64_t low
+        memcpy(header, record.start, record.header)
+        _apply_mask(number, mask, record.number_bytes)
+        low = number[0]
+        if record.number_bytes == 2:
+            low = low << 8 | number[1]
+        record.sequence = _reconstruct(low, 8 * record.number_bytes, self.highest)
+        make_nonce(self._iv, record.sequence, nonce)
+        if not _evp.open(
+            self._aead, nonce, header, record.header, record.start + record.header, record.body, record.inner
+        ):
+            # RFC 9147 section 4.5.3 [9147-4.5.3-3]: forgeries are counted per key.
+            self.forged += 1
+            record.dropped = AUTHENTICATION
+            return
+        self.opened += 1
+        # RFC 9147 section 4.5.1 [9147-4.5.1-4], [9147-4.5.1-6]: the window is consulted and moved
+        # after authentication only, so that neither time nor a forgery tells or changes it.
+        record.dropped = self._test_and_set(record.sequence)
+        if record.dropped:
+            return
+        # RFC 8446 section 5.4: the type is the last byte that is not zero.
+        record.content = content_bytes(record.inner, record.body - TAG_BYTES)
+        if record.content < 0:
+            record.dropped = EMPTY_CONTENT
+            return
+        record.content_type = record.inner[record.content]
+
+    cdef int _test_and_set(self, int64_t sequence) noexcept nogil:
+        # 0 for a number that was never seen before, else the number of its Discard.
+        cdef int64_t n
+        cdef int64_t behind = self.highest - sequence
+        if behind >= self._window:
+            return TOO_OLD
+        if behind <= -self._window:
+            memset(self._seen, 0, <size_t>(self._window // 8))
+            self.highest = sequence
+        elif behind < 0:
+            # The bits of the numbers passed over stood for others, a window further back.
+            for n in range(self.highest + 1, sequence + 1):
+                self._seen[n % self._window >> 6] &= ~(<uint64_t>1 << (n & 63))
+            self.highest = sequence
+        n = sequence % self._window
+        if self._seen[n >> 6] >> (n & 63) & 1:
+            return REPLAY
+        self._seen[n >> 6] |= <uint64_t>1 << (n & 63)
+        return 0
+
+
+cdef inline int64_t _reconstruct(int64_t low, int bits, int64_t highest) noexcept nogil:
+    # RFC 9147 section 4.2.2 [9147-4.2.2-2]: closest to one plus the highest number opened, never
+    # negative, never above MAX_SEQUENCE.
+    cdef int64_t expected = highest + 1
+    cdef int64_t span = <int64_t>1 << bits
+    cdef int64_t number = (expected & ~(span - 1)) | low
+    if number + span // 2 < expected and number + span <= MAX_SEQUENCE:
+        return number + span
+    if number > MAX_SEQUENCE or (number > expected + span // 2 and number >= span):
+        return number - span
+    return number

@@ -1,0 +1,231 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""TLS 1.3 stream records, compiled: the answers of `reference`, on libcrypto directly.
+
+A run of data is sealed into one bytes object, record behind record, in place.  As with datagrams
+the GIL is free while enough of it is computed, and `_busy` keeps a second thread out meanwhile.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from sealwire.crypto cimport _evp
+from sealwire.crypto._evp cimport NONCE_BYTES, TAG_BYTES
+from sealwire.record._record cimport (
+    APPLICATION_DATA,
+    MAX_CONTENT_BYTES,
+    MAX_SEALED_BYTES,
+    RELEASE_BYTES,
+    STREAM_HEADER_BYTES,
+    algorithm_of,
+    check,
+    checked,
+    content_bytes,
+    enter,
+    make_nonce,
+)
+
+from sealwire.errors import Alert
+from sealwire.record.reference import internal_error, stream_error
+
+cdef uint64_t MAX_STREAM_SEQUENCE = 0xFFFFFFFFFFFFFFFE
+
+
+@cython.final
+cdef class StreamSealer:
+    """See :class:`sealwire.record.reference.StreamSealer`."""
+
+    cdef void* _aead
+    cdef uint8_t _iv[NONCE_BYTES]
+    cdef bint _busy
+    cdef readonly uint64_t epoch
+    cdef readonly uint64_t sequence
+    cdef readonly uint64_t sealed
+    cdef readonly uint64_t seal_limit
+
+    def __cinit__(self, provider, spec, keys, epoch, *, uint64_t sequence=0):
+        cdef bytes key = checked(keys.key, spec.key_bytes, "key")
+        cdef bytes iv = checked(keys.iv, NONCE_BYTES, "iv")
+        self._aead = _evp.new_aead(algorithm_of(spec), key, True)
+        memcpy(self._iv, PyBytes_AS_STRING(iv), NONCE_BYTES)
+        self.epoch = epoch
+        self.sequence = sequence
+        self.seal_limit = spec.seal_limit
+
+    def __dealloc__(self):
+        _evp.release(self._aead)
+
+    def seal(self, long content_type, content, Py_ssize_t padding=0):
+        """See :meth:`sealwire.record.reference.StreamSealer.seal`."""
+        cdef Py_buffer view
+        PyObject_GetBuffer(content, &view, PyBUF_SIMPLE)
+        try:
+            check(content_type, view.len, padding)
+            return self._seal(
+                <uint8_t>content_type, <const uint8_t*>view.buf, view.len, MAX_CONTENT_BYTES, 1, <int>padding
+            )
+        finally:
+            PyBuffer_Release(&view)
+
+    def seal_run(self, long content_type, data, Py_ssize_t limit=MAX_CONTENT_BYTES):
+        """See :meth:`sealwire.record.reference.StreamSealer.seal_run`."""
+        cdef Py_buffer view
+        if not 1 <= limit <= MAX_CONTENT_BYTES:
+            raise ValueError(f"records of {limit} bytes are not in 1..{MAX_CONTENT_BYTES}")
+        check(content_type, 0, 0)
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            return self._seal(
+                <uint8_t>content_type, <const uint8_t*>view.buf, view.len, limit, (view.len + limit - 1) // limit, 0
+            )
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef bytes _seal(
+        self, uint8_t content_type, const uint8_t* data, Py_ssize_t n, Py_ssize_t limit, Py_ssize_t count, int padding
+    ):
+        cdef uint64_t sequence = self.sequence
+        cdef bytes records
+        cdef uint8_t* out
+        cdef bint sealed
+        enter(self._busy)
+        # RFC 8446 section 5.3: sequence numbers must not wrap.
+        if <uint64_t>count > MAX_STREAM_SEQUENCE + 1 - sequence:
+            raise internal_error(f"record numbers of epoch {self.epoch} are used up")
+        self.sequence += count
+        self.sealed += count
+        records = PyBytes_FromStringAndSize(NULL, n + count * (STREAM_HEADER_BYTES + 1 + padding + TAG_BYTES))
+        out = <uint8_t*>PyBytes_AS_STRING(records)
+        if n < RELEASE_BYTES:
+            sealed = self._seal_records(sequence, content_type, data, n, limit, count, padding, out)
+        else:
+            self._busy = True
+            with nogil:
+                sealed = self._seal_records(sequence, content_type, data, n, limit, count, padding, out)
+            self._busy = False
+        if not sealed:
+            raise internal_error("libcrypto could not seal a record")
+        return records
+
+    cdef bint _seal_records(
+        self,
+        uint64_t sequence,
+        uint8_t content_type,
+        const uint8_t* data,
+        Py_ssize_t n,
+        Py_ssize_t limit,
+        Py_ssize_t count,
+        int padding,
+        uint8_t* out,
+    ) noexcept nogil:
+        cdef uint8_t nonce[NONCE_BYTES]
+        cdef int part, inner
+        while count:
+            part = <int>(limit if n > limit else n)
+            inner = part + 1 + padding
+            # RFC 8446 section 5.2: every protected record looks like TLS 1.2 application data.
+            out[0] = APPLICATION_DATA
+            out[1] = 3
+            out[2] = 3
+            out[3] = <uint8_t>((inner + TAG_BYTES) >> 8)
+            out[4] = <uint8_t>(inner + TAG_BYTES)
+            memcpy(out + STREAM_HEADER_BYTES, data, part)
+            out[STREAM_HEADER_BYTES + part] = content_type
+            memset(out + STREAM_HEADER_BYTES + part + 1, 0, padding)
+            make_nonce(self._iv, sequence, nonce)
+            if not _evp.seal(
+                self._aead, nonce, out, STREAM_HEADER_BYTES, out + STREAM_HEADER_BYTES, inner, out + STREAM_HEADER_BYTES
+            ):
+                return False
+            out += STREAM_HEADER_BYTES + inner + TAG_BYTES
+            data += part
+            n -= part
+            sequence += 1
+            count -= 1
+        return True
+
+
+@cython.final
+cdef class StreamOpener:
+    """See :class:`sealwire.record.reference.StreamOpener`."""
+
+    cdef void* _aead
+    cdef uint8_t _iv[NONCE_BYTES]
+    cdef bint _broken
+    cdef bint _busy
+    cdef readonly uint64_t epoch
+    cdef readonly uint64_t sequence
+    cdef readonly uint64_t opened
+
+    def __cinit__(self, provider, spec, keys, epoch, *, uint64_t sequence=0):
+        cdef bytes key = checked(keys.key, spec.key_bytes, "key")
+        cdef bytes iv = checked(keys.iv, NONCE_BYTES, "iv")
+        self._aead = _evp.new_aead(algorithm_of(spec), key, False)
+        memcpy(self._iv, PyBytes_AS_STRING(iv), NONCE_BYTES)
+        self.epoch = epoch
+        self.sequence = sequence
+
+    def __dealloc__(self):
+        _evp.release(self._aead)
+
+    def open(self, record):
+        """See :meth:`sealwire.record.reference.StreamOpener.open`."""
+        cdef Py_buffer view
+        enter(self._busy)
+        if self._broken:
+            raise stream_error(Alert.BAD_RECORD_MAC, "a record failed before; the stream is broken")
+        self._broken = True
+        PyObject_GetBuffer(record, &view, PyBUF_SIMPLE)
+        try:
+            opened = self._open(<const uint8_t*>view.buf, view.len - STREAM_HEADER_BYTES)
+        finally:
+            PyBuffer_Release(&view)
+        self._broken = False
+        return opened
+
+    cdef tuple _open(self, const uint8_t* data, Py_ssize_t n):
+        cdef uint8_t nonce[NONCE_BYTES]
+        cdef bint good
+        cdef int content
+        cdef uint8_t* inner
+        if n < 0 or (<Py_ssize_t>data[3] << 8 | data[4]) != n:
+            raise stream_error(Alert.DECODE_ERROR, "record and its length disagree")
+        if data[0] != APPLICATION_DATA:
+            raise stream_error(Alert.UNEXPECTED_MESSAGE, "record is not protected")
+        # RFC 8446 section 5.2 allows 256 bytes over the content; section 5.4 then allows one.
+        if n > MAX_SEALED_BYTES:
+            raise stream_error(Alert.RECORD_OVERFLOW, "record is longer than the protocol allows")
+        if self.sequence > MAX_STREAM_SEQUENCE:
+            raise internal_error(f"record numbers of epoch {self.epoch} are used up")
+        if n < TAG_BYTES:
+            raise stream_error(Alert.BAD_RECORD_MAC, "record failed authentication")
+        inner = <uint8_t*>PyMem_RawMalloc(n)
+        if inner == NULL:
+            raise MemoryError
+        try:
+            make_nonce(self._iv, self.sequence, nonce)
+            if n < RELEASE_BYTES:
+                good = _evp.open(
+                    self._aead, nonce, data, STREAM_HEADER_BYTES, data + STREAM_HEADER_BYTES, <int>n, inner
+                )
+            else:
+                self._busy = True
+                with nogil:
+                    good = _evp.open(
+                        self._aead, nonce, data, STREAM_HEADER_BYTES, data + STREAM_HEADER_BYTES, <int>n, inner
+                    )
+                self._busy = False
+            if not good:
+                raise stream_error(Alert.BAD_RECORD_MAC, "record failed authentication")
+            self.sequence += 1
+            self.opened += 1
+            content = content_bytes(inner, <int>n - TAG_BYTES)
+            # RFC 8446 section 5.4: a record of zeros only has no type.
+            if content < 0:
+                raise stream_error(Alert.UNEXPECTED_MESSAGE, "record holds only padding")
+            return inner[content], PyBytes_FromStringAndSize(<char*>inner, content)
+        finally:
+            PyMem_RawFree(inner)

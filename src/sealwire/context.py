@@ -258,7 +258,7 @@ class Context:
 
     @property
     def allow_legacy_certificates(self) -> bool:
-        """Whether peers' certificates may lack what the web asks for (docs/certificates.md).  Off by default."""
+        """Whether peers' certificates may lack what the web demands (docs/certificates.md).  Off at first."""
         return self._allow_legacy
 
     @allow_legacy_certificates.setter
@@ -295,7 +295,11 @@ class Context:
         self._alpn = tuple(encoded)
 
     def set_ciphersuites(self, names: str | Sequence[str]) -> None:
-        """Cipher suites, best first; a list, or one string with ``:``.  ConfigurationError if one is unknown."""
+        """Cipher suites, best first; a list, or one string with ``:``.
+
+        Raises:
+            ConfigurationError: an unknown suite.
+        """
         suites = parse_suites(names)
         self._changed()
         self._suites = suites
@@ -310,7 +314,7 @@ class Context:
         for group in groups:
             if not self._provider.supports(group):
                 raise ConfigurationError(
-                    f"this build of cryptography cannot do group {group.name}: leave it out or upgrade cryptography"
+                    f"cryptography, as installed, cannot do {group.name}: leave it out or upgrade"
                 )
         self._changed()
         self._groups = groups

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
+from sealwire.crypto.groups import Group, KeyShare
+
 if TYPE_CHECKING:
-    from sealwire.crypto.groups import Group, KeyShare
     from sealwire.crypto.suites import SuiteSpec
     from sealwire.wire import Buffer
 
-__all__ = ["Aead", "CryptoProvider", "Digest", "Mask", "default_provider"]
+__all__ = ["Aead", "CryptoProvider", "Digest", "KeyShare", "Mask", "default_provider"]
 
 
 class Digest(Protocol):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from sealwire.crypto.groups import Group
 from sealwire.crypto.signatures import SignatureScheme
@@ -81,8 +81,16 @@ class Extensions:
 
     def add(self, key: Extension[T], value: T) -> None:
         """Append an extension we send."""
-        assert self.where in key.where and key.code not in self._entries, key.name
+        assert self.where in key.where, key.name
+        assert key.code not in self._entries, key.name
         self._entries[key.code] = value
+
+    def copy_from(self, other: Extensions, but: frozenset[int]) -> None:
+        """Append the extensions of `other`, a block for the same message, except codes in `but`."""
+        assert self.where is other.where
+        for code, value in other._entries.items():
+            if code not in but:
+                self._entries[code] = value
 
     def get(self, key: Extension[T]) -> T | None:
         """The value of an extension, None where it is absent."""
@@ -334,12 +342,12 @@ _NST = Where.NEW_SESSION_TICKET
 SERVER_NAME = Extension(0, "server_name", (_CH,), _decode_server_name, _encode_server_name)
 SERVER_NAME_ACCEPTED = Extension(0, "server_name", (_EE,), _decode_empty, _encode_empty)
 SUPPORTED_GROUPS = Extension(10, "supported_groups", (_CH, _EE), _decode_groups, _encode_u16_list)
-SIGNATURE_ALGORITHMS = Extension(
-    13, "signature_algorithms", (_CH, _CR), _decode_schemes, _encode_u16_list
-)
+SIGNATURE_ALGORITHMS = Extension(13, "signature_algorithms", (_CH, _CR), _decode_schemes, _encode_u16_list)
 ALPN = Extension(
     16, "application_layer_protocol_negotiation", (_CH, _EE), _decode_protocols, _encode_protocols
 )
+# RFC 7685; its content means nothing, so it has no codec.
+PADDING_CODE: Final = 21
 PRE_SHARED_KEYS = Extension(41, "pre_shared_key", (_CH,), _decode_offered_psks, _encode_offered_psks)
 SELECTED_PSK = Extension(41, "pre_shared_key", (_SH,), Reader.u16, Writer.u16)
 EARLY_DATA = Extension(42, "early_data", (_CH, _EE), _decode_empty, _encode_empty)
@@ -391,5 +399,7 @@ _ALL: tuple[Extension[Any], ...] = (
     KEY_SHARE_REQUEST,
     CONNECTION_ID,
 )
-_TABLE: dict[tuple[int, Where], Extension[Any]] = {(key.code, where): key for key in _ALL for where in key.where}
+_TABLE: dict[tuple[int, Where], Extension[Any]] = {
+    (key.code, where): key for key in _ALL for where in key.where
+}
 _KNOWN_CODES = frozenset(key.code for key in _ALL)

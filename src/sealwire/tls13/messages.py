@@ -93,7 +93,9 @@ class ClientHello:
         compression = reader.vector8(low=1)
         # A hello without extensions is well formed in older versions; it offers no 1.3.
         extensions = (
-            Extensions.decode(reader, Where.CLIENT_HELLO) if reader.remaining else Extensions(Where.CLIENT_HELLO)
+            Extensions.decode(reader, Where.CLIENT_HELLO)
+            if reader.remaining
+            else Extensions(Where.CLIENT_HELLO)
         )
         reader.finish()
         if PRE_SHARED_KEYS.code in extensions:
@@ -223,7 +225,7 @@ class Certificate:
     def decode(cls, reader: Reader, max_entries: int) -> Certificate:
         """`max_entries` bounds the list before its certificates are looked at."""
         context = reader.vector8()
-        entries = []
+        entries: list[CertificateEntry] = []
         certificates = reader.sub24("certificate list")
         while certificates.remaining:
             if len(entries) == max_entries:

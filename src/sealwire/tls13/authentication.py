@@ -1,0 +1,138 @@
+"""Proofs: who the peer is, and that both sides saw the same handshake.
+
+A :class:`PeerAuthenticated` and a :class:`FinishedVerified` can be made only by the functions
+here that do the checking, and the connected state cannot be built without them.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from typing import Final
+
+from sealwire.crypto.certificates import Credential, PeerCertificate, Purpose, leaf_public_key
+from sealwire.crypto.hkdf import Secret
+from sealwire.crypto.signatures import HANDSHAKE_SCHEMES, SignatureScheme, verify
+from sealwire.errors import Alert, CertificateError, CertificateFailure, HandshakeError
+from sealwire.tls13.contract import VERIFY_NONE, Settings
+from sealwire.tls13.extensions import Extensions, Where
+from sealwire.tls13.messages import Certificate, CertificateEntry, CertificateVerify, Finished
+from sealwire.tls13.schedule import Deriver
+from sealwire.tls13.transcript import Transcript
+from sealwire.wire import Reader
+
+# RFC 8446 section 4.4.3 [8446-AUTH-2]
+_SERVER_CONTEXT: Final = b"TLS 1.3, server CertificateVerify"
+_CLIENT_CONTEXT: Final = b"TLS 1.3, client CertificateVerify"
+
+
+def signed_content(signer: Purpose, transcript_hash: bytes) -> bytes:
+    """What CertificateVerify signs: 64 blanks, who signs, a zero byte and the transcript hash."""
+    context = _SERVER_CONTEXT if signer is Purpose.SERVER else _CLIENT_CONTEXT
+    return b" " * 64 + context + b"\0" + transcript_hash
+
+
+@dataclass(frozen=True, slots=True)
+class PresentedChain:
+    """A certificate list whose path was accepted; that the peer holds the key is not shown yet."""
+
+    certificate: PeerCertificate
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAuthenticated:
+    """The peer proved to hold the key of an accepted certificate, or was allowed to have none."""
+
+    certificate: PeerCertificate | None
+    scheme: SignatureScheme | None
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedVerified:
+    """The peer's Finished fits our transcript."""
+
+
+def no_certificate_asked() -> PeerAuthenticated:
+    """A server that requested no certificate knows its client as nobody."""
+    return PeerAuthenticated(None, None)
+
+
+def no_certificate_shown(settings: Settings, optional: bool) -> PeerAuthenticated:
+    """A client answered the request with an empty list (RFC 8446 section 4.4.2.4)."""
+    if not optional:
+        # [8446-AUTH-3]
+        raise CertificateError(CertificateFailure.MISSING, "the client showed no certificate")
+    return PeerAuthenticated(None, None)
+
+
+def certificate_message(credential: Credential | None, context: bytes) -> Certificate:
+    """Our Certificate message; without a credential its list is empty."""
+    chain = credential.chain if credential is not None else ()
+    return Certificate(context, tuple(CertificateEntry(der, Extensions(Where.CERTIFICATE)) for der in chain))
+
+
+def certificate_verify(
+    credential: Credential, scheme: SignatureScheme, signer: Purpose, transcript: Transcript
+) -> CertificateVerify:
+    """Our CertificateVerify over the transcript up to our Certificate."""
+    return CertificateVerify(scheme, credential.sign(scheme, signed_content(signer, transcript.hash())))
+
+
+def choose_scheme(credential: Credential, offered: tuple[SignatureScheme, ...]) -> SignatureScheme:
+    """The first scheme of the credential the peer accepts; handshake_failure without one."""
+    for scheme in credential.schemes:
+        if scheme in offered:
+            return scheme
+    raise HandshakeError(
+        Alert.HANDSHAKE_FAILURE, "the peer accepts no signature scheme our certificate's key can make"
+    )
+
+
+def accept_chain(
+    settings: Settings, message: Certificate, shown_by: Purpose, name: str | None
+) -> PresentedChain:
+    """Judge a non-empty certificate list by the configured policy.
+
+    Raises CertificateError; its alert tells the peer what was wrong.
+    """
+    size = sum(len(entry.der) for entry in message.entries)
+    if size > settings.max_chain_bytes:
+        raise CertificateError(
+            CertificateFailure.REJECTED,
+            f"the certificate list is longer than {settings.max_chain_bytes} bytes",
+            Alert.BAD_CERTIFICATE,
+        )
+    chain = tuple(entry.der for entry in message.entries)
+    if settings.verify_mode != VERIFY_NONE:
+        settings.verifier.verify(chain, purpose=shown_by, name=name)
+    return PresentedChain(PeerCertificate(chain))
+
+
+def authenticate(
+    settings: Settings, presented: PresentedChain, body: Reader, shown_by: Purpose, transcript: Transcript
+) -> PeerAuthenticated:
+    """Check the peer's CertificateVerify over the transcript up to its Certificate."""
+    message = CertificateVerify.decode(body)
+    if message.scheme not in settings.signature_schemes or message.scheme not in HANDSHAKE_SCHEMES:
+        # RFC 8446 section 4.4.3 [8446-AUTH-2]: only what we offered, and never PKCS#1 v1.5.
+        raise HandshakeError(
+            Alert.ILLEGAL_PARAMETER, f"CertificateVerify uses {message.scheme.name}, which was not offered"
+        )
+    public_key = leaf_public_key(presented.certificate.chain[0])
+    verify(public_key, message.scheme, message.signature, signed_content(shown_by, transcript.hash()))
+    return PeerAuthenticated(presented.certificate, message.scheme)
+
+
+def verify_finished(
+    deriver: Deriver, secret: Secret, transcript: Transcript, body: Reader
+) -> FinishedVerified:
+    """Check the peer's Finished over the transcript before it [8446-KS-4]."""
+    message = Finished.decode(body, deriver.spec.hash_bytes)
+    if not hmac.compare_digest(message.mac, deriver.finished_mac(secret, transcript.hash())):
+        raise HandshakeError(Alert.DECRYPT_ERROR, "the peer's Finished does not fit the handshake")
+    return FinishedVerified()
+
+
+def finished_message(deriver: Deriver, secret: Secret, transcript: Transcript) -> bytes:
+    """Our Finished over the transcript so far."""
+    return Finished(deriver.finished_mac(secret, transcript.hash())).encode()

@@ -1,0 +1,529 @@
+"""The client's side, in protocol order (RFC 8446 sections 2 and 4).
+
+ClientHello            ->
+                       <- [HelloRetryRequest, then ClientHello again]
+                       <- ServerHello
+                       <- EncryptedExtensions, [CertificateRequest]
+                       <- Certificate, CertificateVerify, Finished
+[Certificate,
+[CertificateVerify]],
+Finished               ->
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, replace
+
+from sealwire.crypto.certificates import Purpose
+from sealwire.crypto.groups import HYBRID_GROUPS, Group, KeyShare
+from sealwire.crypto.suites import SUITES, SuiteSpec
+from sealwire.errors import Alert, ConfigurationError, HandshakeError
+from sealwire.tls13 import extensions as ext
+from sealwire.tls13.authentication import (
+    PeerAuthenticated,
+    PresentedChain,
+    accept_chain,
+    authenticate,
+    certificate_message,
+    certificate_verify,
+    choose_scheme,
+    finished_message,
+    verify_finished,
+)
+from sealwire.tls13.contract import (
+    EPOCH_APPLICATION,
+    EPOCH_HANDSHAKE,
+    EPOCH_PLAIN,
+    Direction,
+    Exchange,
+    Session,
+    Settings,
+)
+from sealwire.tls13.extensions import Extensions, KeyShareEntry, Where
+from sealwire.tls13.messages import (
+    DOWNGRADE_SENTINELS,
+    Certificate,
+    CertificateRequest,
+    ClientHello,
+    EncryptedExtensions,
+    HandshakeType,
+    ServerHello,
+)
+from sealwire.tls13.schedule import ApplicationStage, Deriver, EarlyStage, HandshakeStage
+from sealwire.tls13.states import Connected, State
+from sealwire.tls13.transcript import Transcript, message_hash
+from sealwire.wire import Reader, decode_error
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Whom the client wants to talk to, and how it wants to be written to."""
+
+    #: Reference name for the server's certificate; None where the caller opted out of names.
+    server_name: str | None
+    #: The connection id we want to receive; None not to offer the extension (RFC 9146).
+    connection_id: bytes | None
+
+    @classmethod
+    def checked(cls, settings: Settings, server_name: str | None, connection_id: bytes | None) -> Target:
+        """ConfigurationError where names are to be checked and there is none (CVE-2025-27809's class)."""
+        if server_name is None and settings.check_hostname:
+            raise ConfigurationError(
+                "no server name to check the certificate for: give one, or set check_hostname to False"
+            )
+        return cls(server_name, connection_id)
+
+    @property
+    def sni(self) -> str | None:
+        """What server_name may carry: RFC 6066 section 3 excludes addresses and a trailing dot."""
+        if self.server_name is None:
+            return None
+        try:
+            ipaddress.ip_address(self.server_name)
+        except ValueError:
+            return self.server_name.removesuffix(".")
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A ClientHello as sent, and the private halves of its key shares."""
+
+    hello: ClientHello
+    message: bytes
+    shares: dict[Group, KeyShare]
+
+
+@dataclass(frozen=True, slots=True)
+class Negotiated:
+    """What ServerHello decided."""
+
+    target: Target
+    offer: Offer
+    spec: SuiteSpec
+    group: Group
+    retried: bool
+    peer_connection_id: bytes | None
+
+
+def start(exchange: Exchange, target: Target) -> State:
+    """Send the first ClientHello."""
+    settings = exchange.settings
+    exchange.client_random = exchange.provider.random(32)
+    # RFC 9147 section 5.3 [9147-5.3-5]: DTLS leaves the session id empty.
+    session_id = exchange.provider.random(32) if exchange.flavor.compatibility_mode else b""
+    groups = _first_shares(exchange)
+    shares = {group: exchange.provider.key_share(group) for group in groups}
+    block = Extensions(Where.CLIENT_HELLO)
+    # supported_versions and, in a second hello, cookie stand before everything long, so that both
+    # lie in the first fragment of a split hello (docs/design.md, journey c).
+    block.add(ext.SUPPORTED_VERSIONS, (exchange.flavor.version,))
+    if target.sni is not None:
+        try:
+            target.sni.encode("ascii")
+        except UnicodeEncodeError:
+            raise ConfigurationError(
+                f"server name {target.sni!r} is not ASCII: give its IDNA form (xn--...)"
+            ) from None
+        block.add(ext.SERVER_NAME, target.sni)
+    block.add(ext.SUPPORTED_GROUPS, settings.groups)
+    block.add(ext.SIGNATURE_ALGORITHMS, settings.signature_schemes)
+    if settings.alpn:
+        block.add(ext.ALPN, settings.alpn)
+    if target.connection_id is not None:
+        # RFC 9147 section 5.1 [9147-5.1-13]
+        block.add(ext.CONNECTION_ID, target.connection_id)
+    block.add(ext.KEY_SHARES, _entries(shares))
+    hello = ClientHello(
+        legacy_version=exchange.flavor.legacy_version,
+        random=exchange.client_random,
+        legacy_session_id=session_id,
+        legacy_cookie=b"",  # RFC 9147 section 5.3 [9147-5.3-6]
+        suites=settings.suites,
+        compression_methods=b"\0",
+        extensions=block,
+    )
+    offer = Offer(hello, hello.encode(exchange.flavor), shares)
+    exchange.send(EPOCH_PLAIN, offer.message)
+    return ExpectServerHello(exchange, target, offer)
+
+
+def _first_shares(exchange: Exchange) -> tuple[Group, ...]:
+    settings = exchange.settings
+    if settings.key_shares is not None:
+        return settings.key_shares
+    classical = next((group for group in settings.groups if group not in HYBRID_GROUPS), None)
+    first = settings.groups[0]
+    if classical is None:
+        return (first,)
+    if first in HYBRID_GROUPS and exchange.flavor.offers_hybrid_share:
+        return (first, classical)
+    return (classical,)
+
+
+def _entries(shares: dict[Group, KeyShare]) -> tuple[KeyShareEntry, ...]:
+    return tuple(KeyShareEntry(group, share.public) for group, share in shares.items())
+
+
+class ExpectServerHello(State):
+    """After the first ClientHello: ServerHello or HelloRetryRequest."""
+
+    __slots__ = ("offer", "target")
+
+    # A server of DTLS 1.2 may answer with HelloVerifyRequest; the state says what that means.
+    expects = (HandshakeType.SERVER_HELLO, HandshakeType.HELLO_VERIFY_REQUEST)
+
+    def __init__(self, exchange: Exchange, target: Target, offer: Offer) -> None:
+        super().__init__(exchange, EPOCH_PLAIN)
+        self.target = target
+        self.offer = offer
+
+    def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
+        if kind is HandshakeType.HELLO_VERIFY_REQUEST:
+            if not self.exchange.flavor.has_legacy_cookie:
+                raise self.unexpected(kind)
+            raise _older_version(self.exchange, "DTLS 1.2")
+        hello = ServerHello.decode(body)
+        spec = _check_hello(self.exchange, self.offer, hello)
+        if hello.is_retry_request:
+            return self._retry(hello, spec, message)
+        transcript = Transcript(self.exchange.provider, spec)
+        transcript.add(self.offer.message)
+        return _agree(self.exchange, self.target, self.offer, hello, spec, transcript, message, retried=False)
+
+    def _retry(self, request: ServerHello, spec: SuiteSpec, message: bytes) -> State:
+        """Send the second ClientHello: another key share, a cookie, or both."""
+        exchange, offer = self.exchange, self.offer
+        cookie = request.extensions.get(ext.COOKIE)
+        group = request.extensions.get(ext.KEY_SHARE_REQUEST)
+        if cookie is None and group is None:
+            # RFC 8446 section 4.1.4 [8446-NEG-4]
+            raise HandshakeError(Alert.ILLEGAL_PARAMETER, "HelloRetryRequest changes nothing")
+        shares = offer.shares
+        if group is not None:
+            if group not in exchange.settings.groups or group in shares:
+                # RFC 8446 section 4.2.8 [8446-NEG-4]
+                raise HandshakeError(
+                    Alert.ILLEGAL_PARAMETER, f"HelloRetryRequest asks for {group.name} without need"
+                )
+            shares = {group: exchange.provider.key_share(group)}
+        # RFC 8446 section 4.1.2 [9147-5.1-2, 9147-5.1-4]: all else stays as it was.
+        block = Extensions(Where.CLIENT_HELLO)
+        first = offer.hello.extensions
+        block.add(ext.SUPPORTED_VERSIONS, first.require(ext.SUPPORTED_VERSIONS))
+        if cookie is not None:
+            block.add(ext.COOKIE, cookie)
+        block.copy_from(first, but=frozenset((ext.SUPPORTED_VERSIONS.code, ext.KEY_SHARES.code)))
+        block.add(ext.KEY_SHARES, _entries(shares))
+        hello = replace(offer.hello, extensions=block)
+        second = Offer(hello, hello.encode(exchange.flavor), shares)
+        transcript = Transcript.after_retry(
+            exchange.provider, spec, message_hash(exchange.provider, spec, offer.message), message
+        )
+        transcript.add(second.message)
+        exchange.send_compatibility_ccs()
+        exchange.send(EPOCH_PLAIN, second.message)
+        return ExpectSecondServerHello(exchange, self.target, second, spec, group, transcript)
+
+
+class ExpectSecondServerHello(State):
+    """After the second ClientHello: only ServerHello will do."""
+
+    __slots__ = ("group", "offer", "spec", "target", "transcript")
+
+    expects = (HandshakeType.SERVER_HELLO,)
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        target: Target,
+        offer: Offer,
+        spec: SuiteSpec,
+        group: Group | None,
+        transcript: Transcript,
+    ) -> None:
+        super().__init__(exchange, EPOCH_PLAIN)
+        self.target = target
+        self.offer = offer
+        self.spec = spec
+        self.group = group
+        self.transcript = transcript
+
+    def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
+        hello = ServerHello.decode(body)
+        if hello.is_retry_request:
+            # RFC 8446 section 4.1.4, RFC 9147 section 5.1 [9147-5.1-12, 8446-NEG-3]
+            raise HandshakeError(Alert.UNEXPECTED_MESSAGE, "a second HelloRetryRequest")
+        spec = _check_hello(self.exchange, self.offer, hello)
+        if spec is not self.spec:
+            raise HandshakeError(
+                Alert.ILLEGAL_PARAMETER, "ServerHello has another suite than HelloRetryRequest"
+            )
+        return _agree(
+            self.exchange, self.target, self.offer, hello, spec, self.transcript, message, retried=True
+        )
+
+
+def _older_version(exchange: Exchange, spoken: str) -> HandshakeError:
+    return HandshakeError(
+        Alert.PROTOCOL_VERSION, f"the server speaks only {spoken}; {exchange.flavor.name} is required"
+    )
+
+
+def _check_hello(exchange: Exchange, offer: Offer, hello: ServerHello) -> SuiteSpec:
+    """What holds for ServerHello and HelloRetryRequest alike (RFC 8446 section 4.1.3, 4.1.4)."""
+    flavor = exchange.flavor
+    version = hello.extensions.get(ext.SELECTED_VERSION)
+    if version is None:
+        if hello.random[-8:] in DOWNGRADE_SENTINELS:
+            # RFC 8446 section 4.1.3 [8446-NEG-8]: it knows 1.3, so our offer did not reach it whole.
+            raise HandshakeError(
+                Alert.ILLEGAL_PARAMETER,
+                f"the server knows {flavor.name} but chose an older version: the hello was tampered with",
+            )
+        raise _older_version(exchange, flavor.version_name(hello.legacy_version))
+    hello.extensions.refuse_misplaced()
+    if version != flavor.version or hello.legacy_version != flavor.legacy_version:
+        raise HandshakeError(
+            Alert.ILLEGAL_PARAMETER,
+            f"the server selected {flavor.version_name(version)}, which was not offered",
+        )
+    # RFC 9147 section 5 [9147-5-1]: DTLS has no echo; over a stream it must be exact.
+    if hello.legacy_session_id_echo != offer.hello.legacy_session_id:
+        raise HandshakeError(Alert.ILLEGAL_PARAMETER, "ServerHello echoes another session id")
+    if hello.compression_method != 0:
+        raise HandshakeError(Alert.ILLEGAL_PARAMETER, "ServerHello selects compression")
+    if hello.suite not in offer.hello.suites:
+        raise HandshakeError(
+            Alert.ILLEGAL_PARAMETER, f"ServerHello selects {hello.suite.name}, which was not offered"
+        )
+    for code in hello.extensions:
+        # The cookie is the one extension a HelloRetryRequest may hold unasked.
+        if code not in offer.hello.extensions and not (hello.is_retry_request and code == ext.COOKIE.code):
+            raise HandshakeError(
+                Alert.UNSUPPORTED_EXTENSION, f"ServerHello answers extension {code}, which was not offered"
+            )
+    return SUITES[hello.suite]
+
+
+def _agree(
+    exchange: Exchange,
+    target: Target,
+    offer: Offer,
+    hello: ServerHello,
+    spec: SuiteSpec,
+    transcript: Transcript,
+    message: bytes,
+    *,
+    retried: bool,
+) -> State:
+    """Finish the key exchange and install the handshake keys."""
+    entry = hello.extensions.require(ext.KEY_SHARE)
+    share = offer.shares.get(entry.group)
+    if share is None:
+        # RFC 8446 section 4.2.8 [8446-NEG-3]
+        raise HandshakeError(
+            Alert.ILLEGAL_PARAMETER, f"ServerHello answers {entry.group.name}, for which no share was sent"
+        )
+    transcript.add(message)
+    deriver = Deriver(exchange.provider, spec, exchange.flavor.label_prefix)
+    stage = EarlyStage.start(deriver).handshake(share.finish(entry.share), transcript.hash())
+    exchange.log_secret("CLIENT_HANDSHAKE_TRAFFIC_SECRET", stage.client_secret)
+    exchange.log_secret("SERVER_HANDSHAKE_TRAFFIC_SECRET", stage.server_secret)
+    if not retried:
+        exchange.send_compatibility_ccs()
+    exchange.install(Direction.RECEIVE, EPOCH_HANDSHAKE, spec, stage.server_secret)
+    exchange.install(Direction.SEND, EPOCH_HANDSHAKE, spec, stage.client_secret)
+    facts = Negotiated(target, offer, spec, entry.group, retried, hello.extensions.get(ext.CONNECTION_ID))
+    return ExpectEncryptedExtensions(exchange, facts, stage, transcript)
+
+
+class ExpectEncryptedExtensions(State):
+    """After ServerHello."""
+
+    __slots__ = ("facts", "stage", "transcript")
+
+    expects = (HandshakeType.ENCRYPTED_EXTENSIONS,)
+
+    def __init__(
+        self, exchange: Exchange, facts: Negotiated, stage: HandshakeStage, transcript: Transcript
+    ) -> None:
+        super().__init__(exchange, EPOCH_HANDSHAKE)
+        self.facts = facts
+        self.stage = stage
+        self.transcript = transcript
+
+    def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
+        block = EncryptedExtensions.decode(body).extensions
+        block.refuse_unsolicited(self.facts.offer.hello.extensions)
+        self.transcript.add(message)
+        return ExpectCertificateOrRequest(
+            self.exchange, self.facts, self.stage, self.transcript, _chosen_protocol(self.exchange, block)
+        )
+
+
+def _chosen_protocol(exchange: Exchange, block: Extensions) -> bytes | None:
+    protocols = block.get(ext.ALPN)
+    if protocols is None:
+        return None
+    if len(protocols) != 1:
+        # RFC 7301 section 3.1
+        raise decode_error("application_layer_protocol_negotiation")
+    if protocols[0] not in exchange.settings.alpn:
+        raise HandshakeError(
+            Alert.ILLEGAL_PARAMETER, "the server chose an application protocol that was not offered"
+        )
+    return protocols[0]
+
+
+class _AfterExtensions(State):
+    """What the states between EncryptedExtensions and Finished have in common."""
+
+    __slots__ = ("alpn", "facts", "stage", "transcript")
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        facts: Negotiated,
+        stage: HandshakeStage,
+        transcript: Transcript,
+        alpn: bytes | None,
+    ) -> None:
+        super().__init__(exchange, EPOCH_HANDSHAKE)
+        self.facts = facts
+        self.stage = stage
+        self.transcript = transcript
+        self.alpn = alpn
+
+    def _certificate(self, body: Reader, message: bytes, request: CertificateRequest | None) -> State:
+        settings = self.exchange.settings
+        certificate = Certificate.decode(body, settings.max_chain_length)
+        if certificate.context:
+            raise HandshakeError(Alert.ILLEGAL_PARAMETER, "the server's Certificate has a request context")
+        if not certificate.entries:
+            # RFC 8446 section 4.4.2.4 [8446-AUTH-1]
+            raise HandshakeError(Alert.DECODE_ERROR, "the server's certificate list is empty")
+        for entry in certificate.entries:
+            # Extensions of an entry answer ours (RFC 8446 section 4.4.2).
+            entry.extensions.refuse_unsolicited(self.facts.offer.hello.extensions)
+        name = self.facts.target.server_name if settings.check_hostname else None
+        presented = accept_chain(settings, certificate, Purpose.SERVER, name)
+        self.transcript.add(message)
+        return ExpectCertificateVerify(self, presented, request)
+
+
+class ExpectCertificateOrRequest(_AfterExtensions):
+    """After EncryptedExtensions."""
+
+    __slots__ = ()
+
+    expects = (HandshakeType.CERTIFICATE_REQUEST, HandshakeType.CERTIFICATE)
+
+    def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
+        if kind is HandshakeType.CERTIFICATE:
+            return self._certificate(body, message, None)
+        request = CertificateRequest.decode(body)
+        if request.context:
+            # RFC 8446 section 4.3.2: empty during the handshake.
+            raise HandshakeError(Alert.ILLEGAL_PARAMETER, "CertificateRequest has a context")
+        request.extensions.require(ext.SIGNATURE_ALGORITHMS)
+        self.transcript.add(message)
+        return ExpectCertificate(self, request)
+
+
+class ExpectCertificate(_AfterExtensions):
+    """After CertificateRequest."""
+
+    __slots__ = ("request",)
+
+    expects = (HandshakeType.CERTIFICATE,)
+
+    def __init__(self, before: _AfterExtensions, request: CertificateRequest) -> None:
+        super().__init__(before.exchange, before.facts, before.stage, before.transcript, before.alpn)
+        self.request = request
+
+    def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
+        return self._certificate(body, message, self.request)
+
+
+class ExpectCertificateVerify(_AfterExtensions):
+    """After the server's Certificate."""
+
+    __slots__ = ("presented", "request")
+
+    expects = (HandshakeType.CERTIFICATE_VERIFY,)
+
+    def __init__(
+        self, before: _AfterExtensions, presented: PresentedChain, request: CertificateRequest | None
+    ) -> None:
+        super().__init__(before.exchange, before.facts, before.stage, before.transcript, before.alpn)
+        self.presented = presented
+        self.request = request
+
+    def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
+        peer = authenticate(self.exchange.settings, self.presented, body, Purpose.SERVER, self.transcript)
+        self.transcript.add(message)
+        return ExpectFinished(self, peer, self.request)
+
+
+class ExpectFinished(_AfterExtensions):
+    """After the server's CertificateVerify."""
+
+    __slots__ = ("peer", "request")
+
+    expects = (HandshakeType.FINISHED,)
+
+    def __init__(
+        self, before: _AfterExtensions, peer: PeerAuthenticated, request: CertificateRequest | None
+    ) -> None:
+        super().__init__(before.exchange, before.facts, before.stage, before.transcript, before.alpn)
+        self.peer = peer
+        self.request = request
+
+    def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
+        exchange, facts, stage, transcript = self.exchange, self.facts, self.stage, self.transcript
+        finished = verify_finished(stage.deriver, stage.server_secret, transcript, body)
+        transcript.add(message)
+        application = stage.application(transcript.hash())
+        _log_application(exchange, application)
+        exchange.install(Direction.RECEIVE, EPOCH_APPLICATION, facts.spec, application.server_secret)
+        if self.request is not None:
+            self._answer(self.request)
+        ours = finished_message(stage.deriver, stage.client_secret, transcript)
+        transcript.add(ours)
+        exchange.send(EPOCH_HANDSHAKE, ours)
+        exchange.install(Direction.SEND, EPOCH_APPLICATION, facts.spec, application.client_secret)
+        session = Session(
+            version=exchange.flavor.name,
+            suite=facts.spec,
+            group=facts.group,
+            alpn=self.alpn,
+            server_name=facts.target.server_name,
+            peer=self.peer.certificate,
+            peer_scheme=self.peer.scheme,
+            retried=facts.retried,
+            peer_connection_id=facts.peer_connection_id,
+        )
+        resumption = application.resumption_secret(transcript.hash())
+        return Connected(exchange, session, application, resumption, self.peer, finished, is_client=True)
+
+    def _answer(self, request: CertificateRequest) -> None:
+        """Send our certificate, or an empty list, to a server that asked (RFC 8446 section 4.4.2)."""
+        exchange, transcript = self.exchange, self.transcript
+        offered = request.extensions.require(ext.SIGNATURE_ALGORITHMS)
+        credential = exchange.settings.credential_for(None, offered)
+        certificate = certificate_message(credential, request.context).encode()
+        transcript.add(certificate)
+        exchange.send(EPOCH_HANDSHAKE, certificate)
+        if credential is not None:
+            scheme = choose_scheme(credential, offered)
+            proof = certificate_verify(credential, scheme, Purpose.CLIENT, transcript).encode()
+            transcript.add(proof)
+            exchange.send(EPOCH_HANDSHAKE, proof)
+
+
+def _log_application(exchange: Exchange, application: ApplicationStage) -> None:
+    exchange.log_secret("CLIENT_TRAFFIC_SECRET_0", application.client_secret)
+    exchange.log_secret("SERVER_TRAFFIC_SECRET_0", application.server_secret)
+    exchange.log_secret("EXPORTER_SECRET", application.exporter_secret)

@@ -1,0 +1,173 @@
+"""The engine's contract: what it is told, what it gives, and the facts it ends with.
+
+In: whole handshake messages, each with the epoch whose keys protected it.  Out: messages to send,
+keys to install and facts, strictly in order.  Epochs are 0 plain, 1 early data, 2 handshake, 3
+and up application, for both protocols (RFC 9147 section 6.1 [9147-6.1-1]).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from sealwire.crypto.certificates import CertificateVerifier, Credential, PeerCertificate
+from sealwire.crypto.groups import Group
+from sealwire.crypto.hkdf import Secret
+from sealwire.crypto.providers import CryptoProvider
+from sealwire.crypto.signatures import SignatureScheme
+from sealwire.crypto.suites import CipherSuite, SuiteSpec
+from sealwire.tls13.flavor import Flavor
+from sealwire.tls13.messages import NewSessionTicket
+
+EPOCH_PLAIN: Final = 0
+EPOCH_HANDSHAKE: Final = 2
+EPOCH_APPLICATION: Final = 3
+
+# The values of ssl.VerifyMode, which Context takes.
+VERIFY_NONE: Final = 0
+VERIFY_OPTIONAL: Final = 1
+VERIFY_REQUIRED: Final = 2
+
+
+class Settings(Protocol):
+    """What the engine asks of a configuration; `sealwire.context.Config` has this shape."""
+
+    @property
+    def provider(self) -> CryptoProvider: ...
+    @property
+    def suites(self) -> tuple[CipherSuite, ...]: ...
+    @property
+    def groups(self) -> tuple[Group, ...]: ...
+    @property
+    def key_shares(self) -> tuple[Group, ...] | None: ...
+    @property
+    def signature_schemes(self) -> tuple[SignatureScheme, ...]: ...
+    @property
+    def alpn(self) -> tuple[bytes, ...]: ...
+    @property
+    def verify_mode(self) -> int: ...
+    @property
+    def check_hostname(self) -> bool: ...
+    @property
+    def verifier(self) -> CertificateVerifier: ...
+    @property
+    def max_chain_bytes(self) -> int: ...
+    @property
+    def max_chain_length(self) -> int: ...
+    @property
+    def keylog(self) -> Callable[[str], None] | None: ...
+
+    def credential_for(
+        self, server_name: str | None, schemes: Sequence[SignatureScheme]
+    ) -> Credential | None: ...
+
+    def for_server_name(self, name: str | None) -> Settings: ...
+
+
+class Direction(enum.Enum):
+    """Which way keys protect."""
+
+    SEND = "send"
+    RECEIVE = "receive"
+
+
+@dataclass(frozen=True, slots=True)
+class SendMessage:
+    """Send `message` (whole, TLS form) under the keys of `epoch`.
+
+    `handle` names it for :meth:`Handshake.acknowledged`.
+    """
+
+    epoch: int
+    message: bytes
+    handle: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendCompatibilityCcs:
+    """Send a ChangeCipherSpec for middleboxes (RFC 8446 appendix D.4).  Streams only."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstallKeys:
+    """Protect one direction with the keys of `secret` from here on.
+
+    RFC 8446 section 5.1: no handshake message may straddle this point.
+    """
+
+    direction: Direction
+    epoch: int
+    spec: SuiteSpec
+    secret: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeDone:
+    """The peer's Finished was verified and ours is among the messages given out."""
+
+
+@dataclass(frozen=True, slots=True)
+class TicketReceived:
+    """The server sent a session ticket."""
+
+    ticket: NewSessionTicket
+
+
+Output = SendMessage | SendCompatibilityCcs | InstallKeys | HandshakeDone | TicketReceived
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The facts of a finished handshake."""
+
+    #: "TLS 1.3" or "DTLS 1.3".
+    version: str
+    suite: SuiteSpec
+    #: The key exchange group.
+    group: Group
+    #: The negotiated application protocol, None without ALPN.
+    alpn: bytes | None
+    #: The name the client asked for.
+    server_name: str | None
+    #: The peer's certificates; None where a client showed none.
+    peer: PeerCertificate | None
+    #: How the peer signed; None where it did not.
+    peer_scheme: SignatureScheme | None
+    #: Whether a HelloRetryRequest was part of the handshake.
+    retried: bool
+    #: The connection id the peer wants on what it receives; None if not negotiated (RFC 9146).
+    peer_connection_id: bytes | None
+
+
+class Exchange:
+    """What all states of one handshake share: settings, and the outputs not yet taken."""
+
+    __slots__ = ("_handles", "client_random", "flavor", "outputs", "provider", "settings")
+
+    def __init__(self, settings: Settings, flavor: Flavor) -> None:
+        self.settings = settings
+        self.flavor = flavor
+        self.provider = settings.provider
+        self.outputs: list[Output] = []
+        self.client_random = b""
+        self._handles = 0
+
+    def send(self, epoch: int, message: bytes) -> int:
+        """Queue a message; returns its handle."""
+        self._handles += 1
+        self.outputs.append(SendMessage(epoch, message, self._handles))
+        return self._handles
+
+    def send_compatibility_ccs(self) -> None:
+        if self.flavor.compatibility_mode:
+            self.outputs.append(SendCompatibilityCcs())
+
+    def install(self, direction: Direction, epoch: int, spec: SuiteSpec, secret: Secret) -> None:
+        self.outputs.append(InstallKeys(direction, epoch, spec, secret))
+
+    def log_secret(self, label: str, secret: Secret) -> None:
+        """Write a line of the key log (RFC 9850), if there is one."""
+        if self.settings.keylog is not None:
+            self.settings.keylog(f"{label} {self.client_random.hex()} {bytes(secret).hex()}")

@@ -1,0 +1,186 @@
+"""Handshake: the engine as both transports use it.
+
+    handshake = Handshake.client(settings, DTLS, server_name="host")
+    for output in handshake.outputs(): ...        # SendMessage, InstallKeys, ..., in order
+    handshake.receive(epoch, message)             # one whole message; raises ProtocolError (fatal)
+
+Every error is turned into its alert in one place, the transport, from the ProtocolError raised
+here; after one, the engine raises it again whatever is asked.
+"""
+
+from __future__ import annotations
+
+from sealwire.crypto.groups import Group
+from sealwire.crypto.suites import SUITES, CipherSuite
+from sealwire.errors import Alert, Error, HandshakeError, ProtocolError
+from sealwire.tls13 import client, server
+from sealwire.tls13.contract import (
+    Direction,
+    Exchange,
+    HandshakeDone,
+    InstallKeys,
+    Output,
+    SendCompatibilityCcs,
+    SendMessage,
+    Session,
+    Settings,
+    TicketReceived,
+)
+from sealwire.tls13.flavor import DTLS, TLS, Flavor
+from sealwire.tls13.messages import open_message
+from sealwire.tls13.states import Connected, Failed, State
+from sealwire.tls13.transcript import Transcript
+from sealwire.wire import Buffer
+
+__all__ = [
+    "DTLS",
+    "TLS",
+    "Direction",
+    "Flavor",
+    "Handshake",
+    "HandshakeDone",
+    "InstallKeys",
+    "Output",
+    "SendCompatibilityCcs",
+    "SendMessage",
+    "Session",
+    "Settings",
+    "TicketReceived",
+]
+
+
+class Handshake:
+    """One handshake and what follows it on the same connection.  Not thread-safe."""
+
+    __slots__ = ("_exchange", "_state")
+
+    def __init__(self, exchange: Exchange, state: State) -> None:
+        self._exchange = exchange
+        self._state = state
+
+    @classmethod
+    def client(
+        cls,
+        settings: Settings,
+        flavor: Flavor,
+        *,
+        server_name: str | None,
+        connection_id: bytes | None = None,
+    ) -> Handshake:
+        """A client whose first ClientHello is among the outputs.
+
+        Args:
+            server_name: DNS name or address the server's certificate must be for.  None only with
+                `settings.check_hostname` off.
+            connection_id: the id we want on records to us (RFC 9146); b"" to accept the server's
+                only, None not to speak of it.
+
+        Raises:
+            ConfigurationError: the name cannot be used, or is missing while names are checked.
+        """
+        exchange = Exchange(settings, flavor)
+        return cls(
+            exchange, client.start(exchange, client.Target.checked(settings, server_name, connection_id))
+        )
+
+    @classmethod
+    def server(cls, settings: Settings, flavor: Flavor) -> Handshake:
+        """A server that waits for a ClientHello."""
+        exchange = Exchange(settings, flavor)
+        return cls(exchange, server.ExpectClientHello(exchange))
+
+    @classmethod
+    def from_cookie(
+        cls,
+        settings: Settings,
+        flavor: Flavor,
+        *,
+        suite: CipherSuite,
+        group: Group | None,
+        client_hello_1_hash: bytes,
+        hello_retry_request: bytes,
+    ) -> Handshake:
+        """A server that waits for the second ClientHello and kept nothing of the first.
+
+        Args:
+            suite: the suite the HelloRetryRequest named.
+            group: the group it asked a share for, None if it did not.
+            client_hello_1_hash: hash of the first ClientHello under the suite's hash.
+            hello_retry_request: the whole message as it was sent, in TLS form.
+        """
+        exchange = Exchange(settings, flavor)
+        spec = SUITES[suite]
+        transcript = Transcript.after_retry(exchange.provider, spec, client_hello_1_hash, hello_retry_request)
+        return cls(exchange, server.ExpectReturned(exchange, spec, group, transcript))
+
+    @property
+    def complete(self) -> bool:
+        """Whether the peer's Finished was verified."""
+        return isinstance(self._state, Connected)
+
+    @property
+    def receive_epoch(self) -> int:
+        """The epoch the next message must come in."""
+        return self._state.epoch
+
+    @property
+    def session(self) -> Session:
+        """The facts; Error before the handshake is complete."""
+        return self._connected().session
+
+    def receive(self, epoch: int, message: Buffer) -> None:
+        """Take one whole handshake message that came protected under `epoch`.
+
+        Raises:
+            ProtocolError: the peer broke the protocol or cannot be accepted; fatal.
+        """
+        state = self._state
+        if isinstance(state, Failed):
+            raise state.error
+        try:
+            kind, body = open_message(message)
+            if epoch != state.epoch or kind not in state.expects:
+                raise state.unexpected(kind)
+            self._state = state.receive(kind, body, bytes(message))
+        except ProtocolError as error:
+            if not self.complete and not isinstance(error, HandshakeError):
+                error = HandshakeError(error.alert, error.reason)
+            self._state = Failed(self._exchange, error)
+            raise error from None
+
+    def outputs(self) -> list[Output]:
+        """What is to be done, in order; each output is given once."""
+        outputs, self._exchange.outputs = self._exchange.outputs, []
+        return outputs
+
+    def acknowledged(self, handle: int) -> None:
+        """The peer has the message sent with `handle` and everything sent before it."""
+        if isinstance(self._state, Connected):
+            self._state.acknowledged(handle)
+
+    def update_keys(self, *, request_peer: bool = False) -> None:
+        """Move to new sending keys; with `request_peer` ask the peer for the same."""
+        self._connected().update_keys(request_peer=request_peer)
+
+    @property
+    def updating_keys(self) -> bool:
+        """Whether a KeyUpdate of ours waits to be acknowledged."""
+        return isinstance(self._state, Connected) and self._state.updating
+
+    def export(self, label: bytes, context: bytes, n: int) -> bytes:
+        """Exported keying material (RFC 8446 section 7.5); Error before the handshake is complete."""
+        return self._connected().export(label, context, n)
+
+    def fail(self, alert: Alert, reason: str) -> ProtocolError:
+        """End the handshake because of something the transport saw; returns the error to raise."""
+        kind = ProtocolError if self.complete else HandshakeError
+        error = kind(alert, reason)
+        self._state = Failed(self._exchange, error)
+        return error
+
+    def _connected(self) -> Connected:
+        if isinstance(self._state, Failed):
+            raise self._state.error
+        if not isinstance(self._state, Connected):
+            raise Error("the handshake is not complete")
+        return self._state

@@ -1,0 +1,466 @@
+"""The server's side, in protocol order (RFC 8446 sections 2 and 4).
+
+                           <- ClientHello
+    [HelloRetryRequest     ->
+                           <- ClientHello again]
+    ServerHello,
+    EncryptedExtensions,
+    [CertificateRequest],
+    Certificate, CertificateVerify, Finished ->
+                           <- [Certificate, [CertificateVerify]], Finished
+
+Over datagrams the retry is usually made before any state exists (`dtls/gate.py`): it calls
+:func:`select` and :func:`retry_request`, and the handshake begins with :class:`ExpectReturned`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sealwire.crypto.certificates import Credential, Purpose
+from sealwire.crypto.groups import Group
+from sealwire.crypto.signatures import SignatureScheme
+from sealwire.crypto.suites import SUITES, CipherSuite, SuiteSpec
+from sealwire.errors import Alert, HandshakeError
+from sealwire.tls13 import extensions as ext
+from sealwire.tls13.authentication import (
+    PeerAuthenticated,
+    PresentedChain,
+    accept_chain,
+    authenticate,
+    certificate_message,
+    certificate_verify,
+    choose_scheme,
+    finished_message,
+    no_certificate_asked,
+    no_certificate_shown,
+    verify_finished,
+)
+from sealwire.tls13.contract import (
+    EPOCH_APPLICATION,
+    EPOCH_HANDSHAKE,
+    EPOCH_PLAIN,
+    VERIFY_NONE,
+    VERIFY_REQUIRED,
+    Direction,
+    Exchange,
+    Session,
+    Settings,
+)
+from sealwire.tls13.extensions import Extensions, KeyShareEntry, Where
+from sealwire.tls13.flavor import Flavor
+from sealwire.tls13.messages import (
+    HELLO_RETRY_RANDOM,
+    Certificate,
+    CertificateRequest,
+    ClientHello,
+    EncryptedExtensions,
+    HandshakeType,
+    ServerHello,
+)
+from sealwire.tls13.schedule import ApplicationStage, Deriver, EarlyStage, HandshakeStage
+from sealwire.tls13.states import Connected, State
+from sealwire.tls13.transcript import Transcript, message_hash
+from sealwire.wire import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a server picks from a ClientHello before any secret is made."""
+
+    spec: SuiteSpec
+    group: Group
+    #: The client's share for `group`; b"" where it sent none and must be asked.
+    share: bytes
+
+
+def check_hello(flavor: Flavor, hello: ClientHello) -> None:
+    """What every ClientHello must satisfy whatever we are configured for."""
+    versions = hello.extensions.get(ext.SUPPORTED_VERSIONS) or (hello.legacy_version,)
+    if flavor.version not in versions:
+        spoken = next((code for code in versions if code in flavor.older_versions), versions[0])
+        raise HandshakeError(
+            Alert.PROTOCOL_VERSION,
+            f"the client speaks only {flavor.version_name(spoken)}; {flavor.name} is required",
+        )
+    if hello.compression_methods != b"\0":
+        # RFC 8446 section 4.1.2
+        raise HandshakeError(Alert.ILLEGAL_PARAMETER, "ClientHello offers compression")
+    if hello.legacy_cookie:
+        # RFC 9147 section 5.3 [9147-5.3-7]
+        raise HandshakeError(Alert.ILLEGAL_PARAMETER, "ClientHello has a legacy_cookie")
+    groups = hello.extensions.require(ext.SUPPORTED_GROUPS)
+    shares = hello.extensions.require(ext.KEY_SHARES)
+    hello.extensions.require(ext.SIGNATURE_ALGORITHMS)
+    offered = [entry.group for entry in shares]
+    if len(set(offered)) != len(offered) or not set(groups).issuperset(offered):
+        # RFC 8446 section 4.2.8 [8446-NEG-6]
+        raise HandshakeError(Alert.ILLEGAL_PARAMETER, "key shares repeat or are not in supported_groups")
+
+
+def select(settings: Settings, hello: ClientHello, *, retry_anyway: bool = False) -> Selection:
+    """Pick suite and group, by our order of preference; handshake_failure if nothing is shared.
+
+    A group the client sent a share for saves a round trip and wins over a better one it only
+    supports, unless a retry goes out in any case (the cookie's), which makes the better one free.
+    """
+    suite = _first_common(settings.suites, hello.suites)
+    if suite is None:
+        raise HandshakeError(Alert.HANDSHAKE_FAILURE, "no cipher suite is supported by both sides")
+    shares = {entry.group: entry.share for entry in hello.extensions.require(ext.KEY_SHARES)}
+    supported = hello.extensions.require(ext.SUPPORTED_GROUPS)
+    group = None
+    if not retry_anyway:
+        group = _first_common(settings.groups, tuple(shares))
+    if group is None:
+        group = _first_common(settings.groups, supported)
+    if group is None:
+        raise HandshakeError(Alert.HANDSHAKE_FAILURE, "no key exchange group is supported by both sides")
+    return Selection(SUITES[CipherSuite(suite)], Group(group), shares.get(Group(group), b""))
+
+
+def _first_common(ours: tuple[int, ...], theirs: tuple[int, ...]) -> int | None:
+    return next((code for code in ours if code in theirs), None)
+
+
+def retry_request(
+    flavor: Flavor, session_id: bytes, suite: CipherSuite, group: Group | None, cookie: bytes
+) -> bytes:
+    """A HelloRetryRequest that asks for a share of `group`, for `cookie` (unless b""), or both."""
+    block = Extensions(Where.HELLO_RETRY_REQUEST)
+    block.add(ext.SELECTED_VERSION, flavor.version)
+    if group is not None:
+        block.add(ext.KEY_SHARE_REQUEST, group)
+    if cookie:
+        block.add(ext.COOKIE, cookie)
+    return ServerHello(flavor.legacy_version, HELLO_RETRY_RANDOM, session_id, suite, 0, block).encode()
+
+
+class ExpectClientHello(State):
+    """Before anything."""
+
+    __slots__ = ()
+
+    expects = (HandshakeType.CLIENT_HELLO,)
+
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__(exchange, EPOCH_PLAIN)
+
+    def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
+        exchange = self.exchange
+        hello = ClientHello.decode(body, exchange.flavor)
+        check_hello(exchange.flavor, hello)
+        if ext.COOKIE.code in hello.extensions:
+            # RFC 8446 section 4.2.2: a cookie answers a HelloRetryRequest, and we sent none.
+            raise HandshakeError(Alert.ILLEGAL_PARAMETER, "the first ClientHello has a cookie")
+        selection = select(exchange.settings, hello)
+        if not selection.share:
+            return self._retry(hello, message, selection)
+        transcript = Transcript(exchange.provider, selection.spec)
+        transcript.add(message)
+        return _answer(exchange, hello, selection, transcript, retried=False)
+
+    def _retry(self, hello: ClientHello, message: bytes, selection: Selection) -> State:
+        exchange, spec = self.exchange, selection.spec
+        session_id = hello.legacy_session_id if exchange.flavor.compatibility_mode else b""
+        request = retry_request(exchange.flavor, session_id, spec.suite, selection.group, b"")
+        exchange.send(EPOCH_PLAIN, request)
+        exchange.send_compatibility_ccs()
+        transcript = Transcript.after_retry(
+            exchange.provider, spec, message_hash(exchange.provider, spec, message), request
+        )
+        return ExpectSecondClientHello(exchange, hello, selection, transcript)
+
+
+class ExpectSecondClientHello(State):
+    """After a HelloRetryRequest of this very object."""
+
+    __slots__ = ("first", "selection", "transcript")
+
+    expects = (HandshakeType.CLIENT_HELLO,)
+
+    # RFC 8446 section 4.1.2: what a second ClientHello may change.
+    _MAY_CHANGE = frozenset(
+        (
+            ext.KEY_SHARES.code,
+            ext.COOKIE.code,
+            ext.EARLY_DATA.code,
+            ext.PRE_SHARED_KEYS.code,
+            ext.PADDING_CODE,
+        )
+    )
+
+    def __init__(
+        self, exchange: Exchange, first: ClientHello, selection: Selection, transcript: Transcript
+    ) -> None:
+        super().__init__(exchange, EPOCH_PLAIN)
+        self.first = first
+        self.selection = selection
+        self.transcript = transcript
+
+    def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
+        exchange, first = self.exchange, self.first
+        hello = ClientHello.decode(body, exchange.flavor)
+        same = (
+            hello.random == first.random
+            and hello.legacy_session_id == first.legacy_session_id
+            and hello.suites == first.suites
+            and hello.legacy_version == first.legacy_version
+            and not hello.extensions.differs_from(first.extensions, but=self._MAY_CHANGE)
+        )
+        if not same:
+            # RFC 8446 section 4.1.2 [8446-NEG-5, 9147-5.1-4]
+            raise HandshakeError(Alert.ILLEGAL_PARAMETER, "the second ClientHello changes what it may not")
+        return _returned(exchange, hello, message, self.selection.spec, self.selection.group, self.transcript)
+
+
+class ExpectReturned(State):
+    """A second ClientHello whose first one, and our answer, are known from its cookie alone.
+
+    The cookie binds the hash of the first hello; what the second may not change is bound by the
+    client's own Finished over both.
+    """
+
+    __slots__ = ("group", "spec", "transcript")
+
+    expects = (HandshakeType.CLIENT_HELLO,)
+
+    def __init__(
+        self, exchange: Exchange, spec: SuiteSpec, group: Group | None, transcript: Transcript
+    ) -> None:
+        super().__init__(exchange, EPOCH_PLAIN)
+        self.spec = spec
+        self.group = group
+        self.transcript = transcript
+
+    def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
+        hello = ClientHello.decode(body, self.exchange.flavor)
+        return _returned(self.exchange, hello, message, self.spec, self.group, self.transcript)
+
+
+def _returned(
+    exchange: Exchange,
+    hello: ClientHello,
+    message: bytes,
+    spec: SuiteSpec,
+    group: Group | None,
+    transcript: Transcript,
+) -> State:
+    """Go on with a second ClientHello; `group` is what our HelloRetryRequest asked for, if it did."""
+    check_hello(exchange.flavor, hello)
+    if spec.suite not in hello.suites:
+        raise HandshakeError(Alert.ILLEGAL_PARAMETER, "the second ClientHello lacks the selected suite")
+    if ext.EARLY_DATA.code in hello.extensions:
+        # RFC 8446 section 4.2.10: not after a retry.
+        raise HandshakeError(Alert.ILLEGAL_PARAMETER, "the second ClientHello announces early data")
+    if group is None:
+        selection = select(exchange.settings, hello)
+        if not selection.share:
+            raise HandshakeError(Alert.ILLEGAL_PARAMETER, "the second ClientHello has no usable key share")
+        selection = Selection(spec, selection.group, selection.share)
+    else:
+        shares = hello.extensions.require(ext.KEY_SHARES)
+        # RFC 8446 section 4.2.8 [8446-NEG-5]: exactly the one that was asked for.
+        if len(shares) != 1 or shares[0].group != group:
+            raise HandshakeError(
+                Alert.ILLEGAL_PARAMETER,
+                f"the second ClientHello does not hold the share for {group.name} alone",
+            )
+        selection = Selection(spec, group, shares[0].share)
+    transcript.add(message)
+    return _answer(exchange, hello, selection, transcript, retried=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Negotiated:
+    """What the two hellos and EncryptedExtensions decided."""
+
+    spec: SuiteSpec
+    group: Group
+    alpn: bytes | None
+    server_name: str | None
+    retried: bool
+
+
+def _answer(
+    exchange: Exchange, hello: ClientHello, selection: Selection, transcript: Transcript, *, retried: bool
+) -> State:
+    """Send everything from ServerHello to Finished."""
+    flavor, spec = exchange.flavor, selection.spec
+    exchange.client_random = hello.random
+    server_name = hello.extensions.get(ext.SERVER_NAME)
+    settings = exchange.settings = exchange.settings.for_server_name(server_name)
+    offered_schemes = hello.extensions.require(ext.SIGNATURE_ALGORITHMS)
+    credential = settings.credential_for(server_name, offered_schemes)
+    if credential is None:
+        raise HandshakeError(
+            Alert.HANDSHAKE_FAILURE, "the client accepts no signature scheme our certificates' keys can make"
+        )
+    alpn = _choose_protocol(settings, hello)
+    facts = Negotiated(spec, selection.group, alpn, server_name, retried)
+    share, secret = exchange.provider.respond(selection.group, selection.share)
+
+    block = Extensions(Where.SERVER_HELLO)
+    block.add(ext.SELECTED_VERSION, flavor.version)
+    block.add(ext.KEY_SHARE, KeyShareEntry(selection.group, share))
+    # RFC 9147 section 5 [9147-5-1]: DTLS never echoes the session id.
+    session_id = hello.legacy_session_id if flavor.compatibility_mode else b""
+    server_hello = ServerHello(
+        flavor.legacy_version, exchange.provider.random(32), session_id, spec.suite, 0, block
+    ).encode()
+    transcript.add(server_hello)
+    exchange.send(EPOCH_PLAIN, server_hello)
+    if not retried and session_id:
+        exchange.send_compatibility_ccs()
+
+    deriver = Deriver(exchange.provider, spec, flavor.label_prefix)
+    stage = EarlyStage.start(deriver).handshake(secret, transcript.hash())
+    exchange.log_secret("CLIENT_HANDSHAKE_TRAFFIC_SECRET", stage.client_secret)
+    exchange.log_secret("SERVER_HANDSHAKE_TRAFFIC_SECRET", stage.server_secret)
+    exchange.install(Direction.SEND, EPOCH_HANDSHAKE, spec, stage.server_secret)
+    exchange.install(Direction.RECEIVE, EPOCH_HANDSHAKE, spec, stage.client_secret)
+
+    flight = _protected_flight(settings, credential, offered_schemes, facts, transcript)
+    flight.append(finished_message(deriver, stage.server_secret, transcript))
+    transcript.add(flight[-1])
+    for message in flight:
+        exchange.send(EPOCH_HANDSHAKE, message)
+    application = stage.application(transcript.hash())
+    exchange.log_secret("CLIENT_TRAFFIC_SECRET_0", application.client_secret)
+    exchange.log_secret("SERVER_TRAFFIC_SECRET_0", application.server_secret)
+    exchange.log_secret("EXPORTER_SECRET", application.exporter_secret)
+    exchange.install(Direction.SEND, EPOCH_APPLICATION, spec, application.server_secret)
+    progress = Progress(facts, stage, application, transcript)
+    if settings.verify_mode != VERIFY_NONE:
+        return ExpectCertificate(exchange, progress)
+    return ExpectFinished(exchange, progress, no_certificate_asked())
+
+
+def _protected_flight(
+    settings: Settings,
+    credential: Credential,
+    offered_schemes: tuple[SignatureScheme, ...],
+    facts: Negotiated,
+    transcript: Transcript,
+) -> list[bytes]:
+    """EncryptedExtensions to CertificateVerify, added to the transcript as they are made."""
+    flight: list[bytes] = []
+
+    def append(message: bytes) -> None:
+        transcript.add(message)
+        flight.append(message)
+
+    encrypted = Extensions(Where.ENCRYPTED_EXTENSIONS)
+    if facts.alpn is not None:
+        encrypted.add(ext.ALPN, (facts.alpn,))
+    append(EncryptedExtensions(encrypted).encode())
+    if settings.verify_mode != VERIFY_NONE:
+        request = Extensions(Where.CERTIFICATE_REQUEST)
+        request.add(ext.SIGNATURE_ALGORITHMS, settings.signature_schemes)
+        append(CertificateRequest(b"", request).encode())
+    append(certificate_message(credential, b"").encode())
+    scheme = choose_scheme(credential, offered_schemes)
+    append(certificate_verify(credential, scheme, Purpose.SERVER, transcript).encode())
+    return flight
+
+
+def _choose_protocol(settings: Settings, hello: ClientHello) -> bytes | None:
+    offered = hello.extensions.get(ext.ALPN)
+    if offered is None or not settings.alpn:
+        return None
+    for protocol in settings.alpn:
+        if protocol in offered:
+            return protocol
+    # RFC 7301 section 3.2 [8446-NEG-9]
+    raise HandshakeError(Alert.NO_APPLICATION_PROTOCOL, "no application protocol is supported by both sides")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the states after our Finished have in common."""
+
+    facts: Negotiated
+    stage: HandshakeStage
+    application: ApplicationStage
+    transcript: Transcript
+
+
+class ExpectCertificate(State):
+    """We asked for a certificate."""
+
+    __slots__ = ("progress",)
+
+    expects = (HandshakeType.CERTIFICATE,)
+
+    def __init__(self, exchange: Exchange, progress: Progress) -> None:
+        super().__init__(exchange, EPOCH_HANDSHAKE)
+        self.progress = progress
+
+    def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
+        settings = self.exchange.settings
+        certificate = Certificate.decode(body, settings.max_chain_length)
+        if certificate.context:
+            raise HandshakeError(Alert.ILLEGAL_PARAMETER, "Certificate has a context that was not asked for")
+        for entry in certificate.entries:
+            # Our request carries no extension an entry could answer (RFC 8446 section 4.4.2).
+            entry.extensions.refuse_unsolicited(Extensions(Where.CERTIFICATE_REQUEST))
+        if not certificate.entries:
+            peer = no_certificate_shown(settings, optional=settings.verify_mode != VERIFY_REQUIRED)
+            self.progress.transcript.add(message)
+            return ExpectFinished(self.exchange, self.progress, peer)
+        presented = accept_chain(settings, certificate, Purpose.CLIENT, None)
+        self.progress.transcript.add(message)
+        return ExpectCertificateVerify(self.exchange, self.progress, presented)
+
+
+class ExpectCertificateVerify(State):
+    """The client showed a certificate; RFC 8446 section 4.4.3 [8446-AUTH-3]: proof must follow."""
+
+    __slots__ = ("presented", "progress")
+
+    expects = (HandshakeType.CERTIFICATE_VERIFY,)
+
+    def __init__(self, exchange: Exchange, progress: Progress, presented: PresentedChain) -> None:
+        super().__init__(exchange, EPOCH_HANDSHAKE)
+        self.progress = progress
+        self.presented = presented
+
+    def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
+        transcript = self.progress.transcript
+        peer = authenticate(self.exchange.settings, self.presented, body, Purpose.CLIENT, transcript)
+        transcript.add(message)
+        return ExpectFinished(self.exchange, self.progress, peer)
+
+
+class ExpectFinished(State):
+    """Only the client's Finished is missing."""
+
+    __slots__ = ("peer", "progress")
+
+    expects = (HandshakeType.FINISHED,)
+
+    def __init__(self, exchange: Exchange, progress: Progress, peer: PeerAuthenticated) -> None:
+        super().__init__(exchange, EPOCH_HANDSHAKE)
+        self.progress = progress
+        self.peer = peer
+
+    def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
+        exchange, facts = self.exchange, self.progress.facts
+        stage, transcript = self.progress.stage, self.progress.transcript
+        finished = verify_finished(stage.deriver, stage.client_secret, transcript, body)
+        transcript.add(message)
+        application = self.progress.application
+        exchange.install(Direction.RECEIVE, EPOCH_APPLICATION, facts.spec, application.client_secret)
+        session = Session(
+            version=exchange.flavor.name,
+            suite=facts.spec,
+            group=facts.group,
+            alpn=facts.alpn,
+            server_name=facts.server_name,
+            peer=self.peer.certificate,
+            peer_scheme=self.peer.scheme,
+            retried=facts.retried,
+            peer_connection_id=None,
+        )
+        resumption = application.resumption_secret(transcript.hash())
+        return Connected(exchange, session, application, resumption, self.peer, finished, is_client=False)

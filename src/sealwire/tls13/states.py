@@ -1,0 +1,168 @@
+"""What a state of the handshake is, and the last one both sides share: Connected.
+
+A state holds exactly what is known when it is entered; handling a message returns the next state.
+Connected handles what may come after the handshake: KeyUpdate and, at a client, tickets
+(RFC 8446 section 4.6, RFC 9147 section 8).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sealwire.crypto.hkdf import Secret, next_traffic_secret
+from sealwire.errors import Alert, ProtocolError
+from sealwire.tls13.authentication import FinishedVerified, PeerAuthenticated
+from sealwire.tls13.contract import (
+    EPOCH_APPLICATION,
+    Direction,
+    Exchange,
+    HandshakeDone,
+    Session,
+    TicketReceived,
+)
+from sealwire.tls13.messages import HandshakeType, KeyUpdate, NewSessionTicket
+from sealwire.tls13.schedule import ApplicationStage, Deriver, export
+from sealwire.wire import Reader
+
+
+class State:
+    """One state.  `epoch` is the epoch its messages must come in; `expects` are their types."""
+
+    __slots__ = ("epoch", "exchange")
+
+    expects: ClassVar[tuple[HandshakeType, ...]]
+
+    def __init__(self, exchange: Exchange, epoch: int) -> None:
+        self.exchange = exchange
+        self.epoch = epoch
+
+    def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
+        """Handle a message of an expected type; `message` is the whole of it for the transcript."""
+        raise AssertionError(f"{type(self).__name__} expects nothing")
+
+    def unexpected(self, kind: HandshakeType) -> ProtocolError:
+        """The error for a message of a type this state does not expect."""
+        expected = ", ".join(expect.name for expect in self.expects) or "nothing"
+        return ProtocolError(Alert.UNEXPECTED_MESSAGE, f"expected {expected}, got {kind.name}")
+
+
+@dataclass(slots=True)
+class _TrafficKeys:
+    """The current application secret of one direction and its epoch."""
+
+    epoch: int
+    secret: Secret
+
+
+class Connected(State):
+    """The handshake is over.  The proofs are required so that it cannot be over too early."""
+
+    __slots__ = (
+        "_deriver",
+        "_exporter_secret",
+        "_is_client",
+        "_receive",
+        "_resumption_secret",
+        "_send",
+        "_update_handle",
+        "_update_requested",
+        "session",
+    )
+
+    expects = (HandshakeType.KEY_UPDATE, HandshakeType.NEW_SESSION_TICKET)
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        session: Session,
+        application: ApplicationStage,
+        resumption_secret: Secret,
+        peer: PeerAuthenticated,
+        finished: FinishedVerified,
+        *,
+        is_client: bool,
+    ) -> None:
+        super().__init__(exchange, EPOCH_APPLICATION)
+        assert session.peer is peer.certificate
+        assert isinstance(finished, FinishedVerified)
+        self.session = session
+        self._is_client = is_client
+        self._deriver: Deriver = application.deriver
+        self._exporter_secret = application.exporter_secret
+        self._resumption_secret = resumption_secret
+        ours, theirs = application.client_secret, application.server_secret
+        if not is_client:
+            ours, theirs = theirs, ours
+        self._send = _TrafficKeys(EPOCH_APPLICATION, ours)
+        self._receive = _TrafficKeys(EPOCH_APPLICATION, theirs)
+        # The handle of our KeyUpdate that is not acknowledged yet, 0 if there is none, and
+        # whether another must follow it.
+        self._update_handle = 0
+        self._update_requested = False
+        exchange.outputs.append(HandshakeDone())
+
+    def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
+        if kind is HandshakeType.NEW_SESSION_TICKET:
+            if not self._is_client:
+                raise self.unexpected(kind)
+            self.exchange.outputs.append(TicketReceived(NewSessionTicket.decode(body)))
+            return self
+        update = KeyUpdate.decode(body)
+        self._advance(self._receive, Direction.RECEIVE)
+        self.epoch = self._receive.epoch
+        if update.update_requested:
+            # RFC 8446 section 4.6.3: one answer serves all requests that wait for it.
+            self.update_keys(request_peer=False)
+        return self
+
+    def update_keys(self, *, request_peer: bool) -> None:
+        """Send KeyUpdate, and move to new sending keys when the flavor allows."""
+        if self._update_handle:
+            # RFC 9147 section 8 [9147-8-2]: one at a time; the peer's request is answered by the
+            # next one.
+            self._update_requested = True
+            return
+        handle = self.exchange.send(self._send.epoch, KeyUpdate(request_peer).encode())
+        if self.exchange.flavor.keys_wait_for_acknowledgement:
+            self._update_handle = handle
+        else:
+            self._advance(self._send, Direction.SEND)
+
+    @property
+    def updating(self) -> bool:
+        """Whether a KeyUpdate of ours waits for its acknowledgement."""
+        return self._update_handle != 0
+
+    def acknowledged(self, handle: int) -> None:
+        """The peer has our message `handle`, and everything sent before it."""
+        if handle != self._update_handle:
+            return
+        # RFC 9147 section 8 [9147-8-2, 9147-8-8]
+        self._update_handle = 0
+        self._advance(self._send, Direction.SEND)
+        if self._update_requested:
+            self._update_requested = False
+            self.update_keys(request_peer=False)
+
+    def _advance(self, keys: _TrafficKeys, direction: Direction) -> None:
+        deriver = self._deriver
+        keys.secret = next_traffic_secret(deriver.provider, deriver.spec, keys.secret, deriver.prefix)
+        keys.epoch += 1
+        self.exchange.install(direction, keys.epoch, deriver.spec, keys.secret)
+
+    def export(self, label: bytes, context: bytes, n: int) -> bytes:
+        """Exported keying material (RFC 8446 section 7.5)."""
+        return export(self._deriver, self._exporter_secret, label, context, n)
+
+
+class Failed(State):
+    """The handshake or connection ended with an error, which every later call meets again."""
+
+    __slots__ = ("error",)
+
+    expects = ()
+
+    def __init__(self, exchange: Exchange, error: ProtocolError) -> None:
+        super().__init__(exchange, 0)
+        self.error = error

@@ -82,7 +82,6 @@ def _holder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="sealwire-certificates-", ignore_cleanup_errors=True)
 
 
-@functools.cache
 def server(
     kind: Kind = Kind.ECDSA_P256,
     *,
@@ -90,17 +89,15 @@ def server(
     intermediates: int = 0,
     bulk_bytes: int = 0,
 ) -> Identity:
-    """A server's identity.  `names` are DNS names and IP addresses (a tuple, so that it is cached)."""
+    """A server's identity.  `names` are DNS names and IP addresses."""
     return _identity("server", kind, tuple(names), intermediates, bulk_bytes)
 
 
-@functools.cache
 def client(kind: Kind = Kind.ECDSA_P256, *, name: str = "client.example", intermediates: int = 0) -> Identity:
     """A client's identity."""
     return _identity("client", kind, (name,), intermediates, 0)
 
 
-@functools.cache
 def large_server(chain_bytes: int = 20_000) -> Identity:
     """A P-256 server whose chain of four certificates has about `chain_bytes` bytes, at least that many."""
     return server(intermediates=3, bulk_bytes=max(0, chain_bytes - 4 * 450))
@@ -213,6 +210,7 @@ def _alternative_name(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
+@functools.cache
 def _identity(role: str, kind: Kind, names: tuple[str, ...], intermediates: int, bulk_bytes: int) -> Identity:
     issuer_kind = _issuer_kind(kind)
     root, issuer_key, cafile = _root(issuer_kind)

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
+
 from tests import certificates
 from tests.certificates import Identity, Kind
 
@@ -37,3 +38,4 @@ def test_chains_with_intermediates_and_bulk_verify(program: Callable[[str], str]
 def test_an_identity_is_made_once() -> None:
     assert certificates.server() is certificates.server()
     assert certificates.server().certfile.read_bytes().count(b"BEGIN CERTIFICATE") == 1
+    assert certificates.server() is certificates.server(Kind.ECDSA_P256)

@@ -1,0 +1,37 @@
+"""Peers for the tests here: each is found or the test is skipped with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.interop import programs, sockets
+from tests.interop.programs import Nss, Openssl
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this directory talks to software nobody here wrote."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.interop)
+
+
+@pytest.fixture(autouse=True)
+def _sockets_closed() -> Iterator[None]:
+    yield
+    sockets.close_all()
+
+
+@pytest.fixture
+def openssl(tmp_path: Path) -> Openssl:
+    """The openssl program."""
+    return programs.find_openssl(tmp_path)
+
+
+@pytest.fixture
+def nss(tmp_path: Path) -> Nss:
+    """tstclnt, which speaks DTLS 1.3."""
+    return programs.find_nss(tmp_path)

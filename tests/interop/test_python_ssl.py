@@ -1,0 +1,258 @@
+"""Python's own ssl module against our streams, in one process and without sockets: memory both ways."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import ssl
+from collections.abc import Callable
+
+import pytest
+
+from sealwire import stcp
+from sealwire.context import Context
+from sealwire.errors import Alert, CertificateError, CertificateFailure, HandshakeError, PeerAlert
+from tests import certificates, configs
+from tests.certificates import Kind
+
+
+class Wire:
+    """An ssl.SSLObject and a connection of ours, joined by two memory buffers."""
+
+    def __init__(self, theirs: ssl.SSLContext, ours: stcp.Connection, *, they_serve: bool) -> None:
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.theirs = theirs.wrap_bio(
+            self.incoming,
+            self.outgoing,
+            server_side=they_serve,
+            server_hostname=None if they_serve else "localhost",
+        )
+        self.ours = ours
+        self.their_error: ssl.SSLError | None = None
+
+    def pump(self) -> bool:
+        """Carry what waits in both directions; False if nothing did."""
+        to_ours, to_theirs = self.outgoing.read(), self.ours.data_to_send()
+        if to_ours and self.ours.error is None:
+            self.ours.receive_data(to_ours)
+        self.incoming.write(to_theirs)
+        return bool(to_ours or to_theirs)
+
+    def attempt(self, operation: Callable[[], object]) -> object:
+        """Their operation, with everything carried that it waits for."""
+        for _ in range(1_000):
+            try:
+                return operation()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                if not self.pump():
+                    raise
+            except ssl.SSLError as error:
+                self.their_error = error
+                self.pump()
+                raise
+        raise AssertionError("no end of it")
+
+    def handshake(self) -> None:
+        """Both sides finished; raises our error if we failed."""
+        try:
+            self.attempt(self.theirs.do_handshake)
+        except (ssl.SSLError, ssl.SSLWantReadError):
+            if self.ours.error is not None:
+                raise self.ours.error from None
+            raise
+        while self.pump():
+            pass
+        if self.ours.error is not None:
+            raise self.ours.error
+
+    def exchange(self, size: int = 100_000) -> None:
+        """`size` bytes each way, compared by hash."""
+        mine, yours = os.urandom(size), os.urandom(size)
+        self.attempt(lambda: self.theirs.write(yours))
+        received = b""
+        while len(received) < size:
+            self.pump()
+            received += self.ours.read()
+        assert hashlib.sha256(received).digest() == hashlib.sha256(yours).digest()
+        self.ours.send(mine)
+        received = b""
+        while len(received) < size:
+            chunk = self.attempt(lambda: self.theirs.read(65_536))
+            assert isinstance(chunk, bytes)
+            received += chunk
+        assert hashlib.sha256(received).digest() == hashlib.sha256(mine).digest()
+
+    def close(self) -> None:
+        """close_notify both ways: neither side sees a truncation."""
+        self.ours.close()
+        self.pump()
+        self.attempt(self.theirs.unwrap)
+        self.pump()
+        assert self.ours.state == "closed"
+        assert self.ours.error is None
+
+
+def their_server(kind: Kind = Kind.ECDSA_P256) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    identity = certificates.server(kind)
+    context.load_cert_chain(identity.certfile, identity.keyfile)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
+def their_client(kind: Kind = Kind.ECDSA_P256) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(certificates.server(kind).cafile))
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
+def our_client(context: Context, theirs: ssl.SSLContext) -> Wire:
+    connection = stcp.Connection.client(context.config(), now=0.0, server_name="localhost")
+    return Wire(theirs, connection, they_serve=True)
+
+
+def our_server(context: Context, theirs: ssl.SSLContext) -> Wire:
+    return Wire(theirs, stcp.Connection.server(context.config(), now=0.0), they_serve=False)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_ssl_as_server_with_each_kind_of_certificate(kind: Kind) -> None:
+    wire = our_client(configs.client_context(certificates.server(kind).cafile), their_server(kind))
+    wire.handshake()
+    assert wire.theirs.version() == "TLSv1.3"
+    wire.exchange()
+    wire.close()
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_ssl_as_client_with_each_kind_of_certificate(kind: Kind) -> None:
+    wire = our_server(configs.server_context(certificates.server(kind)), their_client(kind))
+    wire.handshake()
+    session = wire.ours.session
+    cipher = wire.theirs.cipher()
+    assert cipher is not None
+    assert cipher[0] == session.suite.name
+    assert session.server_name == "localhost"
+    wire.exchange()
+    wire.close()
+
+
+@pytest.mark.parametrize(
+    "suite", ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"]
+)
+def test_each_suite_both_ways(suite: str) -> None:
+    for wire in (
+        our_client(configs.client_context(suites=[suite]), their_server()),
+        our_server(configs.server_context(suites=[suite]), their_client()),
+    ):
+        wire.handshake()
+        cipher = wire.theirs.cipher()
+        assert cipher is not None
+        assert cipher[0] == suite
+        wire.exchange()
+        wire.close()
+
+
+@pytest.mark.parametrize(("group", "curve"), [("P-256", "prime256v1"), ("P-384", "secp384r1")])
+@pytest.mark.requirement("8446-NEG-4")
+def test_ssl_as_server_asks_for_a_retry(group: str, curve: str) -> None:
+    theirs = their_server()
+    theirs.set_ecdh_curve(curve)
+    wire = our_client(configs.client_context(groups=["X25519", group], key_shares=["X25519"]), theirs)
+    wire.handshake()
+    assert wire.ours.session.retried
+    wire.exchange()
+    wire.close()
+
+
+@pytest.mark.requirement("8446-NEG-4")
+def test_ssl_as_client_gets_a_retry() -> None:
+    """Its first share is for X25519; we have only P-384."""
+    wire = our_server(configs.server_context(groups=["P-384"]), their_client())
+    wire.handshake()
+    assert wire.ours.session.retried
+    wire.exchange()
+    wire.close()
+
+
+def test_alpn_both_ways() -> None:
+    server = their_server()
+    server.set_alpn_protocols(["second", "third"])
+    wire = our_client(configs.client_context(alpn=["first", "second"]), server)
+    wire.handshake()
+    assert wire.ours.session.alpn == b"second"
+    assert wire.theirs.selected_alpn_protocol() == "second"
+
+    client = their_client()
+    client.set_alpn_protocols(["first", "second"])
+    wire = our_server(configs.server_context(alpn=["second", "third"]), client)
+    wire.handshake()
+    assert wire.ours.session.alpn == b"second"
+    assert wire.theirs.selected_alpn_protocol() == "second"
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_ssl_as_server_wants_a_certificate(kind: Kind) -> None:
+    own = certificates.client(kind)
+    server = their_server()
+    server.verify_mode = ssl.CERT_REQUIRED
+    server.load_verify_locations(cafile=own.cafile)
+    wire = our_client(configs.client_context(identity=own), server)
+    wire.handshake()
+    assert wire.theirs.getpeercert(binary_form=True) == own.chain[0]
+    wire.exchange()
+    wire.close()
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_ssl_as_client_shows_a_certificate(kind: Kind) -> None:
+    own = certificates.client(kind)
+    client = their_client()
+    client.load_cert_chain(own.certfile, own.keyfile)
+    wire = our_server(configs.server_context(client_roots=own.cafile), client)
+    wire.handshake()
+    peer = wire.ours.session.peer
+    assert peer is not None
+    assert peer.chain[0] == own.chain[0]
+    wire.exchange()
+    wire.close()
+
+
+@pytest.mark.requirement("8446-AUTH-3")
+def test_ssl_as_client_has_no_certificate_to_show() -> None:
+    wire = our_server(configs.server_context(client_roots=certificates.client().cafile), their_client())
+    with pytest.raises(HandshakeError) as failure:
+        wire.handshake()
+    assert failure.value.alert is Alert.CERTIFICATE_REQUIRED
+    wire.pump()
+    with pytest.raises(ssl.SSLError, match=r"(?i)certificate.required"):
+        wire.attempt(lambda: wire.theirs.read(1))
+
+
+def test_ssl_as_client_does_not_trust_us() -> None:
+    wire = our_server(configs.server_context(), their_client(Kind.RSA_2048))
+    with pytest.raises(PeerAlert) as failure:
+        wire.handshake()
+    assert failure.value.alert is Alert.UNKNOWN_CA
+
+
+def test_we_do_not_trust_ssl_as_server() -> None:
+    stranger = configs.client_context(certificates.server(Kind.RSA_2048).cafile)
+    wire = our_client(stranger, their_server())
+    with pytest.raises(CertificateError) as failure:
+        wire.handshake()
+    assert failure.value.failure is CertificateFailure.UNKNOWN_ISSUER
+    assert wire.their_error is not None
+    assert "UNKNOWN_CA" in str(wire.their_error).upper()
+
+
+@pytest.mark.requirement("8446-POST-1")
+def test_key_updates_are_understood_and_answered() -> None:
+    wire = our_server(configs.server_context(), their_client())
+    wire.handshake()
+    wire.ours.update_keys(request_peer=True)
+    wire.exchange()
+    wire.ours.update_keys()
+    wire.exchange()
+    assert wire.ours.counters.key_updates >= 3  # ours twice, theirs once in answer
+    wire.close()

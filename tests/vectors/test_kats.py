@@ -1,0 +1,119 @@
+"""Known answers taken from recorded connections: traffic keys, and records sealed to the byte.
+
+A record's answer is the datagram another stack sent: sealing the known content under the known
+number with the known header form must give exactly those bytes, mask and padding included.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sealwire.crypto.hkdf import DTLS13_PREFIX, next_traffic_secret, traffic_keys
+from sealwire.crypto.suites import SUITES, CipherSuite, SuiteSpec
+from tests.record_layers import PROVIDER, Layer, each_layer
+from tests.vectors.recorded import COPIES, Capture
+
+_CCM = "0x1304"
+
+
+@cache
+def _read(path: Path) -> dict[str, Any]:
+    answers: dict[str, Any] = json.loads(path.read_text("ascii"))
+    return answers
+
+
+@pytest.fixture(params=["copied", "shared"])
+def answers(request: pytest.FixtureRequest) -> tuple[dict[str, Any], Path]:
+    """The known answers, and the directory of the captures they point into."""
+    if request.param == "copied":
+        return _read(COPIES / "kats.json"), COPIES
+    shared: Path = request.getfixturevalue("shared_data") / "dtls13"
+    return _read(shared / "dtls13_kats.json"), shared / "dtls13_captures"
+
+
+def _spec(suite: str) -> SuiteSpec:
+    return SUITES[CipherSuite(int(suite, 16))]
+
+
+@pytest.mark.requirement("9147-4.2.3-2", "9147-5.9-1")
+def test_traffic_keys(answers: tuple[dict[str, Any], Path]) -> None:
+    spoken = [answer for answer in answers[0]["traffic_keys"] if answer["suite"] != _CCM]
+    assert {answer["case"] for answer in answers[0]["traffic_keys"]} - {a["case"] for a in spoken} <= {
+        "wolf/ccm"
+    }
+    assert len(spoken) >= 46
+    for answer in spoken:
+        spec = _spec(answer["suite"])
+        secret = bytes.fromhex(answer["traffic_secret"])
+        keys = traffic_keys(PROVIDER, spec, secret, DTLS13_PREFIX)
+        assert (keys.key.hex(), keys.iv.hex(), keys.sn_key.hex()) == (
+            answer["key"],
+            answer["iv"],
+            answer["sn_key"],
+        )
+        following = next_traffic_secret(PROVIDER, spec, secret, DTLS13_PREFIX)
+        assert following.hex() == answer["next_traffic_secret"]
+
+
+@pytest.mark.requirement("9147-4-7", "9147-4-10", "9147-4-11", "9147-4.2.3-1")
+@each_layer
+def test_records(answers: tuple[dict[str, Any], Path], layer: Layer) -> None:
+    known, captures = answers
+    secrets: dict[tuple[str, str, int], list[tuple[str, bytes]]] = {}
+    for answer in known["traffic_keys"]:
+        place = (answer["case"], answer["dir"], answer["epoch"])
+        secrets.setdefault(place, []).append((answer["suite"], bytes.fromhex(answer["traffic_secret"])))
+    sealed_records = 0
+    for answer in known["records"]:
+        candidates = secrets[answer["case"], answer["dir"], answer["epoch"]]
+        if candidates[0][0] == _CCM:
+            continue
+        capture = _capture(captures / (answer["case"].replace("/", "__", 1) + ".json"))
+        offset = _offset(capture, answer["dg"], answer["rec"])
+        sent = capture.datagrams[answer["dg"]][1][offset : offset + _length(answer)]
+        # Two connections in one capture have the same epochs; one of the two keys is right.
+        records = [_seal(layer, _spec(suite), secret, answer) for suite, secret in candidates]
+        assert sent in records, f"{answer['case']} datagram {answer['dg']} record {answer['rec']}"
+        sealed_records += 1
+    assert sealed_records >= 177
+
+
+@cache
+def _capture(path: Path) -> Capture:
+    return Capture.load(path)
+
+
+def _length(answer: dict[str, Any]) -> int:
+    header, content = bytes.fromhex(answer["masked_header"]), bytes.fromhex(answer["content"])
+    return len(header) + len(content) + 1 + int(answer["pad"]) + 16
+
+
+def _offset(capture: Capture, datagram: int, position: int) -> int:
+    """Where the datagram's record number `position` starts, counted over the ones before it."""
+    offset = 0
+    for record in capture.facts["records"]:
+        if record["dg"] == datagram and record["rec"] < position:
+            content = len(record["pt"]) // 2
+            offset += content + (13 if record.get("plain") else len(record["hdr"]) // 2 + record["pad"] + 17)
+    return offset
+
+
+def _seal(layer: Layer, spec: SuiteSpec, secret: bytes, answer: dict[str, Any]) -> bytes:
+    header = bytes.fromhex(answer["masked_header"])
+    short_sequence = not header[0] & 0x08
+    with_length = bool(header[0] & 0x04)
+    cid = header[1 : len(header) - (1 if short_sequence else 2) - (2 if with_length else 0)]
+    keys = traffic_keys(PROVIDER, spec, secret, DTLS13_PREFIX)
+    sealer = layer.sealer(PROVIDER, spec, keys, answer["epoch"], cid, sequence=answer["seq"])
+    return sealer.seal(
+        answer["inner_type"],
+        bytes.fromhex(answer["content"]),
+        answer["pad"],
+        short_sequence=short_sequence,
+        with_length=with_length,
+    )

@@ -18,6 +18,7 @@ from sealwire import stcp
 from sealwire.errors import Alert, HandshakeError, PeerAlert, ProtocolError
 from sealwire.limits import Limits
 from sealwire.record import reference
+from sealwire.record.stream import StreamSealer
 from sealwire.stcp import connection as connection_module
 from sealwire.stcp.deframe import ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE
 from sealwire.tls13.contract import InstallKeys
@@ -49,11 +50,10 @@ class Made:
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Made]:
     """Every set of sending keys installed while the test runs."""
     found: list[Made] = []
-    make = connection_module.StreamSealer
 
     def record(provider: Any, spec: Any, keys: Any, epoch: int) -> Any:
         found.append(Made(len(found) + 1, provider, spec, keys, epoch))
-        return make(provider, spec, keys, epoch)
+        return StreamSealer(provider, spec, keys, epoch)
 
     monkeypatch.setattr(connection_module, "StreamSealer", record)
     return found

@@ -104,7 +104,6 @@ class Negotiated:
     spec: SuiteSpec
     group: Group
     retried: bool
-    peer_connection_id: bytes | None
 
 
 def start(exchange: Exchange, target: Target) -> State:
@@ -333,9 +332,10 @@ def _agree(
     exchange.log_secret("SERVER_HANDSHAKE_TRAFFIC_SECRET", stage.server_secret)
     if not retried:
         exchange.send_compatibility_ccs()
+    exchange.peer_connection_id = hello.extensions.get(ext.CONNECTION_ID)
     exchange.install(Direction.RECEIVE, EPOCH_HANDSHAKE, spec, stage.server_secret)
     exchange.install(Direction.SEND, EPOCH_HANDSHAKE, spec, stage.client_secret)
-    facts = Negotiated(target, offer, spec, entry.group, retried, hello.extensions.get(ext.CONNECTION_ID))
+    facts = Negotiated(target, offer, spec, entry.group, retried)
     return ExpectEncryptedExtensions(exchange, facts, stage, transcript)
 
 
@@ -503,7 +503,7 @@ class ExpectFinished(_AfterExtensions):
             peer=self.peer.certificate,
             peer_scheme=self.peer.scheme,
             retried=facts.retried,
-            peer_connection_id=facts.peer_connection_id,
+            peer_connection_id=exchange.peer_connection_id,
         )
         resumption = application.resumption_secret(transcript.hash())
         return Connected(exchange, session, application, resumption, self.peer, finished, is_client=True)

@@ -144,7 +144,15 @@ class Session:
 class Exchange:
     """What all states of one handshake share: settings, and the outputs not yet taken."""
 
-    __slots__ = ("_handles", "client_random", "flavor", "outputs", "provider", "settings")
+    __slots__ = (
+        "_handles",
+        "client_random",
+        "flavor",
+        "outputs",
+        "peer_connection_id",
+        "provider",
+        "settings",
+    )
 
     def __init__(self, settings: Settings, flavor: Flavor) -> None:
         self.settings = settings
@@ -152,6 +160,8 @@ class Exchange:
         self.provider = settings.provider
         self.outputs: list[Output] = []
         self.client_random = b""
+        #: What the peer wants on records to it; known from ServerHello on, before any keys.
+        self.peer_connection_id: bytes | None = None
         self._handles = 0
 
     def send(self, epoch: int, message: bytes) -> int:

@@ -124,6 +124,11 @@ class Handshake:
         return self._state.epoch
 
     @property
+    def peer_connection_id(self) -> bytes | None:
+        """The id the peer wants on records to it (RFC 9146); None before ServerHello or without one."""
+        return self._exchange.peer_connection_id
+
+    @property
     def session(self) -> Session:
         """The facts; Error before the handshake is complete."""
         return self._connected().session

@@ -460,7 +460,7 @@ class ExpectFinished(State):
             peer=self.peer.certificate,
             peer_scheme=self.peer.scheme,
             retried=facts.retried,
-            peer_connection_id=None,
+            peer_connection_id=exchange.peer_connection_id,
         )
         resumption = application.resumption_secret(transcript.hash())
         return Connected(exchange, session, application, resumption, self.peer, finished, is_client=False)

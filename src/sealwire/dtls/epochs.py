@@ -1,0 +1,147 @@
+"""The keys of one connection by epoch: which exist, and how long old ones stay.
+
+A record header shows two bits of its epoch, so at most four receiving epochs live at once and never
+two with equal low bits (RFC 9147 section 4.2.2; docs/decisions lists the choices).  Old keys stay
+for what the network reorders, and epoch 2 for the two MSL in which a repeated final flight must
+still be answered.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sealwire.crypto.hkdf import DTLS13_PREFIX, traffic_keys
+from sealwire.crypto.providers import CryptoProvider
+from sealwire.dtls.header import MAX_SEQUENCE, encode_plaintext
+from sealwire.errors import Alert, ProtocolError
+from sealwire.record.protect import Opener, Sealer
+from sealwire.tls13.contract import EPOCH_APPLICATION, EPOCH_HANDSHAKE, InstallKeys
+
+# RFC 9147 section 5.8.1 [9147-5.8.1-4]: twice the maximum segment lifetime, which RFC 9293 says
+# is two minutes.
+LINGER_SECONDS: Final = 240.0
+# How long after the first record of a new application epoch the one before it still opens: reordering
+# takes milliseconds, a retransmitted KeyUpdate whose ACK was lost some seconds [9147-4.2.1-2].
+_GRACE_SECONDS: Final = 20.0
+
+
+class Sealing:
+    """Sending keys.  Epoch 0 has none, only numbers."""
+
+    __slots__ = ("_provider", "_sealers", "epoch", "plain_sequence")
+
+    def __init__(self, provider: CryptoProvider, plain_sequence: int) -> None:
+        self._provider = provider
+        self._sealers: dict[int, Sealer] = {}
+        #: Highest epoch with keys.
+        self.epoch = 0
+        #: Record number of the next plaintext record.
+        self.plain_sequence = plain_sequence
+
+    def install(self, keys: InstallKeys, cid: bytes) -> None:
+        """Make `keys` the ones for what is sent from now on."""
+        if keys.epoch > 0xFFFF:
+            # RFC 9147 section 4.2.1 [9147-4.2.1-7]; message_seq runs out at the same time (errata 8050).
+            raise ProtocolError(Alert.INTERNAL_ERROR, "the last epoch is used up")
+        derived = traffic_keys(self._provider, keys.spec, keys.secret, DTLS13_PREFIX)
+        self._sealers[keys.epoch] = Sealer(self._provider, keys.spec, derived, keys.epoch, cid)
+        self.epoch = keys.epoch
+
+    def __contains__(self, epoch: int) -> bool:
+        return epoch in self._sealers
+
+    def sealer(self, epoch: int) -> Sealer:
+        """The sealer of an epoch that has keys."""
+        return self._sealers[epoch]
+
+    def overhead(self, epoch: int) -> int:
+        """Bytes a record of `epoch` adds to its content."""
+        return self._sealers[epoch].overhead if epoch else 13
+
+    def record(self, epoch: int, content_type: int, content: bytes | bytearray) -> tuple[int, bytes]:
+        """Sequence number and bytes of a record of `epoch`."""
+        if epoch:
+            sealer = self._sealers[epoch]
+            return sealer.sequence, sealer.seal(content_type, content)
+        number = self.plain_sequence
+        if number > MAX_SEQUENCE:
+            # RFC 9147 section 4 [9147-4-1]
+            raise ProtocolError(Alert.INTERNAL_ERROR, "plaintext record numbers are used up")
+        self.plain_sequence = number + 1
+        return number, encode_plaintext(content_type, number, content)
+
+    def forget_before(self, epoch: int, needed: set[int]) -> None:
+        """Drop keys of epochs below `epoch` that no outstanding message needs [9147-4.2.1-5]."""
+        for old in [old for old in self._sealers if old < epoch and old not in needed]:
+            del self._sealers[old]
+
+    def clear(self) -> None:
+        self._sealers.clear()
+
+
+class Opening:
+    """Receiving keys, found by the low two bits of their epoch."""
+
+    __slots__ = ("_cid", "_expiries", "_openers", "_provider", "_window", "epoch")
+
+    def __init__(self, provider: CryptoProvider, window: int, cid: bytes) -> None:
+        self._provider = provider
+        self._window = window
+        self._cid = cid
+        self._openers: dict[int, Opener] = {}
+        # Epoch -> when its keys go.
+        self._expiries: dict[int, float] = {}
+        #: Highest epoch with keys.
+        self.epoch = 0
+
+    @property
+    def cid_length(self) -> int:
+        return len(self._cid)
+
+    def install(self, keys: InstallKeys) -> None:
+        """Accept records under `keys` as well."""
+        derived = traffic_keys(self._provider, keys.spec, keys.secret, DTLS13_PREFIX)
+        low = keys.epoch & 3
+        old = self._openers.get(low)
+        if old is not None:
+            self._expiries.pop(old.epoch, None)
+        self._openers[low] = Opener(self._provider, keys.spec, derived, keys.epoch, self._cid, self._window)
+        self.epoch = keys.epoch
+
+    def opener(self, low_bits: int) -> Opener | None:
+        """The opener for a record that shows these epoch bits."""
+        return self._openers.get(low_bits)
+
+    def linger(self, now: float) -> None:
+        """The handshake is over: keep its epoch for two MSL [9147-5.8.1-4]."""
+        self._expiries[EPOCH_HANDSHAKE] = now + LINGER_SECONDS
+
+    def opened(self, epoch: int, now: float) -> None:
+        """A record of `epoch` authenticated: the epoch before it ends soon [9147-8-4]."""
+        before = epoch - 1
+        if before >= EPOCH_APPLICATION and before not in self._expiries:
+            old = self._openers.get(before & 3)
+            if old is not None and old.epoch == before:
+                self._expiries[before] = now + _GRACE_SECONDS
+
+    @property
+    def deadline(self) -> float | None:
+        """When the next keys go."""
+        return min(self._expiries.values(), default=None)
+
+    def expire(self, now: float) -> None:
+        """Drop keys whose time is over."""
+        for epoch in [epoch for epoch, at in self._expiries.items() if at <= now]:
+            del self._expiries[epoch]
+            opener = self._openers.get(epoch & 3)
+            if opener is not None and opener.epoch == epoch:
+                del self._openers[epoch & 3]
+
+    @property
+    def forged(self) -> int:
+        """Failed authentications under the keys that live."""
+        return sum(opener.forged for opener in self._openers.values())
+
+    def clear(self) -> None:
+        self._openers.clear()
+        self._expiries.clear()

@@ -1,0 +1,301 @@
+"""What we must get across: handshake messages not acknowledged yet, and when to send them again.
+
+A message is known by the byte ranges the peer has not acknowledged.  Sending walks over those
+ranges in passes: a pass starts at the first one, sends at most ten records at a time (RFC 9147
+section 5.8.3) and goes on where it stopped when an ACK or the timer says so; at its end the next
+pass starts over.  Each record sent is remembered with the ranges it carried, so any ACK of it, even
+a late one, takes exactly those ranges away.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+from sealwire.dtls.header import FRAGMENT_HEADER_BYTES, RecordNumber, fragment_header
+from sealwire.tls13.messages import HEADER_BYTES
+
+# RFC 9147 section 5.8.3 [9147-5.8.3-1]
+RECORDS_PER_TRANSMISSION: Final = 10
+# RFC 9147 section 5.8.2 [9147-5.8.2-1]: doubled at least up to 60 seconds.
+MAX_TIMEOUT_SECONDS: Final = 60.0
+# A measured round trip never makes the timer shorter than this: a peer's signature or a busy
+# loop takes as long now and then.
+_MIN_TIMEOUT_SECONDS: Final = 0.2
+# Records remembered for ACKs.  The oldest are forgotten; an ACK of one forgotten is ignored and
+# its ranges are sent again, which costs bytes and nothing else.
+_MAX_SENT_RECORDS: Final = 512
+
+
+class _Message:
+    """One outgoing message with the ranges of its body that are not acknowledged."""
+
+    __slots__ = ("body", "epoch", "handle", "kind", "missing", "passes", "seq")
+
+    def __init__(self, seq: int, epoch: int, message: bytes, handle: int) -> None:
+        self.seq = seq
+        self.epoch = epoch
+        self.kind = message[0]
+        self.body = message[HEADER_BYTES:]
+        self.handle = handle
+        self.missing: list[tuple[int, int]] = [(0, len(self.body))]
+        self.passes = 0
+
+    def acknowledge(self, start: int, end: int) -> bool:
+        """Take a range off; whether anything was still missing in it."""
+        left: list[tuple[int, int]] = []
+        for low, high in self.missing:
+            if low < start:
+                left.append((low, min(high, start)))
+            if high > end:
+                left.append((max(low, end), high))
+        changed = left != self.missing
+        self.missing = left
+        return changed
+
+    def first_missing(self, offset: int) -> tuple[int, int] | None:
+        """The first missing range at or behind `offset`, cut to begin there."""
+        for low, high in self.missing:
+            if high > offset:
+                return max(low, offset), high
+        return None
+
+
+class _Sent:
+    """One record as sent: when, and what it carried."""
+
+    __slots__ = ("again", "at", "parts")
+
+    def __init__(self, at: float, parts: list[tuple[_Message, int, int]], again: bool) -> None:
+        self.at = at
+        self.parts = parts
+        self.again = again
+
+
+class Content:
+    """Handshake fragments for one record, not sealed yet."""
+
+    __slots__ = ("data", "epoch", "parts")
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.data = bytearray()
+        self.parts: list[tuple[_Message, int, int]] = []
+
+
+class Flight:
+    """The outgoing side of the handshake's reliability (RFC 9147 sections 5.7, 5.8 and 7.2)."""
+
+    __slots__ = (
+        "_cursor_offset",
+        "_cursor_seq",
+        "_in_burst",
+        "_initial_timeout",
+        "_last_burst",
+        "_messages",
+        "_sent",
+        "_sending",
+        "deadline",
+        "expiries",
+        "next_seq",
+        "timeout",
+    )
+
+    def __init__(self, initial_timeout: float, next_seq: int = 0) -> None:
+        self._messages: list[_Message] = []
+        self._sent: OrderedDict[RecordNumber, _Sent] = OrderedDict()
+        #: message_seq of the next message.
+        self.next_seq = next_seq
+        #: Seconds until a transmission counts as lost.
+        self.timeout = initial_timeout
+        self._initial_timeout = initial_timeout
+        #: When that will be, None while nothing is outstanding.
+        self.deadline: float | None = None
+        #: Expiries since the peer last acknowledged anything.
+        self.expiries = 0
+        self._sending = False
+        self._in_burst = 0
+        self._last_burst = float("-inf")
+        # Where the pass goes on: the first missing range at or behind this point.
+        self._cursor_seq = next_seq
+        self._cursor_offset = 0
+
+    @property
+    def outstanding(self) -> bool:
+        """Whether anything is not acknowledged."""
+        return bool(self._messages)
+
+    @property
+    def outstanding_bytes(self) -> int:
+        """Bytes of the messages kept."""
+        return sum(len(message.body) for message in self._messages)
+
+    @property
+    def epochs(self) -> set[int]:
+        """Epochs whose sending keys are still needed."""
+        return {message.epoch for message in self._messages}
+
+    def add(self, epoch: int, message: bytes, handle: int) -> None:
+        """Queue a message (TLS form) and send it with the next transmission."""
+        if not self._messages:
+            self._cursor_seq, self._cursor_offset = self.next_seq, 0
+        self._messages.append(_Message(self.next_seq, epoch, message, handle))
+        self.next_seq += 1
+        if not self._sending:
+            self._sending = True
+            self._in_burst = 0
+
+    # --- sending ---------------------------------------------------------------------------
+
+    def next_content(self, room: int, epoch: int | None) -> Content | None:
+        """Fragments for the next record, at most `room` bytes and all of one epoch.
+
+        None if there is nothing to send now, or nothing that fits.  With `epoch` given, only
+        content of that epoch is wanted.
+        """
+        if not self._sending or self._in_burst >= RECORDS_PER_TRANSMISSION:
+            return None
+        content: Content | None = None
+        while True:
+            piece = self._next_piece()
+            if piece is None:
+                self._sending = False
+                break
+            message, start, end = piece
+            wanted = content.epoch if content is not None else epoch
+            if wanted is not None and message.epoch != wanted:
+                break
+            used = 0 if content is None else len(content.data)
+            space = room - used - FRAGMENT_HEADER_BYTES
+            # A fragment of a single byte is not worth its header, unless that byte is all.
+            if space < min(2, end - start):
+                break
+            if content is None:
+                content = Content(message.epoch)
+            end = min(end, start + space)
+            content.data += fragment_header(message.kind, len(message.body), message.seq, start, end - start)
+            content.data += message.body[start:end]
+            content.parts.append((message, start, end))
+            self._cursor_seq, self._cursor_offset = message.seq, end
+        return content
+
+    def pending_epoch(self) -> int | None:
+        """The epoch of what :meth:`next_content` would give, None if nothing."""
+        if not self._sending or self._in_burst >= RECORDS_PER_TRANSMISSION:
+            return None
+        piece = self._next_piece()
+        if piece is None:
+            self._sending = False
+            return None
+        return piece[0].epoch
+
+    def _next_piece(self) -> tuple[_Message, int, int] | None:
+        for message in self._messages:
+            if message.seq < self._cursor_seq:
+                continue
+            offset = self._cursor_offset if message.seq == self._cursor_seq else 0
+            gap = message.first_missing(offset)
+            if gap is not None:
+                return message, *gap
+        return None
+
+    def sent(self, content: Content, number: RecordNumber, now: float) -> bool:
+        """Remember that `content` left in record `number`; whether it is a retransmission."""
+        again = any(message.passes > 0 for message, _, _ in content.parts)
+        self._sent[number] = _Sent(now, content.parts, again)
+        if len(self._sent) > _MAX_SENT_RECORDS:
+            self._sent.popitem(last=False)
+        self._in_burst += 1
+        self._last_burst = now
+        if self.deadline is None:
+            self.deadline = now + self.timeout
+        return again
+
+    # --- the peer's answers ----------------------------------------------------------------
+
+    def acknowledge(self, numbers: list[RecordNumber], now: float) -> list[int]:
+        """Take the records of an ACK off; returns handles of messages now across, in order.
+
+        A handle is reported once its message and everything sent before it is acknowledged.
+        """
+        progress = False
+        for number in numbers:
+            # RFC 9147 section 7.2 [9147-7.2-4]; unknown numbers may be forgotten ones.
+            sent = self._sent.pop(number, None)
+            if sent is None:
+                continue
+            if not sent.again:
+                self._measured(now - sent.at)
+            for message, start, end in sent.parts:
+                if message.acknowledge(start, end):
+                    progress = True
+        handles = self._collect()
+        if progress:
+            self.expiries = 0
+            if self._messages:
+                self._resume(now)
+        return handles
+
+    def acknowledge_all(self, now: float) -> list[int]:
+        """The peer answered, which acknowledges the whole flight (RFC 9147 section 7.2 [9147-7.2-5])."""
+        if self._messages and not any(message.passes for message in self._messages):
+            newest = next(reversed(self._sent.values()), None)
+            if newest is not None and not newest.again:
+                self._measured(now - newest.at)
+        for message in self._messages:
+            message.missing = []
+        self.expiries = 0
+        return self._collect()
+
+    def _collect(self) -> list[int]:
+        handles = []
+        while self._messages and not self._messages[0].missing:
+            handles.append(self._messages.pop(0).handle)
+        if not self._messages:
+            # RFC 9147 section 7.2 [9147-7.2-3]: all resending stops.
+            self._sent.clear()
+            self._sending = False
+            self.deadline = None
+        return handles
+
+    def _measured(self, round_trip: float) -> None:
+        # RFC 9147 section 5.8.2 [9147-5.8.2-5]: one and a half times what was measured.
+        self.timeout = min(max(1.5 * round_trip, _MIN_TIMEOUT_SECONDS), self._initial_timeout)
+
+    def _resume(self, now: float) -> None:
+        """An ACK took part of the flight: send the rest."""
+        if self._next_piece() is not None:
+            # The pass is not at its end: what follows was never sent in it.
+            self._start_burst(now)
+        elif now - self._last_burst >= self.timeout / 8:
+            # RFC 9147 section 7.2 [9147-7.2-2]: what the ACK leaves out is lost.  Two ACKs in a
+            # row must not send everything twice, hence the pause.
+            self._start_pass(now)
+
+    def prompt(self, now: float) -> None:
+        """The peer shows that it lacks our flight (its own came again): send, but not too often."""
+        waiting = not self._sending or self._in_burst >= RECORDS_PER_TRANSMISSION
+        if self._messages and waiting and now - self._last_burst >= self.timeout / 4:
+            self._start_pass(now)
+
+    def expire(self, now: float) -> None:
+        """The timer ran out (RFC 9147 section 5.8.1 [9147-5.8.1-2]): back off and send again."""
+        self.expiries += 1
+        # RFC 9147 section 5.8.2 [9147-5.8.2-1]
+        self.timeout = min(self.timeout * 2, MAX_TIMEOUT_SECONDS)
+        if self._next_piece() is not None:
+            # A peer that never acknowledges part of a flight must still get all of it.
+            self._start_burst(now)
+        else:
+            self._start_pass(now)
+
+    def _start_pass(self, now: float) -> None:
+        self._cursor_seq, self._cursor_offset = self._messages[0].seq, 0
+        for message in self._messages:
+            message.passes += 1
+        self._start_burst(now)
+
+    def _start_burst(self, now: float) -> None:
+        self._sending = True
+        self._in_burst = 0
+        self.deadline = now + self.timeout

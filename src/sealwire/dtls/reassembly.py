@@ -1,0 +1,178 @@
+"""What is arriving: handshake fragments become whole messages, in order, within bounds.
+
+Memory follows the bytes received, never the length a fragment declares: a message is a list of the
+pieces that came until it is whole.  Type and length of a message are fixed by its first fragment,
+overlaps must agree, and every byte kept is charged to the connection's account first.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Final
+
+from sealwire.dtls.header import Fragment
+from sealwire.errors import Alert, Discard, ProtocolError
+from sealwire.limits import Account, Limits, Purpose
+from sealwire.tls13.messages import HEADER_BYTES, HandshakeType, frame
+
+# What a kept piece costs beside its bytes: a bytes object, a tuple and two list slots.
+_PIECE_OVERHEAD_BYTES: Final = 160
+
+
+class _Partial:
+    """One message, not whole yet."""
+
+    __slots__ = ("charged", "ends", "epoch", "kind", "length", "missing", "pieces", "starts")
+
+    def __init__(self, fragment: Fragment, epoch: int) -> None:
+        self.kind: HandshakeType = fragment.kind
+        self.length = fragment.length
+        self.epoch = epoch
+        self.missing = fragment.length
+        self.charged = 0
+        # Sorted pieces that do not overlap: starts[i] <= x < ends[i] is in pieces[i].
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+        self.pieces: list[bytes] = []
+
+    def agrees(self, fragment: Fragment) -> bool:
+        """Whether all bytes of `fragment` that are here already are the same."""
+        i = max(bisect_left(self.starts, fragment.offset) - 1, 0)
+        while i < len(self.starts) and self.starts[i] < fragment.end:
+            low = max(self.starts[i], fragment.offset)
+            high = min(self.ends[i], fragment.end)
+            if low < high:
+                held = self.pieces[i][low - self.starts[i] : high - self.starts[i]]
+                if held != fragment.data[low - fragment.offset : high - fragment.offset]:
+                    return False
+            i += 1
+        return True
+
+    def gaps(self, fragment: Fragment) -> list[tuple[int, int]]:
+        """The ranges of `fragment` that are not here yet."""
+        gaps = []
+        position = fragment.offset
+        i = max(bisect_left(self.starts, fragment.offset) - 1, 0)
+        while i < len(self.starts) and self.starts[i] < fragment.end:
+            if position < self.starts[i]:
+                gaps.append((position, self.starts[i]))
+            position = max(position, self.ends[i])
+            i += 1
+        if position < fragment.end:
+            gaps.append((position, fragment.end))
+        return gaps
+
+    def insert(self, start: int, data: bytes) -> None:
+        i = bisect_left(self.starts, start)
+        self.starts.insert(i, start)
+        self.ends.insert(i, start + len(data))
+        self.pieces.insert(i, data)
+        self.missing -= len(data)
+
+    def message(self) -> bytes:
+        return frame(self.kind, b"".join(self.pieces))
+
+
+class Reassembly:
+    """The incoming handshake messages of one connection, by message_seq."""
+
+    __slots__ = ("_account", "_limits", "_partial", "next_seq")
+
+    def __init__(self, account: Account, limits: Limits, next_seq: int = 0) -> None:
+        self._account = account
+        self._limits = limits
+        self._partial: dict[int, _Partial] = {}
+        #: message_seq of the next message to be given out.
+        self.next_seq = next_seq
+
+    @property
+    def empty(self) -> bool:
+        """Whether no part of any message waits here."""
+        return not self._partial
+
+    def offer(self, fragment: Fragment, epoch: int) -> Discard | None:
+        """Keep a fragment; None if it is kept (or was already), else why it is not.
+
+        STALE_MESSAGE means that its message was given out before.
+
+        Raises:
+            ProtocolError: the fragment was protected, so the peer itself sent nonsense.
+        """
+        protected = epoch > 0
+        seq = fragment.message_seq
+        if seq < self.next_seq:
+            # RFC 9147 section 5.2 [9147-5.2-3]
+            return Discard.STALE_MESSAGE
+        if seq - self.next_seq >= self._limits.future_messages:
+            return Discard.FUTURE_MESSAGE
+        if fragment.length > self._limits.handshake_message_bytes - HEADER_BYTES:
+            if protected:
+                raise ProtocolError(
+                    Alert.ILLEGAL_PARAMETER,
+                    f"{fragment.kind.name} of {fragment.length} bytes is above the limit of"
+                    f" {self._limits.handshake_message_bytes}",
+                )
+            return Discard.OVERSIZED_RECORD
+        partial = self._partial.get(seq)
+        if partial is None:
+            partial = _Partial(fragment, epoch)
+            if not self._charge(partial, _PIECE_OVERHEAD_BYTES):
+                return Discard.OVER_BUDGET
+            self._partial[seq] = partial
+        elif partial.epoch != epoch and partial.epoch == 0:
+            # Forged plaintext must not stand in the way of what the peer really sent.
+            self._drop(seq)
+            return self.offer(fragment, epoch)
+        elif partial.epoch != epoch:
+            return Discard.BAD_FRAGMENT
+        elif (partial.kind, partial.length) != (fragment.kind, fragment.length) or not partial.agrees(fragment):
+            # RFC 9147 section 5.5 [9147-5.5-3, 9147-5.5-7]
+            if protected:
+                raise ProtocolError(
+                    Alert.ILLEGAL_PARAMETER, f"fragments of {partial.kind.name} contradict each other"
+                )
+            return Discard.BAD_FRAGMENT
+        return self._keep(partial, fragment)
+
+    def _keep(self, partial: _Partial, fragment: Fragment) -> Discard | None:
+        gaps = partial.gaps(fragment)
+        if len(partial.pieces) + len(gaps) > self._limits.reassembly_ranges:
+            return Discard.OVER_BUDGET
+        size = sum(end - start + _PIECE_OVERHEAD_BYTES for start, end in gaps)
+        if not self._charge(partial, size):
+            return Discard.OVER_BUDGET
+        for start, end in gaps:
+            partial.insert(start, fragment.data[start - fragment.offset : end - fragment.offset])
+        return None
+
+    def pop(self) -> tuple[int, bytes] | None:
+        """Epoch and bytes (TLS form) of the next message, if it is whole."""
+        partial = self._partial.get(self.next_seq)
+        if partial is None or partial.missing:
+            return None
+        self._drop(self.next_seq)
+        self.next_seq += 1
+        return partial.epoch, partial.message()
+
+    def change_keys(self, epoch: int) -> None:
+        """From now on messages must come in `epoch`: nothing older may be left (RFC 8446 section 5.1).
+
+        Raises:
+            ProtocolError: unexpected_message, a protected message straddles the change [8446-ALERT-3].
+        """
+        for seq in [seq for seq, partial in self._partial.items() if partial.epoch < epoch]:
+            if self._partial[seq].epoch > 0:
+                raise ProtocolError(
+                    Alert.UNEXPECTED_MESSAGE, "handshake messages go on in an epoch after its last message"
+                )
+            # Plaintext can be forged by anybody, so it is dropped and not held against the peer.
+            self._drop(seq)
+
+    def _charge(self, partial: _Partial, n: int) -> bool:
+        if not self._account.charge(Purpose.REASSEMBLY, n):
+            return False
+        partial.charged += n
+        return True
+
+    def _drop(self, seq: int) -> None:
+        self._account.release(Purpose.REASSEMBLY, self._partial.pop(seq).charged)

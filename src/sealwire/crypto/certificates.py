@@ -180,8 +180,6 @@ class CertificateVerifier:
             )
             _check_digital_signature(leaf)
             path = self._path(case)
-            if self._legacy:
-                _check_legacy_name(path, reference)
             relied_upon = tuple(certificate.public_bytes(Encoding.DER) for certificate in path)
         except CertificateError:
             raise
@@ -196,24 +194,17 @@ class CertificateVerifier:
                 "no certificate authority is trusted: load one to verify peers",
             )
         builder = PolicyBuilder().store(self._store).time(case.now)
+        others = list(case.intermediates)
         try:
-            if self._legacy:
-                # The library's server verifier insists on subjectAltName, its client verifier can be told
-                # otherwise; usage and name are then ours to check, and are, in the policy and after it.
-                builder = _legacy_policies(builder, case.purpose)
-                return builder.build_client_verifier().verify(case.leaf, list(case.intermediates)).chain
-            if case.purpose is Purpose.CLIENT:
-                path = builder.build_client_verifier().verify(case.leaf, list(case.intermediates)).chain
-                if case.reference is not None:
-                    names = certificate_names(case.leaf)
-                    if not any(matches(one, case.reference) for one in names):
-                        raise wrong_name(case.reference, names)
+            if self._legacy or case.purpose is Purpose.CLIENT or case.reference is None:
+                # The library's server verifier insists on a name to look for.  Its client verifier does
+                # not; told which usage to ask for it serves all other cases, and the name is ours to check.
+                ca, ee = _policies(case.purpose, self._legacy)
+                builder = builder.extension_policies(ca_policy=ca, ee_policy=ee)
+                path = builder.build_client_verifier().verify(case.leaf, others).chain
+                _check_name(path, case.reference, self._legacy)
                 return path
-            if case.reference is None:
-                builder = _any_name(builder)
-            return builder.build_server_verifier(_subject(case.reference)).verify(
-                case.leaf, list(case.intermediates)
-            )
+            return builder.build_server_verifier(_subject(case.reference)).verify(case.leaf, others)
         except VerificationError as error:
             raise diagnose(case, str(error)) from None
 
@@ -225,26 +216,15 @@ def _reference(name: str) -> str | IPAddress:
         raise CertificateError(CertificateFailure.WRONG_NAME, str(error)) from None
 
 
-def _subject(reference: str | IPAddress | None) -> x509.DNSName | x509.IPAddress:
-    if reference is None:
-        # Never compared: _any_name accepts every subjectAltName.  RFC 6761 reserves the domain.
-        return x509.DNSName("unchecked.invalid")
+def _subject(reference: str | IPAddress) -> x509.DNSName | x509.IPAddress:
     return x509.DNSName(reference) if isinstance(reference, str) else x509.IPAddress(reference)
 
 
-def _accept_any(policy: Policy, certificate: x509.Certificate, value: object) -> None:
-    """An extension validator that has no objection."""
-
-
-def _any_name(builder: PolicyBuilder) -> PolicyBuilder:
-    ee = ExtensionPolicy.webpki_defaults_ee().require_present(
-        x509.SubjectAlternativeName, Criticality.AGNOSTIC, _accept_any
-    )
-    return builder.extension_policies(ca_policy=ExtensionPolicy.webpki_defaults_ca(), ee_policy=ee)
-
-
-def _legacy_policies(builder: PolicyBuilder, purpose: Purpose) -> PolicyBuilder:
-    wanted = {purpose.key_usage, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
+def _policies(purpose: Purpose, legacy: bool) -> tuple[ExtensionPolicy, ExtensionPolicy]:
+    """What is asked of issuers' and of leaves' extensions: the library's rules, for `purpose`."""
+    wanted = {purpose.key_usage}
+    if legacy:
+        wanted.add(ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
 
     def usage(policy: Policy, certificate: x509.Certificate, value: x509.ExtendedKeyUsage | None) -> None:
         if value is not None and wanted.isdisjoint(value):
@@ -255,21 +235,16 @@ def _legacy_policies(builder: PolicyBuilder, purpose: Purpose) -> PolicyBuilder:
             raise ValueError("key usage does not allow signing certificates")
 
     agnostic = Criticality.AGNOSTIC
-    ca = (
-        ExtensionPolicy.webpki_defaults_ca()
-        .may_be_present(x509.AuthorityKeyIdentifier, agnostic, None)
-        .may_be_present(x509.KeyUsage, agnostic, signs)
-        .may_be_present(x509.ExtendedKeyUsage, agnostic, usage)
-    )
-    ee = (
-        ExtensionPolicy.webpki_defaults_ee()
-        .may_be_present(x509.AuthorityKeyIdentifier, agnostic, None)
-        .may_be_present(x509.SubjectAlternativeName, agnostic, None)
-        .may_be_present(x509.BasicConstraints, agnostic, None)
-        .may_be_present(x509.KeyUsage, agnostic, None)
-        .may_be_present(x509.ExtendedKeyUsage, agnostic, usage)
-    )
-    return builder.extension_policies(ca_policy=ca, ee_policy=ee)
+    ca = ExtensionPolicy.webpki_defaults_ca().may_be_present(x509.ExtendedKeyUsage, agnostic, usage)
+    ee = ExtensionPolicy.webpki_defaults_ee().may_be_present(x509.ExtendedKeyUsage, agnostic, usage)
+    if legacy:
+        ca = ca.may_be_present(x509.AuthorityKeyIdentifier, agnostic, None)
+        ca = ca.may_be_present(x509.KeyUsage, agnostic, signs)
+        ee = ee.may_be_present(x509.AuthorityKeyIdentifier, agnostic, None)
+        ee = ee.may_be_present(x509.SubjectAlternativeName, agnostic, None)
+        ee = ee.may_be_present(x509.BasicConstraints, agnostic, None)
+        ee = ee.may_be_present(x509.KeyUsage, agnostic, None)
+    return ca, ee
 
 
 def _check_digital_signature(leaf: x509.Certificate) -> None:
@@ -281,18 +256,18 @@ def _check_digital_signature(leaf: x509.Certificate) -> None:
         )
 
 
-def _check_legacy_name(path: Sequence[x509.Certificate], reference: str | IPAddress | None) -> None:
+def _check_name(path: Sequence[x509.Certificate], reference: str | IPAddress | None, legacy: bool) -> None:
     if reference is None:
         return
     leaf = path[0]
     names = certificate_names(leaf)
     if any(matches(name, reference) for name in names):
         return
-    # Name constraints bind subjectAltName only; under them a common name could be anybody's.
-    constrained = any(extension(issuer, x509.NameConstraints) is not None for issuer in path[1:])
-    if extension(leaf, x509.SubjectAlternativeName) is None and not constrained:
+    if legacy and extension(leaf, x509.SubjectAlternativeName) is None:
+        # Name constraints bind subjectAltName only; under them a common name could be anybody's.
+        constrained = any(extension(issuer, x509.NameConstraints) is not None for issuer in path[1:])
         cn = common_name(leaf)
-        if cn == str(reference):
+        if not constrained and cn == str(reference):
             return
         names = (cn,) if cn else ()
     raise wrong_name(reference, names)

@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import PublicKeyAlgorithmOID
 
 from sealwire.errors import CertificateError, CertificateFailure
@@ -73,8 +72,18 @@ def unsupported(what: str) -> CertificateError:
     return CertificateError(CertificateFailure.UNSUPPORTED_ALGORITHM, what)
 
 
+# `cryptography` warns about oddities in certificates.  What a peer sends must not write to our standard
+# error, a line for each new oddity, so these texts, met in this package, are not shown.
+for _text in (
+    "Parsed a serial number which wasn't positive",
+    "Attribute's length must be",
+    "Invalid ASN.1 ",
+):
+    warnings.filterwarnings("ignore", _text, UserWarning, r"sealwire\.crypto\.")
+
 #: What ``cryptography`` raises for bytes that are no certificate, when loading or, since it decodes names,
-#: keys, times and extensions when they are asked for, later.  The warning is in case it is made an error.
+#: keys, times and extensions when they are asked for, later.  Its warnings are of the class UserWarning and
+#: come as exceptions where the application made them so.
 DECODE_ERRORS = (
     ValueError,
     TypeError,
@@ -83,7 +92,7 @@ DECODE_ERRORS = (
     x509.InvalidVersion,
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
-    CryptographyDeprecationWarning,
+    UserWarning,
 )
 
 
@@ -102,7 +111,7 @@ def load_root(der: bytes) -> x509.Certificate:
     ``cryptography`` warn; the person who reads that warning can do nothing about it.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        warnings.simplefilter("ignore", UserWarning)
         return x509.load_der_x509_certificate(der)
 
 

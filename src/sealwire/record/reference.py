@@ -140,6 +140,11 @@ def check_content(content_type: int, inner_bytes: int, padding: int) -> None:
         )
 
 
+def _whole(data: Buffer) -> bytes:
+    """`data` as bytes, whatever its buffer counts in."""
+    return data if isinstance(data, bytes) else bytes(memoryview(data))
+
+
 def _nonce(iv: int, sequence: int) -> bytes:
     # RFC 8446 section 5.3: the number, padded on the left, over the IV.  RFC 9147 section 4
     # [9147-4-10]: the epoch is no part of it.
@@ -202,16 +207,19 @@ class Sealer:
             ValueError: content and padding are longer than 2^14 bytes, or the type is 0.
             ProtocolError: internal_error, numbers are used up.
         """
+        content = _whole(content)
         check_content(content_type, len(content) + padding, padding)
         return self._seal(self._reserve(1), content_type, content, padding, short_sequence, with_length)
 
     def seal_run(self, content_type: int, messages: Sequence[Buffer]) -> list[bytes]:
         """A record for each message, in order; see :meth:`seal`."""
-        for message in messages:
-            check_content(content_type, len(message), 0)
-        first = self._reserve(len(messages))
+        check_content(content_type, 0, 0)
+        contents = [_whole(message) for message in messages]
+        for content in contents:
+            check_content(content_type, len(content), 0)
+        first = self._reserve(len(contents))
         return [
-            self._seal(first + n, content_type, message, 0, False, True) for n, message in enumerate(messages)
+            self._seal(first + n, content_type, content, 0, False, True) for n, content in enumerate(contents)
         ]
 
     def _reserve(self, n: int) -> int:
@@ -228,7 +236,7 @@ class Sealer:
         self,
         sequence: int,
         content_type: int,
-        content: Buffer,
+        content: bytes,
         padding: int,
         short_sequence: bool,
         with_length: bool,
@@ -337,7 +345,7 @@ class Opener:
             raise ValueError("a run starts at an index and offset from 0 on")
         entries: list[Entry] = []
         for at in range(index, len(datagrams)):
-            datagram = datagrams[at]
+            datagram = _whole(datagrams[at])
             n = len(datagram)
             if n == 0:
                 entries.append(_DROPPED[Discard.EMPTY])
@@ -354,7 +362,7 @@ class Opener:
             offset = 0
         return entries, max(index, len(datagrams)), 0
 
-    def _open(self, datagram: Buffer, offset: int) -> tuple[Entry, int]:
+    def _open(self, datagram: bytes, offset: int) -> tuple[Entry, int]:
         """One entry, and the offset behind it."""
         header = parse_ciphertext_header(datagram, offset, len(self._cid))
         if isinstance(header, Discard):
@@ -365,8 +373,8 @@ class Opener:
         # RFC 9147 section 4.5.2 [9147-4.5.2-1]: what follows drops this record only.
         return self._open_body(datagram, offset, header), header.end
 
-    def _open_body(self, datagram: Buffer, offset: int, header: CiphertextHeader) -> Entry:
-        body = bytes(datagram[header.body_offset : header.end])
+    def _open_body(self, datagram: bytes, offset: int, header: CiphertextHeader) -> Entry:
+        body = datagram[header.body_offset : header.end]
         # RFC 9147 section 4.2.3 [9147-4.2.3-3]: nothing to compute a mask from.
         if len(body) < SAMPLE_BYTES:
             return _DROPPED[Discard.SHORT_CIPHERTEXT]
@@ -435,6 +443,7 @@ class StreamSealer:
             ValueError: content and padding are longer than 2^14 bytes, or the type is 0.
             ProtocolError: internal_error, numbers are used up.
         """
+        content = _whole(content)
         check_content(content_type, len(content) + padding, padding)
         return self._seal(self._reserve(1), content_type, content, padding)
 
@@ -446,7 +455,7 @@ class StreamSealer:
         if not 1 <= limit <= MAX_CONTENT_BYTES:
             raise ValueError(f"records of {limit} bytes are not in 1..{MAX_CONTENT_BYTES}")
         check_content(content_type, 0, 0)
-        view = memoryview(data)
+        view = memoryview(_whole(data))
         starts = range(0, len(view), limit)
         first = self._reserve(len(starts))
         return b"".join(
@@ -504,6 +513,7 @@ class StreamOpener:
         if self._broken:
             raise stream_error(Alert.BAD_RECORD_MAC, "a record failed before; the stream is broken")
         self._broken = True
+        record = _whole(record)
         n = len(record) - STREAM_HEADER_BYTES
         if n < 0 or (record[3] << 8 | record[4]) != n:
             raise stream_error(Alert.DECODE_ERROR, "record and its length disagree")
@@ -518,8 +528,8 @@ class StreamOpener:
         if n >= TAG_BYTES:
             inner = self._aead.open(
                 _nonce(self._iv, self.sequence),
-                bytes(record[STREAM_HEADER_BYTES:]),
-                bytes(record[:STREAM_HEADER_BYTES]),
+                record[STREAM_HEADER_BYTES:],
+                record[:STREAM_HEADER_BYTES],
             )
         if inner is None:
             raise stream_error(Alert.BAD_RECORD_MAC, "record failed authentication")

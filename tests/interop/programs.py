@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,11 +31,15 @@ class Program:
         self, arguments: Sequence[str | Path], directory: Path, environment: dict[str, str] | None = None
     ) -> None:
         self.name = Path(arguments[0]).name
+        # Input comes over a socket: tstclnt does not see the end of a pipe, only that it hung up, and
+        # spins on that for ever.
+        self._input, theirs = socket.socketpair()
+        self._input.settimeout(PATIENCE_SECONDS)
         self._stdout, self._stderr = directory / f"{self.name}.out", directory / f"{self.name}.err"
-        with self._stdout.open("wb") as out, self._stderr.open("wb") as err:
+        with self._stdout.open("wb") as out, self._stderr.open("wb") as err, theirs:
             self.process = subprocess.Popen(
                 [str(argument) for argument in arguments],
-                stdin=subprocess.PIPE,
+                stdin=theirs,
                 stdout=out,
                 stderr=err,
                 env={**os.environ, **(environment or {})},
@@ -58,16 +63,10 @@ class Program:
         return self.process.poll() is not None
 
     def write(self, data: bytes) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(data)
-        self.process.stdin.flush()
+        self._input.sendall(data)
 
     def end_of_input(self) -> None:
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.close()
-        except BrokenPipeError:
-            pass  # it ended before it read everything
+        self._input.close()
 
     def wait_for(self, predicate: Callable[[], bool], what: str) -> None:
         end = time.monotonic() + PATIENCE_SECONDS

@@ -1,0 +1,351 @@
+"""DTLS 1.3 with NSS, whose code shares nothing with ours: as server and as client of ours.
+
+tstclnt carries its standard input to the peer and what the peer says to its standard output.  It
+never repeats application data, so megabytes are sent no faster than the kernel's queue before it
+empties, and the kernel is asked afterwards whether it dropped anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from sealwire import dtls
+from sealwire.errors import Alert, CertificateError, CertificateFailure, HandshakeError, PeerAlert
+from tests import certificates, configs
+from tests.certificates import Kind
+from tests.interop.programs import Nss, Program, client_database, dropped_datagrams, receive_queue, running
+from tests.interop.sockets import DatagramClient, DatagramServer, free_udp_port
+
+#: Our name, tstclnt's name.
+GROUPS = (("X25519", "x25519"), ("P-256", "P256"), ("P-384", "P384"), ("X25519MLKEM768", "mlkem768x25519"))
+#: Name, tstclnt's number.
+SUITES = (
+    ("TLS_AES_128_GCM_SHA256", ":1301"),
+    ("TLS_AES_256_GCM_SHA384", ":1302"),
+    ("TLS_CHACHA20_POLY1305_SHA256", ":1303"),
+)
+KINDS = (Kind.ECDSA_P256, Kind.ECDSA_P384, Kind.RSA_2048)
+MEGABYTE = 1_000_000
+#: What may wait for NSS in the kernel.  Its socket has the system's default, 208 KiB.
+QUEUE_BYTES = 64 * 1024
+PIECE_BYTES = 16 * 1024
+
+
+def test_nss_talks_to_itself(nss: Nss) -> None:
+    """The tool works as it is used here; if this fails, what follows says nothing about us."""
+    port = free_udp_port()
+    identity = certificates.server()
+    client = Path(nss.directory / "client")
+    client.mkdir()
+    with nss.server(port, nss.database(identity)) as server:
+        nss.directory, kept = client, nss.directory
+        with nss.client(port, client_database(nss, identity)) as program:
+            nss.directory = kept
+            program.write(b"to the server\n")
+            server.wait_for(lambda: server.output == b"to the server\n", "the client's line")
+            server.write(b"to the client\n")
+            program.wait_for(lambda: program.output == b"to the client\n", "the server's line")
+
+
+def test_nss_is_new_enough(nss: Nss) -> None:
+    version = (nss.root / "complete").read_text().split(":")[-1]
+    major, minor = version.split("-")[0].split(".")[:2]
+    assert (int(major), int(minor)) >= (3, 110)
+
+
+def exchange(loop: DatagramClient | DatagramServer, connection: dtls.Connection, program: Program) -> None:
+    """A line each way."""
+    program.write(b"from nss\n")
+    loop.run_until(lambda: b"".join(loop.received) == b"from nss\n", "their line")
+    connection.send(b"from sealwire\n")
+    loop.run_until(lambda: program.output == b"from sealwire\n", "our line")
+
+
+def exchange_megabytes(
+    loop: DatagramClient | DatagramServer, connection: dtls.Connection, program: Program, port: int
+) -> None:
+    """1 MB each way, one after the other, compared by hash."""
+    theirs, ours = os.urandom(MEGABYTE), os.urandom(MEGABYTE)
+    for start in range(0, MEGABYTE, PIECE_BYTES):
+        end = min(start + PIECE_BYTES, MEGABYTE)
+        program.write(theirs[start:end])
+        loop.run_until(lambda end=end: sum(map(len, loop.received)) >= end, "their data")
+    received = b"".join(loop.received)
+    assert hashlib.sha256(received).digest() == hashlib.sha256(theirs).digest()
+
+    size = connection.max_message_bytes
+    messages = [ours[start : start + size] for start in range(0, MEGABYTE, size)]
+    for start in range(0, len(messages), 16):
+        connection.send_many(messages[start : start + 16])
+        loop.turn()
+        loop.run_until(lambda: (receive_queue(port) or 0) < QUEUE_BYTES, "room before NSS")
+    program.wait_for(lambda: len(program.output) >= MEGABYTE or dropped_datagrams(port) > 0, "our data")
+    assert dropped_datagrams(port) == 0
+    assert hashlib.sha256(program.output).digest() == hashlib.sha256(ours).digest()
+
+
+# NSS is the client.
+
+
+def serve(
+    nss: Nss,
+    server: DatagramServer,
+    database: str,
+    check: Callable[[dtls.Connection, Program], None],
+    options: Sequence[str] = (),
+) -> None:
+    with nss.client(server.port, database, *options) as program:
+        connection = server.accept()
+        check(connection, program)
+
+
+@pytest.mark.parametrize("require_cookie", [True, False], ids=["cookie", "no cookie"])
+@pytest.mark.parametrize(("group", "theirs"), GROUPS)
+def test_nss_as_client_with_each_group(nss: Nss, group: str, theirs: str, require_cookie: bool) -> None:
+    server = DatagramServer(configs.server_context().config(), require_cookie=require_cookie)
+
+    def check(connection: dtls.Connection, program: Program) -> None:
+        session = connection.session
+        assert session.version == "DTLS 1.3"
+        assert session.group.name.replace("SECP256R1", "P-256").replace("SECP384R1", "P-384") == group
+        assert session.retried == require_cookie
+        assert session.server_name == "localhost"
+        exchange(server, connection, program)
+
+    serve(nss, server, client_database(nss, certificates.server()), check, ["-I", theirs])
+
+
+@pytest.mark.parametrize("require_cookie", [True, False], ids=["cookie", "no cookie"])
+@pytest.mark.requirement("8446-NEG-4")
+def test_nss_as_client_needs_a_retry_for_the_group(nss: Nss, require_cookie: bool) -> None:
+    server = DatagramServer(configs.server_context(groups=["P-384"]).config(), require_cookie=require_cookie)
+
+    def check(connection: dtls.Connection, program: Program) -> None:
+        assert connection.session.retried
+        assert connection.session.group.name == "SECP384R1"
+        exchange(server, connection, program)
+
+    serve(nss, server, client_database(nss, certificates.server()), check, ["-I", "x25519,P384"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nss_as_client_verifies_each_kind_of_certificate(nss: Nss, kind: Kind) -> None:
+    identity = certificates.server(kind)
+    server = DatagramServer(configs.server_context(identity).config())
+    serve(
+        nss,
+        server,
+        client_database(nss, identity),
+        lambda connection, program: exchange(server, connection, program),
+    )
+
+
+def test_nss_as_client_takes_a_chain_of_20_kilobytes(nss: Nss) -> None:
+    identity = certificates.large_server(20_000)
+    server = DatagramServer(configs.server_context(identity).config())
+    serve(
+        nss,
+        server,
+        client_database(nss, identity),
+        lambda connection, program: exchange(server, connection, program),
+    )
+
+
+@pytest.mark.parametrize(("suite", "number"), SUITES)
+def test_nss_as_client_with_each_suite(nss: Nss, suite: str, number: str) -> None:
+    server = DatagramServer(configs.server_context().config())
+
+    def check(connection: dtls.Connection, program: Program) -> None:
+        assert connection.session.suite.name == suite
+        exchange(server, connection, program)
+
+    serve(nss, server, client_database(nss, certificates.server()), check, ["-c", number])
+
+
+@pytest.mark.requirement("8446-AUTH-2")
+@pytest.mark.parametrize("kind", KINDS)
+def test_nss_as_client_shows_a_certificate(nss: Nss, kind: Kind) -> None:
+    own = certificates.client(kind)
+    server = DatagramServer(configs.server_context(client_roots=own.cafile).config())
+
+    def check(connection: dtls.Connection, program: Program) -> None:
+        peer = connection.session.peer
+        assert peer is not None
+        assert peer.chain[0] == own.chain[0]
+        exchange(server, connection, program)
+
+    database = client_database(nss, certificates.server(), own)
+    serve(nss, server, database, check, ["-n", "own"])
+
+
+@pytest.mark.requirement("8446-AUTH-3")
+def test_nss_as_client_without_the_certificate_we_want(nss: Nss) -> None:
+    context = configs.server_context(client_roots=certificates.client().cafile)
+    server = DatagramServer(context.config())
+    with nss.client(server.port, client_database(nss, certificates.server())) as program:
+        with pytest.raises(HandshakeError) as failure:
+            server.accept()
+        assert failure.value.alert is Alert.CERTIFICATE_REQUIRED
+        program.wait_for(lambda: program.ended, "the end")
+        assert program.process.returncode != 0
+
+
+def test_nss_as_client_does_not_trust_us(nss: Nss) -> None:
+    server = DatagramServer(configs.server_context().config())
+    stranger = certificates.server(Kind.RSA_2048)
+    with (
+        nss.client(server.port, client_database(nss, stranger)),
+        pytest.raises(PeerAlert) as failure,
+    ):
+        server.accept()
+    assert failure.value.alert in (Alert.UNKNOWN_CA, Alert.BAD_CERTIFICATE, Alert.CERTIFICATE_UNKNOWN)
+
+
+@pytest.mark.requirement("9147-5.10-5")
+def test_nss_as_client_says_goodbye(nss: Nss) -> None:
+    server = DatagramServer(configs.server_context().config())
+
+    def check(connection: dtls.Connection, program: Program) -> None:
+        exchange(server, connection, program)
+        program.end_of_input()
+        server.run_until(
+            lambda: any(isinstance(event, (dtls.PeerClosed, dtls.Closed)) for _, event in server.events),
+            "its close_notify",
+        )
+        assert connection.error is None
+
+    serve(nss, server, client_database(nss, certificates.server()), check)
+
+
+@pytest.mark.parametrize("kind", [Kind.ECDSA_P256, Kind.RSA_2048])
+def test_a_megabyte_each_way_with_nss_as_client(nss: Nss, kind: Kind) -> None:
+    identity = certificates.server(kind)
+    server = DatagramServer(configs.server_context(identity).config())
+
+    def check(connection: dtls.Connection, program: Program) -> None:
+        exchange_megabytes(server, connection, program, connection.address[1])
+
+    serve(nss, server, client_database(nss, identity), check)
+
+
+# NSS is the server.
+
+
+@pytest.mark.parametrize(("group", "theirs"), GROUPS)
+def test_nss_as_server_with_each_group(nss: Nss, group: str, theirs: str) -> None:
+    port = free_udp_port()
+    with nss.server(port, nss.database(certificates.server()), "-I", theirs) as program:
+        client = DatagramClient(configs.client_context(groups=[group]).config(), port)
+        client.handshake()
+        session = client.connection.session
+        assert session.version == "DTLS 1.3"
+        assert not session.retried
+        exchange(client, client.connection, program)
+        client.close()
+
+
+@pytest.mark.requirement("8446-NEG-4", "9147-5.1-4")
+@pytest.mark.parametrize(("group", "theirs"), [("P-256", "P256"), ("P-384", "P384")])
+def test_nss_as_server_asks_for_a_retry(nss: Nss, group: str, theirs: str) -> None:
+    port = free_udp_port()
+    context = configs.client_context(groups=["X25519", group], key_shares=["X25519"])
+    with nss.server(port, nss.database(certificates.server()), "-I", theirs) as program:
+        client = DatagramClient(context.config(), port)
+        client.handshake()
+        assert client.connection.session.retried
+        exchange(client, client.connection, program)
+        client.close()
+
+
+def test_nss_as_server_and_everything_by_default(nss: Nss) -> None:
+    """Our first hello is hybrid and split over two datagrams."""
+    port = free_udp_port()
+    with nss.server(port, nss.database(certificates.server())) as program:
+        client = DatagramClient(configs.client_context().config(), port)
+        client.handshake()
+        exchange(client, client.connection, program)
+        client.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nss_as_server_with_each_kind_of_certificate(nss: Nss, kind: Kind) -> None:
+    port = free_udp_port()
+    identity = certificates.server(kind)
+    with nss.server(port, nss.database(identity)) as program:
+        client = DatagramClient(configs.client_context(identity.cafile).config(), port)
+        client.handshake()
+        peer = client.connection.session.peer
+        assert peer is not None
+        assert peer.chain[0] == identity.chain[0]
+        exchange(client, client.connection, program)
+        client.close()
+
+
+@pytest.mark.parametrize(("suite", "number"), SUITES)
+def test_nss_as_server_with_each_suite(nss: Nss, suite: str, number: str) -> None:
+    port = free_udp_port()
+    with nss.server(port, nss.database(certificates.server())) as program:
+        client = DatagramClient(configs.client_context(suites=[suite]).config(), port)
+        client.handshake()
+        assert client.connection.session.suite.name == suite
+        exchange(client, client.connection, program)
+        client.close()
+
+
+@pytest.mark.requirement("8446-AUTH-5")
+def test_nss_as_server_that_we_do_not_trust(nss: Nss) -> None:
+    port = free_udp_port()
+    with nss.server(port, nss.database(certificates.server())):
+        client = DatagramClient(
+            configs.client_context(certificates.server(Kind.RSA_2048).cafile).config(), port
+        )
+        with pytest.raises(CertificateError) as failure:
+            client.handshake()
+        assert failure.value.failure is CertificateFailure.UNKNOWN_ISSUER
+
+
+def test_nss_as_server_goes_away_in_order(nss: Nss) -> None:
+    port = free_udp_port()
+    with nss.server(port, nss.database(certificates.server())) as program:
+        client = DatagramClient(configs.client_context().config(), port)
+        client.handshake()
+        exchange(client, client.connection, program)
+        program.end_of_input()
+        client.run_until(
+            lambda: any(isinstance(event, (dtls.PeerClosed, dtls.Closed)) for event in client.events),
+            "its close_notify",
+        )
+        assert client.connection.error is None
+        client.close()
+
+
+@pytest.mark.parametrize("kind", [Kind.ECDSA_P256, Kind.RSA_2048])
+def test_a_megabyte_each_way_with_nss_as_server(nss: Nss, kind: Kind) -> None:
+    port = free_udp_port()
+    identity = certificates.server(kind)
+    with nss.server(port, nss.database(identity)) as program:
+        client = DatagramClient(configs.client_context(identity.cafile).config(), port)
+        client.handshake()
+        exchange_megabytes(client, client.connection, program, port)
+        client.close()
+
+
+def test_a_peer_that_speaks_only_dtls_1_2_is_refused_in_one_round(nss: Nss) -> None:
+    port = free_udp_port()
+    database = nss.database(certificates.server())
+    arguments: list[str | Path] = [
+        nss.root / "bin" / "tstclnt", "-h", "127.0.0.1", "-p", str(port), "-P", "server", "-n", "own",
+        "-V", "tls1.2:tls1.2", "-d", database,
+    ]  # fmt: skip
+    with running(arguments, nss.directory, nss.environment) as program:
+        program.wait_for(lambda: receive_queue(port) is not None, "no socket")
+        client = DatagramClient(configs.client_context().config(), port)
+        with pytest.raises((PeerAlert, HandshakeError)) as failure:
+            client.handshake()
+        assert isinstance(failure.value, (PeerAlert, HandshakeError))
+        assert failure.value.alert is Alert.PROTOCOL_VERSION

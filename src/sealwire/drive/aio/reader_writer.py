@@ -1,0 +1,226 @@
+"""StreamReader and StreamWriter with the methods of asyncio's, over one Stream.
+
+What the peer sent stays in the engine, charged and bounded, until it is read here; only a
+`readexactly` for more than the receive queue holds collects on the application's side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Final
+
+from sealwire import stcp
+from sealwire.drive.aio.stream import Stream
+from sealwire.drive.facts import Facts
+from sealwire.errors import ConnectionClosed
+
+#: Longest line or separated record of :meth:`StreamReader.readuntil`, as asyncio's default.
+DEFAULT_LIMIT_BYTES: Final = 64 * 1024
+
+
+class StreamReader(Facts):
+    """What the peer sends, with the methods of :class:`asyncio.StreamReader`.
+
+    The end is the peer's close_notify.  If the TCP connection ends without one, data that came
+    before is still given out and then :class:`sealwire.Truncated` is raised.
+    """
+
+    def __init__(self, stream: Stream, limit: int = DEFAULT_LIMIT_BYTES) -> None:
+        super().__init__()
+        self._stream = stream
+        self._limit = limit
+        self._stash = bytearray()  # collected for a readexactly that was cancelled
+
+    @property
+    def connection(self) -> stcp.Connection:
+        return self._stream.connection
+
+    def at_eof(self) -> bool:
+        """Whether the peer has closed and everything was read."""
+        return not self._available() and self._ended()
+
+    async def read(self, n: int = -1) -> bytes:
+        """Up to `n` bytes as soon as there are any; everything to the end for -1; b"" at the end."""
+        if n < 0:
+            while await self._more(len(self._stash) + 1):
+                self._collect()
+            return self._take(len(self._stash))
+        if n == 0 or not await self._more(1):
+            return b""
+        return self._take(n)
+
+    async def readexactly(self, n: int) -> bytes:
+        """Exactly `n` bytes.  Raises asyncio.IncompleteReadError if the end comes before."""
+        if n < 0:
+            raise ValueError("readexactly size can not be less than zero")
+        while self._available() < n:
+            if not self.connection.want_read:
+                self._collect()
+            if not await self._more(self._available() + 1):
+                raise asyncio.IncompleteReadError(self._take(self._available()), n)
+        return self._take(n)
+
+    async def readuntil(self, separator: bytes = b"\n") -> bytes:
+        """Everything up to and with `separator`.
+
+        Raises:
+            asyncio.IncompleteReadError: the end came before it.
+            asyncio.LimitOverrunError: it does not come within the limit; the data stays.
+        """
+        if not separator:
+            raise ValueError("Separator should be at least one-byte string")
+        searched = 0
+        while (at := self._find(separator, searched)) < 0:
+            searched = max(0, self._available() + 1 - len(separator))
+            if searched > self._limit or self._stream.full:
+                message = "Separator is not found, and chunk exceed the limit"
+                raise asyncio.LimitOverrunError(message, searched)
+            if not await self._more(self._available() + 1):
+                raise asyncio.IncompleteReadError(self._take(self._available()), None)
+        if at > self._limit:
+            raise asyncio.LimitOverrunError("Separator is found, but chunk is longer than limit", at)
+        return self._take(at + len(separator))
+
+    async def readline(self) -> bytes:
+        r"""A line with its ``\n``; what is left without one at the end; ValueError if it is too long."""
+        try:
+            return await self.readuntil(b"\n")
+        except asyncio.IncompleteReadError as error:
+            return error.partial
+        except asyncio.LimitOverrunError as error:
+            at = self._find(b"\n", error.consumed)
+            self._take(error.consumed + 1 if at == error.consumed else self._available())
+            raise ValueError(error.args[0]) from None
+
+    def __aiter__(self) -> StreamReader:
+        return self
+
+    async def __anext__(self) -> bytes:
+        line = await self.readline()
+        if not line:
+            raise StopAsyncIteration
+        return line
+
+    # -- the two places where bytes wait
+
+    def _available(self) -> int:
+        return len(self._stash) + self.connection.buffered
+
+    def _ended(self) -> bool:
+        return self.connection.peer_closed or self.connection.state == "closed"
+
+    async def _more(self, n: int) -> bool:
+        """Wait until `n` bytes are there; False at the end.  Raises what ended the connection."""
+        self._check_process()
+        while self._available() < n:
+            if self.connection.error is not None:
+                raise self.connection.error
+            if self._ended():
+                return False
+            await self._stream.changed()
+        return True
+
+    def _find(self, separator: bytes, start: int) -> int:
+        if not self._stash:
+            return self.connection.find(separator, start)
+        self._collect()
+        return self._stash.find(separator, start)
+
+    def _collect(self) -> None:
+        if self.connection.buffered:
+            self._stash += self.connection.read()
+            self._stream.took()
+
+    def _take(self, n: int) -> bytes:
+        taken = bytes(memoryview(self._stash)[:n])
+        del self._stash[: len(taken)]
+        if len(taken) < n and self.connection.buffered:
+            taken += self.connection.read(n - len(taken))
+            self._stream.took()
+        return taken
+
+
+class StreamWriter(Facts):
+    """What goes to the peer, with the methods of :class:`asyncio.StreamWriter`.
+
+    `write` takes any amount at once, but raises :class:`sealwire.LimitReached` when
+    ``Limits.send_queue_bytes`` wait already: await `drain` between writes.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self._stream = stream
+
+    @property
+    def connection(self) -> stcp.Connection:
+        return self._stream.connection
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Queue `data`.
+
+        Raises:
+            LimitReached: too much waits already.
+            Error: the connection is closed or failed.
+        """
+        self._stream.write((data,))
+
+    def writelines(self, data: Iterable[bytes | bytearray | memoryview]) -> None:
+        """Queue several pieces as one."""
+        self._stream.write((b"".join(data),))
+
+    async def drain(self) -> None:
+        """Wait until at most half of ``Limits.send_queue_bytes`` waits.  Raises if the connection ended."""
+        self._check_process()
+        while True:
+            if self.connection.error is not None:
+                raise self.connection.error
+            if self._stream.gone.done():
+                raise ConnectionClosed("the connection is closed")
+            if self._stream.backlog <= self._stream.low_water:
+                return
+            await self._stream.changed()
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        """Send close_notify behind what was written; reading goes on."""
+        self._check_process()
+        self._stream.end_writing()
+
+    def close(self) -> None:
+        """Send what was written and close_notify, then close.  `wait_closed` waits for that."""
+        self._stream.close()
+
+    def abort(self) -> None:
+        """Close at once; the peer sees a truncated stream."""
+        self._stream.abort()
+
+    def is_closing(self) -> bool:
+        return self._stream.closing
+
+    async def wait_closed(self) -> None:
+        """Wait until the socket is closed.  Cancelled, it closes it at once."""
+        self._check_process()
+        try:
+            while not self._stream.gone.done():
+                await self._stream.changed()
+        except asyncio.CancelledError:
+            self._stream.abort()  # nobody waits any more: leave nothing behind
+            raise
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """``peername``, ``sockname``, ``socket``, ``cipher`` or ``peercert``."""
+        stream = self._stream
+        if name == "peername":
+            return stream.peername
+        if name == "sockname":
+            return stream.sockname
+        if name == "socket":
+            return default if stream.gone.done() else stream.sock
+        if name == "cipher":
+            return self.cipher()
+        if name == "peercert":
+            return self.getpeercert()
+        return default

@@ -1,0 +1,355 @@
+"""One STCP connection on an event loop: a TCP socket, an engine, and whoever waits for them.
+
+The socket is driven with add_reader and add_writer, not through a loop's transport, so that bytes
+the peer does not take stay in the engine, where they are charged, and nothing is buffered twice.
+After whatever happens, a turn: seal what the application wrote, send, report events, choose
+whether to read, set the timer, wake those who wait.
+
+Closing is in three steps: close_notify and FIN; then the peer's last bytes are read and dropped
+for at most a second, since closing a socket with unread bytes sends a reset, which can destroy
+what was sent just before; then the socket goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from sealwire import stcp
+from sealwire.drive.facts import Facts
+from sealwire.errors import ConnectionClosed, Error, LimitReached, Truncated
+from sealwire.limits import Limits
+
+_READ_BYTES: Final = 64 * 1024
+# Reads per wake-up, so that one fast peer leaves turns to the others.
+_READS: Final = 4
+# Taken from the application and sealed at once: four full records.
+_SEAL_BYTES: Final = 64 * 1024
+_LINGER_SECONDS: Final = 1.0
+# A peer that takes nothing cannot keep a closed connection for longer.
+_FLUSH_SECONDS: Final = 30.0
+# How often a connection paused because others fill the ledger looks again.
+_STALL_SECONDS: Final = 0.1
+
+
+class Stream(Facts):
+    """A connected TCP socket under an engine.  Owned by a reader and a writer.
+
+    Attributes:
+        opened: done when the handshake is; its exception is why it failed.
+        gone: done when the socket is closed.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        connection: stcp.Connection,
+        limits: Limits,
+        *,
+        on_gone: Callable[[Stream], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.loop = loop
+        self.sock = sock
+        self.peername = sock.getpeername()
+        self.sockname = sock.getsockname()
+        self.opened: asyncio.Future[None] = loop.create_future()
+        self.gone: asyncio.Future[None] = loop.create_future()
+        self._connection = connection
+        self._limits = limits
+        self._on_gone = on_gone
+        self._changed = asyncio.Event()
+        self._backlog: deque[memoryview] = deque()
+        self._backlog_bytes = 0
+        self._reading = False
+        self._writing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
+        self._stall: asyncio.TimerHandle | None = None
+        self._grace: asyncio.TimerHandle | None = None
+        self._close_notify_wanted = False
+        self._closing = False
+        self._fin_sent = False
+        self._eof_received = False
+
+    def start(self) -> None:
+        """Begin to move bytes."""
+        self._turn()
+
+    @property
+    def connection(self) -> stcp.Connection:
+        return self._connection
+
+    @property
+    def backlog(self) -> int:
+        """Bytes the application wrote that the network has not."""
+        return self._backlog_bytes + self._connection.queued
+
+    @property
+    def low_water(self) -> int:
+        """How much may wait when drain returns."""
+        return self._limits.send_queue_bytes // 2
+
+    @property
+    def full(self) -> bool:
+        """Whether as much was received as may wait for the application."""
+        return self._connection.buffered >= self._limits.receive_queue_bytes
+
+    @property
+    def closing(self) -> bool:
+        return self._closing or self.gone.done()
+
+    async def changed(self) -> None:
+        """Wait until something happens."""
+        self._changed.clear()
+        await self._changed.wait()
+
+    # -- from the application
+
+    def write(self, pieces: Sequence[bytes | bytearray | memoryview]) -> None:
+        """Queue data.  Raises what ended the connection, and LimitReached if drain was not awaited."""
+        self._check_process()
+        if self._connection.error is not None:
+            raise self._connection.error
+        if self._close_notify_wanted or self.closing or self._connection.state == "closed":
+            raise ConnectionClosed("this side of the connection is closed")
+        for piece in pieces:
+            if self.backlog >= self._limits.send_queue_bytes:
+                reason = f"{self.backlog} bytes already wait for the peer: await drain() between writes"
+                raise LimitReached("send_queue_bytes", reason)
+            if len(piece):
+                # A copy of what may change under our hands; bytes are only referred to.
+                data = memoryview(piece if isinstance(piece, bytes) else bytes(piece))
+                self._backlog.append(data)
+                self._backlog_bytes += len(data)
+        self._turn()
+
+    def took(self) -> None:
+        """The application read something: reading from the network may go on."""
+        if not self.gone.done():
+            self._choose_reading()
+
+    def end_writing(self) -> None:
+        """Send close_notify behind what was written."""
+        self._close_notify_wanted = True
+        if not self.gone.done():
+            self._turn()
+
+    def close(self) -> None:
+        """Close behind what was written, without waiting."""
+        self._check_process()
+        if self.closing:
+            return
+        self._closing = True
+        if self._connection.state == "handshaking":
+            self._drop_backlog()
+        self._set_grace(_FLUSH_SECONDS)
+        self.end_writing()
+
+    def abort(self, error: Error | TimeoutError | None = None) -> None:
+        """Close now; what was not sent is lost."""
+        self._check_process()
+        if not self.gone.done():
+            self._connection.abort(error or ConnectionClosed("the connection was aborted"))
+            self._close_socket()
+
+    # -- from the network
+
+    def _readable(self) -> None:
+        connection = self._connection
+        try:
+            for _ in range(_READS):
+                data = self.sock.recv(_READ_BYTES)
+                if not data:
+                    self._eof_received = True
+                    connection.receive_eof()
+                    break
+                if self._fin_sent or connection.error is not None:
+                    continue  # lingering: read only so that the kernel need not reset
+                connection.receive_data(data)
+                if len(data) < _READ_BYTES or not connection.want_read:
+                    break
+        except (BlockingIOError, InterruptedError):
+            pass
+        except Error:
+            raise  # none is expected from the engine here
+        except OSError as error:
+            self._lost(error)
+        finally:
+            self._turn()
+
+    def _lost(self, cause: OSError) -> None:
+        """The TCP connection broke."""
+        if self._connection.state != "closed":
+            error = Truncated(f"the peer's byte stream broke: {cause.strerror or cause}")
+            error.__cause__ = cause
+            self._connection.abort(error)
+        self._close_socket()
+
+    def _wake(self) -> None:
+        self._timer = self._timer_at = None
+        self._connection.wake(time.monotonic())
+        self._turn()
+
+    # -- a turn
+
+    def _turn(self) -> None:
+        if self.gone.done():
+            return
+        if not self._flush():
+            return
+        for event in self._connection.events():
+            if isinstance(event, stcp.Connected):
+                if not self.opened.done():
+                    self.opened.set_result(None)
+            elif isinstance(event, stcp.Closed) and event.error is not None and not self.opened.done():
+                self.opened.set_exception(event.error)
+                self.opened.exception()  # whoever waits sees it; without anyone it is no news
+        self._choose_reading()
+        self._set_timer()
+        self._changed.set()
+
+    def _flush(self) -> bool:
+        """Seal and send as much as goes; False if the socket is gone after it."""
+        connection = self._connection
+        blocked = False
+        while True:
+            self._seal()
+            pending = connection.pending()
+            if not pending:
+                break
+            try:
+                n = self.sock.send(pending)
+            except (BlockingIOError, InterruptedError):
+                blocked = True
+                break
+            except OSError as error:
+                pending.release()
+                self._lost(error)
+                return False
+            pending.release()
+            connection.sent(n)
+        if blocked != self._writing:
+            self._writing = blocked
+            if blocked:
+                self.loop.add_writer(self.sock.fileno(), self._turn)
+            else:
+                self.loop.remove_writer(self.sock.fileno())
+        return blocked or self._finish()
+
+    def _seal(self) -> None:
+        """Hand the application's bytes to the engine while it takes them."""
+        connection = self._connection
+        if connection.error is not None:
+            self._drop_backlog()
+            return
+        while self._backlog and connection.state == "connected":
+            if connection.queued >= min(_SEAL_BYTES, self._limits.send_queue_bytes):
+                return
+            piece = self._backlog[0]
+            part = piece[:_SEAL_BYTES]
+            try:
+                connection.send(part)
+            except LimitReached:
+                self._look_again_later()  # no room in the ledger now
+                return
+            self._backlog_bytes -= len(part)
+            if len(part) < len(piece):
+                self._backlog[0] = piece[len(part) :]
+            else:
+                self._backlog.popleft()
+        if self._close_notify_wanted and not self._backlog:
+            connection.close()
+
+    def _drop_backlog(self) -> None:
+        self._backlog.clear()
+        self._backlog_bytes = 0
+
+    def _finish(self) -> bool:
+        """After everything is sent: say so with FIN, and go when nothing is left to come."""
+        connection = self._connection
+        ended = connection.error is not None or (self._closing and connection.state in ("closing", "closed"))
+        if not ended:
+            return True
+        if not self._fin_sent:
+            self._fin_sent = True
+            try:
+                self.sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                self._eof_received = True  # already disconnected
+            self._set_grace(_LINGER_SECONDS)
+        if self._eof_received or (connection.peer_closed and connection.error is None):
+            self._close_socket()
+            return False
+        return True
+
+    def _choose_reading(self) -> None:
+        want = not self._eof_received and (self._fin_sent or self._connection.want_read)
+        if want != self._reading:
+            self._reading = want
+            if want:
+                self.loop.add_reader(self.sock.fileno(), self._readable)
+            else:
+                self.loop.remove_reader(self.sock.fileno())
+        if not want and self._stalled():
+            self._look_again_later()
+
+    def _stalled(self) -> bool:
+        """Whether others fill the ledger, so that no event of ours ends the pause."""
+        connection = self._connection
+        return (
+            connection.state != "closed"
+            and not connection.peer_closed
+            and connection.buffered < self._limits.receive_queue_bytes
+            and connection.queued < self._limits.send_queue_bytes
+        )
+
+    def _look_again_later(self) -> None:
+        if self._stall is None:
+            self._stall = self.loop.call_later(_STALL_SECONDS, self._look_again)
+
+    def _look_again(self) -> None:
+        self._stall = None
+        self._turn()
+
+    def _set_timer(self) -> None:
+        deadline = self._connection.deadline()
+        if deadline == self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at = deadline
+        if deadline is not None:
+            self._timer = self.loop.call_later(max(0.0, deadline - time.monotonic()), self._wake)
+
+    def _set_grace(self, seconds: float) -> None:
+        if self._grace is not None:
+            self._grace.cancel()
+        self._grace = self.loop.call_later(seconds, self._close_socket)
+
+    def _close_socket(self) -> None:
+        if self.gone.done():
+            return
+        for handle in (self._grace, self._timer, self._stall):
+            if handle is not None:
+                handle.cancel()
+        self._grace = self._timer = self._stall = None
+        self.loop.remove_reader(self.sock.fileno())
+        self.loop.remove_writer(self.sock.fileno())
+        self.sock.close()
+        if self._connection.state != "closed":
+            self._connection.abort(ConnectionClosed("the connection was closed"))
+        self._drop_backlog()
+        if not self.opened.done():
+            self.opened.set_exception(self._connection.error or ConnectionClosed("the connection was closed"))
+            self.opened.exception()
+        self.gone.set_result(None)
+        self._changed.set()
+        if self._on_gone is not None:
+            self._on_gone(self)

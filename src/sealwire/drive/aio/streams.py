@@ -1,0 +1,397 @@
+"""STCP on asyncio: `open_connection` and `start_server`, with the shape of asyncio's own.
+
+A server accepts as long as its limits allow and hands each connection over when its handshake is
+done.  No byte a stranger sends can raise here: a failed handshake is a counter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import time
+import weakref
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
+
+from sealwire import stcp
+from sealwire.drive.addresses import AddressInfo, Hosts, bind, resolve, resolve_for_listening, show
+from sealwire.drive.aio.reader_writer import DEFAULT_LIMIT_BYTES, StreamReader, StreamWriter
+from sealwire.drive.aio.stream import Stream
+from sealwire.drive.facts import ProcessBound
+from sealwire.errors import Error, LimitReached
+from sealwire.limits import Ledger, Limits
+from sealwire.telemetry import EndpointCounters
+
+if TYPE_CHECKING:
+    from sealwire.context import Context
+
+Handler = Callable[[StreamReader, StreamWriter], Awaitable[None] | None]
+
+_BACKLOG: Final = 128
+# Out of file descriptors or memory: accepting again at once would only fail again.
+_EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+_EXHAUSTED_SECONDS: Final = 1.0
+_SHUTDOWN_SECONDS: Final = 5.0
+
+
+async def open_connection(
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    context: Context,
+    server_hostname: str | None = None,
+    limits: Limits | None = None,
+    limit: int = DEFAULT_LIMIT_BYTES,
+    timeout: float | None = None,
+    local_addr: tuple[str, int] | None = None,
+    family: int = 0,
+    sock: socket.socket | None = None,
+) -> tuple[StreamReader, StreamWriter]:
+    """Connect over TCP, shake hands, and return a reader and a writer like asyncio's.
+
+    Args:
+        host, port: where to; every address of the name is tried in turn.
+        sock: a connected socket instead; it belongs to the connection from here on.
+        context: a client's :class:`sealwire.Context`.
+        server_hostname: whom to expect; `host` by default.
+        limit: the longest line, in bytes.
+        timeout: seconds for TCP and handshake together, ``limits.handshake_seconds`` by default.
+
+    Raises:
+        TimeoutError: it took too long.
+        HandshakeError, CertificateError, PeerAlert: no secure connection came to be.
+        OSError: no address could be reached.
+    """
+    loop = asyncio.get_running_loop()
+    config = context.config()
+    limits = limits or Limits()
+    seconds = limits.handshake_seconds if timeout is None else timeout
+    try:
+        async with asyncio.timeout(seconds):
+            if sock is None:
+                if host is None or port is None:
+                    raise ValueError("host and port, or sock, must be given")
+                sock = await _connect(loop, host, port, family, local_addr)
+            try:
+                sock.setblocking(False)
+                connection = stcp.Connection.client(
+                    config, now=time.monotonic(), server_name=server_hostname or host, limits=limits
+                )
+                stream = Stream(loop, sock, connection, limits)
+            except BaseException:
+                sock.close()
+                raise
+            stream.start()
+            await _opened(stream)
+    except TimeoutError:
+        where = f"{host}:{port}" if host is not None else "the peer"
+        raise TimeoutError(f"no secure connection to {where} within {seconds:g} seconds") from None
+    return StreamReader(stream, limit), StreamWriter(stream)
+
+
+async def _opened(stream: Stream) -> None:
+    try:
+        await stream.opened
+    except Error:
+        # The alert that tells the peer why is on its way; nothing is left behind after it.
+        while not stream.gone.done():
+            await stream.changed()
+        raise
+    except BaseException:
+        stream.abort()
+        raise
+
+
+async def _connect(
+    loop: asyncio.AbstractEventLoop, host: str, port: int, family: int, local_addr: tuple[str, int] | None
+) -> socket.socket:
+    """A connected socket to the first address that takes us; otherwise the last one's error."""
+    infos = await resolve(loop, host, port, socket.SOCK_STREAM, family=family)
+    locals_: list[AddressInfo] = []
+    if local_addr is not None:
+        locals_ = await resolve(loop, *local_addr, socket.SOCK_STREAM, family=family)
+    failures: list[OSError] = []
+    for info_family, kind, protocol, _, address in infos:
+        try:
+            sock = socket.socket(info_family, kind, protocol)
+            try:
+                sock.setblocking(False)
+                bindable = [item[4] for item in locals_ if item[0] == info_family]
+                if bindable:
+                    sock.bind(bindable[0])
+                elif locals_:
+                    raise OSError(f"no local address fits {show(address)}")
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                await loop.sock_connect(sock, address)
+            except BaseException:
+                sock.close()
+                raise
+        except OSError as error:
+            failures.append(error)
+            continue
+        return sock
+    if not failures:
+        raise OSError(f"{host} has no address")
+    raise failures[-1]
+
+
+async def start_server(
+    client_connected_cb: Handler,
+    host: Hosts = None,
+    port: int = 0,
+    *,
+    context: Context,
+    limits: Limits | None = None,
+    limit: int = DEFAULT_LIMIT_BYTES,
+    family: int = 0,
+    backlog: int = _BACKLOG,
+    reuse_port: bool = False,
+    start_serving: bool = True,
+) -> StreamServer:
+    """Serve STCP; `client_connected_cb(reader, writer)` runs, as a task if it is a coroutine
+    function, for each peer that finished its handshake.
+
+    Args:
+        host: an address or name, several, or None for every interface.
+        port: 0 lets the kernel choose; see `StreamServer.sockets`.
+        context: a server's :class:`sealwire.Context`; certificates loaded into it later are used
+            for new connections.
+        limits: for all connections of this server together.
+
+    Raises:
+        ConfigurationError: the context cannot serve (no certificate).
+        OSError: the address cannot be bound.
+    """
+    loop = asyncio.get_running_loop()
+    context.config()  # a context that cannot serve is an error here, not at the first peer
+    infos = await resolve_for_listening(loop, host, port, socket.SOCK_STREAM, family=family)
+    sockets = bind(infos, reuse_port=reuse_port)
+    server = StreamServer(loop, sockets, client_connected_cb, context, limits or Limits(), limit, backlog)
+    if start_serving:
+        await server.start_serving()
+    return server
+
+
+class StreamServer(ProcessBound):
+    """A server as :func:`start_server` returns it, with the methods of :class:`asyncio.Server`.
+
+    Attributes:
+        sockets: the listening sockets; empty once closed.
+        counters: what this server did.
+        ledger: what all its connections hold.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sockets: list[socket.socket],
+        handler: Handler,
+        context: Context,
+        limits: Limits,
+        limit: int,
+        backlog: int,
+    ) -> None:
+        super().__init__()
+        self.sockets: tuple[socket.socket, ...] = tuple(sockets)
+        self.counters = EndpointCounters()
+        self.ledger = Ledger(limits.total_bytes)
+        self._loop = loop
+        self._handler = handler
+        self._context = context
+        self._limits = limits
+        self._limit = limit
+        self._backlog = backlog
+        self._serving = False
+        self._streams: set[Stream] = set()
+        self._handshakes = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._paused: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._idle = asyncio.Event()
+        self._closed = asyncio.Event()
+
+    @property
+    def connections(self) -> int:
+        """Connections now, handshakes included."""
+        return len(self._streams)
+
+    def is_serving(self) -> bool:
+        return self._serving and bool(self.sockets)
+
+    async def start_serving(self) -> None:
+        """Begin to accept."""
+        self._check_process()
+        if self._serving:
+            return
+        self._serving = True
+        for sock in self.sockets:
+            sock.listen(self._backlog)
+            self._loop.add_reader(sock.fileno(), self._accept, sock)
+
+    async def serve_forever(self) -> None:
+        """Accept until cancelled or closed; then close in order."""
+        await self.start_serving()
+        try:
+            await self._closed.wait()
+        finally:
+            await self.shutdown()
+
+    # -- peers
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(self._backlog):
+            try:
+                sock, _address = listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._pause(listening)
+                    return
+                continue  # that peer is gone already
+            self._admit(sock)
+
+    def _admit(self, sock: socket.socket) -> None:
+        limits = self._limits
+        if self.connections >= limits.connections or self._handshakes >= limits.handshakes:
+            self.counters.admissions_refused += 1
+            sock.close()
+            return
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = stcp.Connection.server(
+                self._context.config(), now=time.monotonic(), limits=limits, ledger=self.ledger
+            )
+            stream = Stream(self._loop, sock, connection, limits, on_gone=self._gone)
+        except LimitReached:
+            self.counters.admissions_refused += 1
+            sock.close()
+            return
+        except OSError:
+            sock.close()  # the peer is gone already
+            return
+        self.counters.connections_opened += 1
+        self._handshakes += 1
+        self._streams.add(stream)
+        stream.opened.add_done_callback(lambda opened: self._opened(stream, opened))
+        stream.start()
+
+    def _opened(self, stream: Stream, opened: asyncio.Future[None]) -> None:
+        self._handshakes -= 1
+        if opened.cancelled() or opened.exception() is not None:
+            self.counters.handshakes_failed += 1
+            return
+        self.counters.handshakes_completed += 1
+        reader, writer = StreamReader(stream, self._limit), StreamWriter(stream)
+        # What the application never reads is given back when it drops the reader.
+        known = weakref.ref(reader)
+        stream.gone.add_done_callback(lambda _: _release(stream, known()))
+        result = self._handler(reader, writer)
+        if result is not None:
+            task = self._loop.create_task(_run(result))
+            self._tasks.add(task)
+            task.add_done_callback(lambda done: self._handled(stream, done))
+
+    def _handled(self, stream: Stream, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._look_idle()
+        if task.cancelled():
+            if not stream.gone.done():
+                stream.abort()
+            return
+        error = task.exception()
+        if error is None:
+            return
+        if not stream.gone.done():
+            stream.close()
+        # A handler that lets the end of its connection through has nothing to report: a peer must
+        # not be able to write our log.
+        if error is not stream.connection.error:
+            self._loop.call_exception_handler(
+                {"message": "the handler of an STCP connection failed", "exception": error, "task": task}
+            )
+
+    def _gone(self, stream: Stream) -> None:
+        self._streams.discard(stream)
+        self.counters.connections_closed += 1
+        if stream.opened.exception() is not None:
+            stream.connection.release()
+        self._look_idle()
+
+    def _pause(self, listening: socket.socket) -> None:
+        self._loop.remove_reader(listening.fileno())
+        self._paused[listening] = self._loop.call_later(_EXHAUSTED_SECONDS, self._resume, listening)
+
+    def _resume(self, listening: socket.socket) -> None:
+        del self._paused[listening]
+        self._loop.add_reader(listening.fileno(), self._accept, listening)
+
+    # -- ends
+
+    def close(self) -> None:
+        """Stop accepting.  Connections live on."""
+        self._check_process()
+        for handle in self._paused.values():
+            handle.cancel()
+        self._paused.clear()
+        for sock in self.sockets:
+            self._loop.remove_reader(sock.fileno())
+            sock.close()
+        self.sockets = ()
+        self._closed.set()
+        self._look_idle()
+
+    def close_clients(self) -> None:
+        """Close every connection in order, as its writer's close does."""
+        for stream in list(self._streams):
+            stream.close()
+
+    def abort_clients(self) -> None:
+        """Close every connection at once."""
+        for stream in list(self._streams):
+            stream.abort()
+
+    async def wait_closed(self) -> None:
+        """Wait until the server, its connections and its handlers are done."""
+        await self._closed.wait()
+        await self._idle.wait()
+
+    async def shutdown(self, seconds: float = _SHUTDOWN_SECONDS) -> None:
+        """Close everything: in order, and by force what is not done after `seconds`."""
+        self.close()
+        self.close_clients()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            pass
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            self.abort_clients()
+        await self._idle.wait()
+
+    def _look_idle(self) -> None:
+        if self._closed.is_set() and not self._streams and not self._tasks:
+            self._idle.set()
+
+    async def __aenter__(self) -> StreamServer:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.shutdown()
+
+
+async def _run(handler: Awaitable[None]) -> None:
+    await handler
+
+
+def _release(stream: Stream, reader: StreamReader | None) -> None:
+    if reader is None:
+        stream.connection.release()
+    else:
+        weakref.finalize(reader, stream.connection.release).atexit = False

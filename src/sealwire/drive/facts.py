@@ -1,0 +1,110 @@
+"""What a live connection says about itself, in the words of :mod:`ssl`; and that a fork ends it.
+
+A forked child has a copy of its parent's keys and record numbers.  Whatever it sealed would use a
+nonce the parent uses too, which gives both plaintexts and the authentication key away.  So every
+object of the drivers remembers in which process it was made and refuses to work in another.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from sealwire.errors import Error
+
+if TYPE_CHECKING:
+    from sealwire import dtls, stcp
+
+_generation = 0
+
+
+def _count_fork() -> None:
+    global _generation  # noqa: PLW0603
+    _generation += 1
+
+
+# Cheaper to compare than os.getpid() at every call, and not fooled by a process id used again.
+os.register_at_fork(after_in_child=_count_fork)
+
+
+class Forked(Error):
+    """The connection belongs to the process that forked this one; it cannot be used here."""
+
+
+class ProcessBound:
+    """Base of what must not be used in a forked child."""
+
+    __slots__ = ("_born_in",)
+
+    def __init__(self) -> None:
+        self._born_in = _generation
+
+    def _check_process(self) -> None:
+        """Raise :class:`Forked` in any process but the one that made this object."""
+        if self._born_in != _generation:
+            message = (
+                "this connection was made before a fork and belongs to the parent; open one of its own here"
+            )
+            raise Forked(message)
+
+
+class Facts(ProcessBound):
+    """The facts of an established connection.  Before that they raise Error."""
+
+    __slots__ = ()
+
+    @property
+    def connection(self) -> dtls.Connection | stcp.Connection:
+        """The engine."""
+        raise NotImplementedError
+
+    def version(self) -> str:
+        """``"DTLSv1.3"`` or ``"TLSv1.3"``."""
+        return self.connection.session.version.replace(" ", "v")
+
+    def cipher(self) -> tuple[str, str, int]:
+        """Suite, protocol and key size in bits, as :meth:`ssl.SSLSocket.cipher`."""
+        session = self.connection.session
+        return session.suite.name, self.version(), session.suite.key_bytes * 8
+
+    def group(self) -> str:
+        """The key exchange group, such as ``"X25519MLKEM768"``."""
+        return self.connection.session.group.name
+
+    def selected_alpn_protocol(self) -> str | None:
+        """The application protocol agreed on; None if none was."""
+        alpn = self.connection.session.alpn
+        return None if alpn is None else alpn.decode("utf-8", "backslashreplace")
+
+    def server_name(self) -> str | None:
+        """The name the client asked for."""
+        return self.connection.session.server_name
+
+    @overload
+    def getpeercert(self, binary_form: Literal[False] = False) -> dict[str, Any] | None: ...
+    @overload
+    def getpeercert(self, binary_form: Literal[True]) -> bytes | None: ...
+    @overload
+    def getpeercert(self, binary_form: bool) -> dict[str, Any] | bytes | None: ...
+    def getpeercert(self, binary_form: bool = False) -> dict[str, Any] | bytes | None:
+        """The peer's certificate: None if it showed none, a dict as :mod:`ssl` makes it, or DER."""
+        peer = self.connection.session.peer
+        if peer is None:
+            return None
+        return peer.chain[0] if binary_form else peer.as_dict()
+
+    def export_keying_material(self, label: bytes, n: int, context: bytes = b"") -> bytes:
+        """`n` bytes both sides can derive and nobody else (RFC 8446 section 7.5)."""
+        self._check_process()
+        return self.connection.export(label, context, n)
+
+    def get_channel_binding(self, cb_type: str = "tls-exporter") -> bytes:
+        """Channel binding data (RFC 9266).  ValueError for any type but ``"tls-exporter"``."""
+        if cb_type != "tls-exporter":
+            # RFC 9266 section 3: tls-unique is not defined for TLS 1.3.
+            raise ValueError(f"channel binding {cb_type!r} does not exist in version 1.3: use 'tls-exporter'")
+        return self.export_keying_material(b"EXPORTER-Channel-Binding", 32)
+
+    def statistics(self) -> dict[str, int]:
+        """The connection's counters by name."""
+        return self.connection.counters.snapshot()

@@ -1,0 +1,140 @@
+"""A UDP socket that reads and writes in runs, and for which the network's complaints are hints.
+
+Reading drains: one wake-up takes up to a batch of datagrams, because a turn of an event loop costs
+more than many datagrams.  Writing goes on until the kernel takes no more; the rest waits here, in
+order, and meanwhile nothing new should be asked of the engine.
+
+ICMP errors can be forged by anyone who guesses two ports, so they end nothing: they are counted
+and remembered, for the message of a handshake that then times out.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Final
+
+Address = tuple[Any, ...]
+
+#: Datagrams taken per wake-up; then the event loop serves others.
+BATCH: Final = 64
+# The largest UDP payload; a shorter buffer would cut datagrams silently.
+_DATAGRAM_BYTES: Final = 65_535
+# A burst must fit while Python is busy elsewhere.  The kernel grants up to net.core.rmem_max.
+_RECEIVE_BUFFER_BYTES: Final = 4 * 1024 * 1024
+
+# Everything else is about the path or the destination: unreachable, too big, forbidden by a
+# firewall, a forged source port 0.  None of it may stop a server.
+_BROKEN: Final = frozenset((errno.EBADF, errno.ENOTSOCK))
+
+
+class UdpSocket:
+    """A non-blocking UDP socket; `connected` ones have one peer and send to it.
+
+    Attributes:
+        sock: the socket itself.
+        refusals: how often the path reported an error.
+        last_refusal: the latest such error, None if there was none.
+        dropped: datagrams the kernel would not send for such a reason.
+    """
+
+    def __init__(self, sock: socket.socket, *, connected: bool) -> None:
+        sock.setblocking(False)
+        grow_receive_buffer(sock)
+        self.sock = sock
+        self.refusals = 0
+        self.last_refusal: OSError | None = None
+        self.dropped = 0
+        self._connected = connected
+        self._waiting: deque[tuple[bytes, Address]] = deque()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether datagrams wait for the kernel to take them."""
+        return bool(self._waiting)
+
+    def receive(self) -> list[tuple[bytes, Address]]:
+        """What has arrived, at most a batch; empty when nothing has.
+
+        Raises:
+            OSError: the socket itself is broken.
+        """
+        batch: list[tuple[bytes, Address]] = []
+        recvfrom = self.sock.recvfrom
+        attempts = BATCH
+        while attempts:
+            attempts -= 1
+            try:
+                batch.append(recvfrom(_DATAGRAM_BYTES))
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as error:
+                self._hint(error)
+        return batch
+
+    def send(self, datagrams: Iterable[tuple[bytes, Address]]) -> None:
+        """Send all of them, or as many as the kernel takes; the others wait for `send` with nothing.
+
+        Raises:
+            OSError: the socket itself is broken.
+        """
+        waiting = self._waiting
+        waiting.extend(datagrams)
+        while waiting:
+            data, address = waiting[0]
+            try:
+                if self._connected:
+                    self.sock.send(data)
+                else:
+                    self.sock.sendto(data, address)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self._hint(error)
+                # A connected socket reports the answer to an earlier datagram here and has not
+                # sent this one; once reported, the error is gone.
+                if error.errno == errno.ECONNREFUSED and self._retry(data, address):
+                    waiting.popleft()
+                    continue
+                self.dropped += 1
+            waiting.popleft()
+
+    def _retry(self, data: bytes, address: Address) -> bool:
+        try:
+            if self._connected:
+                self.sock.send(data)
+            else:
+                self.sock.sendto(data, address)
+        except OSError:
+            return False
+        return True
+
+    def _hint(self, error: OSError) -> None:
+        if error.errno in _BROKEN:
+            raise error
+        self.refusals += 1
+        self.last_refusal = error
+
+    def close(self) -> None:
+        self._waiting.clear()
+        self.sock.close()
+
+
+def grow_receive_buffer(sock: socket.socket) -> None:
+    """Ask for a receive buffer of 4 MiB; what the kernel grants is enough to go on."""
+    try:
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) < _RECEIVE_BUFFER_BYTES:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+    except OSError:
+        pass
+
+
+def unreachable(error: OSError | None) -> str:
+    """The end of a sentence about a peer that did not answer: what the path reported, if anything."""
+    if error is None:
+        return ""
+    if error.errno == errno.ECONNREFUSED:
+        return "; port unreachable was reported"
+    return f"; the path reported: {error.strerror or error}"

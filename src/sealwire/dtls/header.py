@@ -146,7 +146,9 @@ def decode_ack(content: Buffer) -> list[RecordNumber]:
     reader.finish()
     if numbers.remaining % RECORD_NUMBER_BYTES:
         raise decode_error("ACK")
-    return [RecordNumber(numbers.u64(), numbers.u64()) for _ in range(numbers.remaining // RECORD_NUMBER_BYTES)]
+    return [
+        RecordNumber(numbers.u64(), numbers.u64()) for _ in range(numbers.remaining // RECORD_NUMBER_BYTES)
+    ]
 
 
 def encode_ack(numbers: list[RecordNumber]) -> bytes:

@@ -125,7 +125,9 @@ class Reassembly:
             return self.offer(fragment, epoch)
         elif partial.epoch != epoch:
             return Discard.BAD_FRAGMENT
-        elif (partial.kind, partial.length) != (fragment.kind, fragment.length) or not partial.agrees(fragment):
+        elif (partial.kind, partial.length) != (fragment.kind, fragment.length) or not partial.agrees(
+            fragment
+        ):
             # RFC 9147 section 5.5 [9147-5.5-3, 9147-5.5-7]
             if protected:
                 raise ProtocolError(

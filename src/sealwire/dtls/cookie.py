@@ -1,0 +1,105 @@
+"""Stateless cookies: the proof that a client receives what is sent to its address.
+
+A cookie must be (a) impossible to make for anybody but us, (b) good for one address and one first
+ClientHello, (c) good for a short time, (d) cheap, and (e) enough to go on without having kept
+anything (RFC 9147 sections 5.1 and 11).  So it is the facts themselves with a MAC over them and the
+address: time, suite, group asked for, hash of the first hello (which is what the transcript needs;
+it tells nothing about the hello [9147-11-5]).
+
+Keys are random and never leave the process.  They rotate; a cookie names the generation of its key,
+and only the current and the previous one exist [9147-5.1-5].  A key lives at least as long as a
+cookie, so a cookie's age is what ends it.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from typing import Final
+
+from sealwire.crypto.groups import Group
+from sealwire.crypto.providers import CryptoProvider
+from sealwire.crypto.suites import SUITES, CipherSuite
+from sealwire.errors import ProtocolError
+from sealwire.wire import Reader, Writer
+
+Address = tuple[object, ...]
+
+_MAC_BYTES: Final = 16
+_KEY_BYTES: Final = 32
+_KEY_SECONDS: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class CookieFacts:
+    """What a server must know of a handshake it kept nothing of."""
+
+    suite: CipherSuite
+    #: The group the HelloRetryRequest asked a share for; None if it did not.
+    group: Group | None
+    client_hello_1_hash: bytes
+
+
+class CookieJar:
+    """Makes and checks cookies.  `now` is in seconds on any steady clock."""
+
+    __slots__ = ("_generation", "_keys", "_lifetime", "_provider", "_rotate_at")
+
+    def __init__(self, provider: CryptoProvider, lifetime: float, now: float = 0.0) -> None:
+        self._provider = provider
+        self._lifetime = lifetime
+        self._generation = 0
+        self._keys: dict[int, bytes] = {0: provider.random(_KEY_BYTES)}
+        self._rotate_at = now + max(_KEY_SECONDS, lifetime)
+
+    def make(self, facts: CookieFacts, address: Address, now: float) -> bytes:
+        """A cookie for a client at `address`."""
+        self._rotate(now)
+        writer = Writer()
+        writer.u8(self._generation & 0xFF)
+        writer.u48(int(now * 1000))
+        writer.u16(facts.suite)
+        writer.u16(facts.group or 0)
+        writer.raw(facts.client_hello_1_hash)
+        body = writer.finish()
+        return body + self._mac(self._keys[self._generation], body, address)
+
+    def check(self, cookie: bytes, address: Address, now: float) -> CookieFacts | None:
+        """The facts of a genuine, fresh cookie of this address; None for any other bytes."""
+        self._rotate(now)
+        if len(cookie) <= _MAC_BYTES:
+            return None
+        body, mac = cookie[:-_MAC_BYTES], cookie[-_MAC_BYTES:]
+        key = next((key for generation, key in self._keys.items() if generation & 0xFF == body[0]), None)
+        # RFC 9147 section 11 [9147-11-2, 9147-11-3]: authentic first, then read.
+        if key is None or not hmac.compare_digest(mac, self._mac(key, body, address)):
+            return None
+        try:
+            reader = Reader(body, "cookie")
+            reader.u8()
+            made = reader.u48() / 1000
+            spec = SUITES[CipherSuite(reader.u16())]
+            group = reader.u16()
+            digest = reader.take(spec.hash_bytes)
+            reader.finish()
+        except (ProtocolError, KeyError):
+            return None
+        if not 0 <= now - made + 0.001 <= self._lifetime:
+            return None
+        return CookieFacts(spec.suite, Group(group) if group else None, digest)
+
+    def _mac(self, key: bytes, body: bytes, address: Address) -> bytes:
+        # The address goes in by its parts, each ended by a zero byte no part contains.
+        place = "\0".join(map(str, address)).encode() + b"\0"
+        return self._provider.hmac("sha256", key, len(place).to_bytes(2, "big") + place + body)[:_MAC_BYTES]
+
+    def _rotate(self, now: float) -> None:
+        if now < self._rotate_at:
+            return
+        # After a long silence both keys are older than any cookie that could still be good.
+        self._generation += 1
+        self._keys = {
+            self._generation - 1: self._keys[self._generation - 1],
+            self._generation: self._provider.random(_KEY_BYTES),
+        }
+        self._rotate_at = now + max(_KEY_SECONDS, self._lifetime)

@@ -1,0 +1,366 @@
+"""One socket's worth of peers: who a datagram belongs to, who may come in, whose turn it is.
+
+An Endpoint is handed batches of (datagram, address), gives each connection the run of datagrams that
+are its own, and lets the gate judge the rest.  A connection exists only after its peer's address is
+proved and its memory is charged (docs/design.md, journeys a and c).  A new hello from the address of
+a live connection is judged like any other: the old association ends only when the new one's
+handshake is complete (RFC 9147 section 5.11).
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+
+from sealwire.context import Config
+from sealwire.dtls.connection import (
+    DEFAULT_MTU_BYTES,
+    HANDSHAKE_BYTES,
+    INITIAL_TIMEOUT_SECONDS,
+    Connection,
+    State,
+)
+from sealwire.dtls.cookie import Address
+from sealwire.dtls.events import Closed, Connected, Event
+from sealwire.dtls.gate import Attempt, Gate, OlderVersion, Reply
+from sealwire.dtls.header import ContentType, is_ciphertext
+from sealwire.errors import Discard
+from sealwire.limits import Account, Ledger, Limits, Purpose
+from sealwire.telemetry import EndpointCounters
+from sealwire.tls13.handshake import DTLS, Handshake
+from sealwire.wire import Buffer
+
+
+class Admission(enum.Enum):
+    """What an admission callback says of an attempt whose address is proved."""
+
+    ACCEPT = "accept"
+    #: Say nothing, keep nothing.
+    DROP = "drop"
+    #: Tell the client with an alert (access_denied).
+    REFUSE = "refuse"
+
+
+def accept_all(attempt: Attempt) -> Admission:
+    """The admission policy unless another is given; the limits hold in any case."""
+    return Admission.ACCEPT
+
+
+class Endpoint:
+    """Many peers on one socket, server side.  Not thread-safe.
+
+    The law of :class:`Connection` holds for the whole: after every receive, wake or use of one of
+    its connections, take transmit() and events() and ask deadline() again.
+    """
+
+    def __init__(
+        self,
+        configure: Callable[[], Config],
+        *,
+        limits: Limits | None = None,
+        mtu: int = DEFAULT_MTU_BYTES,
+        initial_timeout: float = INITIAL_TIMEOUT_SECONDS,
+        admission: Callable[[Attempt], Admission] = accept_all,
+        on_other: Callable[[Buffer, Address], None] | None = None,
+        require_cookie: bool = True,
+    ) -> None:
+        """
+        Args:
+            configure: gives the Config for the next peer; ``context.config`` of a server Context.
+            mtu: largest UDP payload to send, in bytes.
+            admission: asked for each attempt whose address is proved.
+            on_other: gets datagrams of other protocols (RFC 7983) and hellos that offer no DTLS 1.3, so that
+                another stack can share the port.
+            require_cookie: off only where addresses cannot be forged [9147-5.1-7].
+        """
+        self.limits = limits or Limits()
+        self.counters = EndpointCounters()
+        self.ledger = Ledger(self.limits.total_bytes)
+        self._configure = configure
+        self._mtu = mtu
+        self._initial_timeout = initial_timeout
+        self._admission = admission
+        self._on_other = on_other
+        self._require_cookie = require_cookie
+        self._gate = Gate(configure(), self.limits, self.counters, require_cookie=require_cookie)
+        self._connections: dict[Address, Connection] = {}
+        # Attempts of addresses that have a live connection already, until they are complete.
+        self._replacements: dict[Address, Connection] = {}
+        self._handshaking = 0
+        # First hello of each connection, to tell its retransmission from a new attempt.
+        self._hellos: dict[Connection, bytes] = {}
+        self._replies: list[tuple[bytes, Address]] = []
+        self._ready: dict[Connection, None] = {}
+        self._timers: list[tuple[float, int, Connection]] = []
+        self._timer_of: dict[Connection, float] = {}
+        self._order = count()
+        self._events: list[tuple[Connection, Event]] = []
+        self.closing = False
+
+    def __len__(self) -> int:
+        """How many connections there are, handshakes included."""
+        return len(self._connections) + len(self._replacements)
+
+    def __iter__(self) -> Iterator[Connection]:
+        yield from self._connections.values()
+        yield from self._replacements.values()
+
+    @property
+    def handshaking(self) -> int:
+        """Connections whose handshake is not complete."""
+        return self._handshaking
+
+    # --- receiving -------------------------------------------------------------------------
+
+    def receive(self, batch: Sequence[tuple[Buffer, Address]], now: float) -> None:
+        """Take a batch of datagrams with the addresses they came from."""
+        self.counters.datagrams_received += len(batch)
+        runs: dict[Address, list[Buffer]] = {}
+        for datagram, address in batch:
+            if not datagram:
+                self.counters.discard(Discard.EMPTY)
+            elif _may_be_hello(datagram):
+                # What came before it from this peer comes first.
+                self._receive_runs(runs, now)
+                self._receive_hello(datagram, address, now)
+            elif address in self._connections:
+                runs.setdefault(address, []).append(datagram)
+            else:
+                self._receive_unknown(datagram, address)
+        self._receive_runs(runs, now)
+
+    def _receive_runs(self, runs: dict[Address, list[Buffer]], now: float) -> None:
+        for address, datagrams in runs.items():
+            replacement = self._replacements.get(address)
+            if replacement is not None:
+                # Decision A12: new first, then old.
+                authentic = replacement.receive_run(datagrams, now)
+                self._touch(replacement)
+                if authentic:
+                    continue
+            connection = self._connections.get(address)
+            if connection is not None:
+                connection.receive_run(datagrams, now)
+                self._touch(connection)
+        runs.clear()
+
+    def _receive_unknown(self, datagram: Buffer, address: Address) -> None:
+        first = datagram[0]
+        if 20 <= first <= 63:
+            # RFC 7983 section 7: this range is DTLS's.
+            known = is_ciphertext(first) or first in (ContentType.ALERT, ContentType.ACK)
+            self.counters.discard(Discard.UNKNOWN_PEER if known else Discard.NOT_DTLS)
+            return
+        self.counters.discard(Discard.OTHER_PROTOCOL)
+        if self._on_other is not None:
+            self._on_other(datagram, address)
+
+    def _receive_hello(self, datagram: Buffer, address: Address, now: float) -> None:
+        config = self._configure()
+        answer = self._gate.receive(datagram, address, config, now)
+        if isinstance(answer, OlderVersion):
+            self.counters.discard(Discard.OTHER_VERSION)
+            if self._on_other is not None:
+                self._on_other(datagram, address)
+                return
+            answer = answer.reply
+        if isinstance(answer, Reply):
+            self._replies.append((answer.datagram, address))
+        elif isinstance(answer, Attempt):
+            self._admit(answer, config, now)
+        else:
+            self.counters.discard(answer)
+
+    # --- admission -------------------------------------------------------------------------
+
+    def _admit(self, attempt: Attempt, config: Config, now: float) -> None:
+        address = attempt.address
+        known = attempt.facts.client_hello_1_hash if attempt.facts is not None else attempt.hello.random
+        for connection in (self._connections.get(address), self._replacements.get(address)):
+            if connection is not None and self._hellos[connection] == known:
+                # The hello of this very connection again: our answer was lost.
+                connection.hello_repeated(now)
+                self._touch(connection)
+                return
+        if self.closing or not self._has_room(address):
+            self.counters.admissions_refused += 1
+            self.counters.discard(Discard.OVER_BUDGET)
+            return
+        verdict = self._admission(attempt)
+        if verdict is not Admission.ACCEPT:
+            self.counters.admissions_refused += 1
+            if verdict is Admission.REFUSE:
+                self._replies.append((self._gate.refusal(attempt), address))
+            else:
+                self.counters.discard(Discard.REFUSED)
+            return
+        account = Account(self.ledger, self.limits.connection_bytes)
+        if not account.charge(Purpose.CONNECTION, HANDSHAKE_BYTES):
+            self.counters.admissions_refused += 1
+            self.counters.discard(Discard.OVER_BUDGET)
+            return
+        self._open(attempt, config, account, known, now)
+
+    def _has_room(self, address: Address) -> bool:
+        # An attempt that never finished makes room for the next one of its address.
+        replaced = self._replacements.get(address)
+        if replaced is None:
+            current = self._connections.get(address)
+            replaced = current if current is not None and current.state is State.HANDSHAKING else None
+        spare = 1 if replaced is not None else 0
+        return (
+            len(self) - spare < self.limits.connections and self._handshaking - spare < self.limits.handshakes
+        )
+
+    def _open(self, attempt: Attempt, config: Config, account: Account, known: bytes, now: float) -> None:
+        address = attempt.address
+        if attempt.facts is None:
+            handshake = Handshake.server(config, DTLS)
+        else:
+            handshake = Handshake.from_cookie(
+                config,
+                DTLS,
+                suite=attempt.facts.suite,
+                group=attempt.facts.group,
+                client_hello_1_hash=attempt.facts.client_hello_1_hash,
+                hello_retry_request=attempt.retry_request,
+            )
+        connection = Connection(
+            config,
+            handshake,
+            now=now,
+            limits=self.limits,
+            mtu=self._mtu,
+            initial_timeout=self._initial_timeout,
+            account=account,
+            # Our HelloRetryRequest was message 0 of ours (decision A9).
+            next_message_seq=attempt.message_seq,
+            next_peer_message_seq=attempt.message_seq + 1,
+            plain_sequence=attempt.plain_sequence,
+            version_selected=True,
+            address_proved=attempt.facts is not None,
+        )
+        connection.address = address
+        connection.on_output = self._touch
+        self.counters.connections_opened += 1
+        self._handshaking += 1
+        self._hellos[connection] = known
+        current = self._connections.get(address)
+        if current is None:
+            self._connections[address] = connection
+        elif current.state is State.HANDSHAKING:
+            # Nothing was agreed with the old attempt, and the address is proved again.
+            self._connections[address] = connection
+            current.abort()
+            self._touch(current)
+        else:
+            # RFC 9147 section 5.11 [9147-5.11-2]: it lives until the new one is complete.
+            replaced = self._replacements.get(address)
+            self._replacements[address] = connection
+            if replaced is not None:
+                replaced.abort()
+                self._touch(replaced)
+        connection.begin(attempt.message, attempt.received_bytes, now)
+        self._touch(connection)
+
+    # --- bookkeeping -----------------------------------------------------------------------
+
+    def _touch(self, connection: Connection) -> None:
+        """Something happened to a connection: look at it again before the turn ends."""
+        self._ready[connection] = None
+
+    def _settle(self, connection: Connection) -> None:
+        """Take the events of a connection and follow them."""
+        for event in connection.events():
+            if isinstance(event, Connected):
+                self._handshaking -= 1
+                self.counters.handshakes_completed += 1
+                self._promote(connection)
+            elif isinstance(event, Closed):
+                self._forget(connection)
+            self._events.append((connection, event))
+        deadline = connection.deadline()
+        if deadline is None:
+            self._timer_of.pop(connection, None)
+        elif self._timer_of.get(connection) != deadline:
+            self._timer_of[connection] = deadline
+            heapq.heappush(self._timers, (deadline, next(self._order), connection))
+
+    def _promote(self, connection: Connection) -> None:
+        address = connection.address
+        assert isinstance(address, tuple)
+        if self._replacements.get(address) is connection:
+            # RFC 9147 section 5.11 [9147-5.11-3]
+            del self._replacements[address]
+            old = self._connections[address]
+            self._connections[address] = connection
+            old.abort()
+            self._touch(old)
+
+    def _forget(self, connection: Connection) -> None:
+        address = connection.address
+        assert isinstance(address, tuple)
+        for table in (self._connections, self._replacements):
+            if table.get(address) is connection:
+                del table[address]
+        if self._connections.get(address) is None and address in self._replacements:
+            self._connections[address] = self._replacements.pop(address)
+        if self._hellos.pop(connection, None) is not None:
+            self.counters.connections_closed += 1
+            if not connection.was_connected:
+                self._handshaking -= 1
+                self.counters.handshakes_failed += 1
+
+    # --- what the driver asks --------------------------------------------------------------
+
+    def transmit(self, now: float) -> list[tuple[bytes, Address]]:
+        """Datagrams to send now, with where to."""
+        batch, self._replies = self._replies, []
+        while self._ready:
+            ready, self._ready = self._ready, {}
+            for connection in ready:
+                address = connection.address
+                assert isinstance(address, tuple)
+                batch.extend((datagram, address) for datagram in connection.transmit(now))
+                self._settle(connection)
+        self.counters.datagrams_sent += len(batch)
+        return batch
+
+    def events(self) -> list[tuple[Connection, Event]]:
+        """What happened, with whom.  A connection is gone after its Closed event."""
+        # A connection stays ready: what it has to transmit was not taken yet.
+        for connection in list(self._ready):
+            self._settle(connection)
+        events, self._events = self._events, []
+        return events
+
+    def deadline(self) -> float | None:
+        """When wake() is due, None if never."""
+        timers = self._timers
+        while timers and self._timer_of.get(timers[0][2]) != timers[0][0]:
+            heapq.heappop(timers)
+        return timers[0][0] if timers else None
+
+    def wake(self, now: float) -> None:
+        """Do what is due by `now`."""
+        while (at := self.deadline()) is not None and at <= now:
+            connection = heapq.heappop(self._timers)[2]
+            del self._timer_of[connection]
+            connection.wake(now)
+            self._touch(connection)
+            # Its next deadline must be known before it is asked for.
+            self._settle(connection)
+
+    def close(self, now: float) -> None:
+        """Admit nobody any more and close every connection."""
+        self.closing = True
+        for connection in list(self):
+            connection.close(now)
+            self._touch(connection)
+
+
+def _may_be_hello(datagram: Buffer) -> bool:
+    """Whether a datagram begins with a plaintext record holding (part of) a ClientHello."""
+    return datagram[0] == ContentType.HANDSHAKE and len(datagram) > 13 and datagram[13] == 1

@@ -1,0 +1,280 @@
+"""What stands before any connection: hellos of peers whose address nobody has proved.
+
+Nothing per peer exists here (DESIGN journey c): a ClientHello without cookie is answered by a
+stateless HelloRetryRequest, one with a good cookie becomes an :class:`Attempt`, everything else is
+silence or, for a well-formed hello we cannot serve, one alert smaller than the hello.  Whoever
+answers gets at most three times the bytes it sent (RFC 9147 section 5.1 [9147-5.1-8]).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sealwire.context import Config
+from sealwire.crypto.suites import SUITES
+from sealwire.dtls.cookie import Address, CookieFacts, CookieJar
+from sealwire.dtls.header import (
+    ContentType,
+    Fragment,
+    decode_fragments,
+    decode_plaintext,
+    encode_plaintext,
+    fragment_header,
+)
+from sealwire.dtls.slab import HelloSlab, WholeHello
+from sealwire.errors import Alert, Discard, ProtocolError
+from sealwire.limits import Limits
+from sealwire.telemetry import EndpointCounters
+from sealwire.tls13 import extensions as ext
+from sealwire.tls13.flavor import DTLS
+from sealwire.tls13.messages import HEADER_BYTES, ClientHello, HandshakeType, frame
+from sealwire.tls13.server import check_hello, retry_request, select
+from sealwire.tls13.transcript import message_hash
+from sealwire.wire import Buffer, Reader
+
+_FATAL: Final = 2
+_AMPLIFICATION: Final = 3
+# Alerts to strangers a second; they help honest clients to fail fast and nobody needs more.
+_ALERTS_PER_SECOND: Final = 100
+# Slots of proved addresses: what a flood of unproved hellos cannot reach.
+_PROVED_SLOTS_PART: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A client whose address is proved and that wants a connection.
+
+    For admission callbacks `address` and `server_name` tell who asks for what.
+    """
+
+    address: Address
+    server_name: str | None
+    #: The whole ClientHello, TLS form, and its decoded form.
+    message: bytes
+    hello: ClientHello
+    #: What the cookie said; None where no cookie was asked for.
+    facts: CookieFacts | None
+    #: The HelloRetryRequest that was sent, TLS form; b"" without one.
+    retry_request: bytes
+    message_seq: int
+    #: Record number to number our plaintext records from.
+    plain_sequence: int
+    received_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Send this datagram back and forget."""
+
+    datagram: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OlderVersion:
+    """A hello that offers no DTLS 1.3; another stack may want it."""
+
+    reply: Reply | Discard
+
+
+Answer = Attempt | Reply | OlderVersion | Discard
+
+
+class Gate:
+    """Judges ClientHellos of unknown peers.  Keeps cookie keys and one slab, nothing else."""
+
+    __slots__ = (
+        "_alerts",
+        "_alerts_since",
+        "_counters",
+        "_jar",
+        "_limits",
+        "_proved",
+        "_require_cookie",
+        "_slab",
+    )
+
+    def __init__(
+        self, config: Config, limits: Limits, counters: EndpointCounters, *, require_cookie: bool
+    ) -> None:
+        provider = config.provider
+        self._limits = limits
+        self._counters = counters
+        self._require_cookie = require_cookie
+        self._jar = CookieJar(provider, limits.cookie_seconds)
+        self._slab = HelloSlab(
+            provider, limits.hello_slots, limits.hello_slot_bytes, limits.hello_slot_seconds
+        )
+        self._proved = HelloSlab(
+            provider,
+            max(limits.hello_slots // _PROVED_SLOTS_PART, 1),
+            limits.hello_slot_bytes,
+            limits.hello_slot_seconds,
+        )
+        self._alerts = 0
+        self._alerts_since = float("-inf")
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the gate's fixed tables occupy."""
+        return self._slab.memory_bytes + self._proved.memory_bytes
+
+    def receive(self, datagram: Buffer, address: Address, config: Config, now: float) -> Answer:
+        """Judge one datagram that may begin with (a fragment of) a ClientHello."""
+        record = decode_plaintext(datagram, 0)
+        if isinstance(record, Discard):
+            return record
+        if record.content_type != ContentType.HANDSHAKE:
+            return Discard.UNKNOWN_PEER
+        try:
+            fragment = decode_fragments(record.content)[0]
+        except ProtocolError:
+            return Discard.BAD_FRAGMENT
+        if fragment.kind is not HandshakeType.CLIENT_HELLO or fragment.message_seq > 1:
+            return Discard.UNKNOWN_PEER
+        if fragment.whole:
+            hello = WholeHello(fragment.data, len(datagram), record.sequence)
+        else:
+            collected = self._collect(fragment, address, record.sequence, len(datagram), now)
+            if isinstance(collected, Discard):
+                return collected
+            hello = collected
+        return self._judge(hello, fragment.message_seq, address, config, now)
+
+    def _collect(
+        self, fragment: Fragment, address: Address, record: int, size: int, now: float
+    ) -> WholeHello | Discard:
+        slab = self._slab
+        cookie = _visible_cookie(fragment) if fragment.message_seq == 1 else None
+        if cookie is not None and self._jar.check(cookie, address, now) is not None:
+            # This client is who it says it is, so its pieces move out of the reach of a flood.
+            slab = self._proved
+            for offset, data in self._slab.take(fragment, address):
+                piece = Fragment(fragment.kind, fragment.length, fragment.message_seq, offset, data)
+                slab.put(piece, address, record, len(data), now)
+        elif self._proved.holds(fragment, address):
+            slab = self._proved
+        kept = slab.put(fragment, address, record, size, now)
+        if isinstance(kept, WholeHello):
+            return kept
+        return Discard.INCOMPLETE_HELLO if kept else Discard.OVER_BUDGET
+
+    def _judge(
+        self, whole: WholeHello, message_seq: int, address: Address, config: Config, now: float
+    ) -> Answer:
+        message = frame(HandshakeType.CLIENT_HELLO, whole.body)
+        try:
+            hello = ClientHello.decode(Reader(message, "ClientHello", start=HEADER_BYTES), DTLS)
+        except ProtocolError:
+            # Anybody can send this from any address: silence.
+            return Discard.MALFORMED_HELLO
+        versions = hello.extensions.get(ext.SUPPORTED_VERSIONS) or ()
+        if DTLS.version not in versions:
+            return OlderVersion(
+                self._alert(Alert.PROTOCOL_VERSION, whole, now, otherwise=Discard.OTHER_VERSION)
+            )
+        try:
+            check_hello(DTLS, hello)
+            cookie = hello.extensions.get(ext.COOKIE)
+            if cookie is None:
+                if message_seq != 0:
+                    return Discard.MALFORMED_HELLO
+                if self._require_cookie:
+                    return self._retry(whole, hello, message, address, config, now)
+                return self._attempt(whole, hello, message, address, None, b"", 0)
+        except ProtocolError as error:
+            return self._alert(error.alert, whole, now, otherwise=Discard.MALFORMED_HELLO)
+        facts = self._jar.check(cookie, address, now) if message_seq == 1 else None
+        if facts is None:
+            self._counters.cookies_refused += 1
+            # RFC 9147 section 5.1 [9147-5.1-11], decision A7.
+            return self._alert(Alert.ILLEGAL_PARAMETER, whole, now, otherwise=Discard.BAD_COOKIE)
+        self._counters.cookies_accepted += 1
+        request = retry_request(DTLS, b"", facts.suite, facts.group, cookie)
+        return self._attempt(whole, hello, message, address, facts, request, message_seq)
+
+    def _retry(
+        self,
+        whole: WholeHello,
+        hello: ClientHello,
+        message: bytes,
+        address: Address,
+        config: Config,
+        now: float,
+    ) -> Answer:
+        """Answer a first ClientHello; what the answer says is all that is kept, and in the cookie."""
+        # The round trip is spent on the cookie anyway, so the better group costs none (decision 0004).
+        selection = select(config, hello, retry_anyway=True)
+        spec = selection.spec
+        group = None if selection.share else selection.group
+        digest = message_hash(config.provider, SUITES[spec.suite], message)
+        cookie = self._jar.make(CookieFacts(spec.suite, group, digest), address, now)
+        request = retry_request(DTLS, b"", spec.suite, group, cookie)
+        body = request[HEADER_BYTES:]
+        content = fragment_header(HandshakeType.SERVER_HELLO, len(body), 0, 0, len(body)) + body
+        # The number of the client's record: it grows with each hello, so ours never repeats.
+        datagram = encode_plaintext(ContentType.HANDSHAKE, whole.highest_record, content)
+        if len(datagram) > _AMPLIFICATION * whole.received_bytes:
+            return Discard.OVER_BUDGET
+        self._counters.hello_retry_requests += 1
+        return Reply(datagram)
+
+    def _attempt(
+        self,
+        whole: WholeHello,
+        hello: ClientHello,
+        message: bytes,
+        address: Address,
+        facts: CookieFacts | None,
+        request: bytes,
+        message_seq: int,
+    ) -> Attempt:
+        return Attempt(
+            address=address,
+            server_name=hello.extensions.get(ext.SERVER_NAME),
+            message=message,
+            hello=hello,
+            facts=facts,
+            retry_request=request,
+            message_seq=message_seq,
+            plain_sequence=whole.highest_record,
+            received_bytes=whole.received_bytes,
+        )
+
+    def refusal(self, attempt: Attempt) -> bytes:
+        """The datagram that tells a client it is not welcome."""
+        return _alert_record(Alert.ACCESS_DENIED, attempt.plain_sequence)
+
+    def _alert(self, alert: Alert, whole: WholeHello, now: float, *, otherwise: Discard) -> Reply | Discard:
+        """One alert for a hello that is well formed and cannot be served; `otherwise` if there were many."""
+        if now - self._alerts_since >= 1.0:
+            self._alerts_since = now
+            self._alerts = 0
+        if self._alerts >= _ALERTS_PER_SECOND:
+            return otherwise
+        self._alerts += 1
+        return Reply(_alert_record(alert, whole.highest_record))
+
+
+def _alert_record(alert: Alert, sequence: int) -> bytes:
+    return encode_plaintext(ContentType.ALERT, sequence, bytes((_FATAL, alert)))
+
+
+def _visible_cookie(fragment: Fragment) -> bytes | None:
+    """The cookie of a ClientHello of which only the beginning is known; None if it is not in there."""
+    if fragment.offset:
+        return None
+    reader = Reader(fragment.data, "ClientHello")
+    try:
+        reader.take(2 + 32)
+        reader.vector8(high=32)
+        reader.vector8()
+        reader.vector16()
+        reader.vector8()
+        reader.u16()
+        while True:
+            code, body = reader.u16(), reader.sub16()
+            if code == ext.COOKIE.code:
+                return body.vector16(low=1)
+    except ProtocolError:
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -94,7 +95,7 @@ def test_any_kind_of_buffer(layer: Layer) -> None:
 def test_what_a_sealer_refuses(layer: Layer) -> None:
     sealer, _ = pair(layer)
     full = bytes(MAX_CONTENT_BYTES)
-    for refused in (
+    refusals: list[Callable[[], object]] = [
         lambda: sealer.seal(23, full, 1),
         lambda: sealer.seal(23, full + b"\0"),
         lambda: sealer.seal(0, b""),
@@ -103,7 +104,8 @@ def test_what_a_sealer_refuses(layer: Layer) -> None:
         lambda: sealer.seal_run(0, b""),
         lambda: sealer.seal_run(23, full, MAX_CONTENT_BYTES + 1),
         lambda: sealer.seal_run(23, full, 0),
-    ):
+    ]
+    for refused in refusals:
         with pytest.raises(ValueError, match=r"content|padding|records of"):
             refused()
     assert sealer.sequence == 0

@@ -13,28 +13,22 @@ they become messages, a counted Discard, or end the connection with an alert and
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from sealwire.context import Config
 from sealwire.dtls.epochs import Opening, Sealing
 from sealwire.dtls.events import Closed, Connected, Event, PeerClosed
-from sealwire.dtls.flight import Flight
 from sealwire.dtls.header import (
     MAX_CONTENT_BYTES,
-    MAX_SEQUENCE,
-    RECORD_NUMBER_BYTES,
     ContentType,
     RecordNumber,
-    decode_ack,
     decode_alert,
-    decode_fragments,
     decode_plaintext,
-    encode_ack,
     is_ciphertext,
 )
-from sealwire.dtls.reassembly import Reassembly
+from sealwire.dtls.layer import HandshakeLayer
+from sealwire.dtls.queues import MessageQueue
 from sealwire.errors import (
     Alert,
     ConnectionClosed,
@@ -47,16 +41,7 @@ from sealwire.errors import (
 from sealwire.limits import Account, Ledger, Limits, Purpose
 from sealwire.record.protect import DISCARDS, parse_ciphertext_header
 from sealwire.telemetry import ConnectionCounters
-from sealwire.tls13.contract import (
-    EPOCH_APPLICATION,
-    EPOCH_HANDSHAKE,
-    EPOCH_PLAIN,
-    Direction,
-    HandshakeDone,
-    InstallKeys,
-    SendMessage,
-    Session,
-)
+from sealwire.tls13.contract import EPOCH_APPLICATION, EPOCH_HANDSHAKE, EPOCH_PLAIN, Session
 from sealwire.tls13.handshake import DTLS, Handshake
 from sealwire.wire import Buffer
 
@@ -68,16 +53,11 @@ CONNECTION_BYTES: Final = 12 * 1024
 INITIAL_TIMEOUT_SECONDS: Final = 1.0
 # Leaves room for IPv6 and UDP headers on every path that carries IPv6 (1280 bytes), as QUIC does.
 DEFAULT_MTU_BYTES: Final = 1200
-# RFC 9147 section 4.4 [9147-4.4-12]: sizes to fall back to when a flight meets silence again and again:
-# what IPv4 hosts must accept (576), and what RFC 791 lets a link have with room for options (296).
-_FALLBACK_MTU_BYTES: Final = (548, 268)
-_SILENT_TRANSMISSIONS: Final = 2
 _MIN_MTU_BYTES: Final = 128
-# Record numbers remembered for the next ACK; older ones are dropped first, which costs the peer a
-# retransmission.
-_MAX_ACK_NUMBERS: Final = 64
-# A charge beside the bytes of a queued message: the object and its place in the queue.
-_MESSAGE_OVERHEAD_BYTES: Final = 64
+# Header with 16-bit number and length, type byte and tag: what a record costs before a suite is agreed.
+_USUAL_OVERHEAD_BYTES: Final = 22
+# RFC 9147 section 5.1 [9147-5.1-8]
+_AMPLIFICATION: Final = 3
 # RFC 9147 section 4.5.3 [9147-4.5.3-2]: new keys are asked for at this part of the limit.
 _REKEY_PART: Final = 0.9
 _FATAL: Final = 2
@@ -109,7 +89,6 @@ class Connection:
         next_message_seq: int = 0,
         next_peer_message_seq: int = 0,
         plain_sequence: int = 0,
-        version_selected: bool = False,
         address_proved: bool = True,
     ) -> None:
         """Made by :meth:`client`, :meth:`server` or an Endpoint."""
@@ -123,40 +102,39 @@ class Connection:
         self.state = State.HANDSHAKING
         #: Why the connection ended; None while it has not, or after a close of our own.
         self.error: OSError | None = None
+        #: Whether the handshake was ever complete.
+        self.was_connected = False
         #: Called when something is to be transmitted that no receive or wake caused.
         self.on_output: Callable[[Connection], None] | None = None
         #: Who the peer is on the network; set by an Endpoint, for its owner's use.
         self.address: object = None
 
-        self._handshake = handshake
         self._account = account
         self._sealing = Sealing(config.provider, plain_sequence)
         self._opening = Opening(config.provider, limits.replay_window, b"")
-        self._flight = Flight(initial_timeout, next_message_seq)
-        self._flight_charge = 0
-        self._flight_mtu = mtu
-        self._reassembly = Reassembly(account, limits, next_peer_message_seq)
-        self._version_selected = version_selected
-        # RFC 9147 section 5.1 [9147-5.1-8]: what may still be sent to an address nobody proved,
-        # None once it is proved.
+        self._layer = HandshakeLayer(
+            handshake,
+            self._sealing,
+            self._opening,
+            account=account,
+            limits=limits,
+            counters=self.counters,
+            mtu=mtu,
+            initial_timeout=initial_timeout,
+            next_seq=next_message_seq,
+            next_peer_seq=next_peer_message_seq,
+            on_done=self._connected,
+        )
+        # What may still be sent to an address nobody proved, None once it is proved.
         self._budget: int | None = None if address_proved else 0
-
-        self._to_acknowledge: deque[RecordNumber] = deque(maxlen=_MAX_ACK_NUMBERS)
-        self._ack_deadline: float | None = None
-        self._ack_now = False
         self._handshake_deadline: float | None = now + limits.handshake_seconds
-
-        self._send_queue: list[bytes] = []
-        self._send_queue_bytes = 0
-        self._receive_queue: list[bytes] = []
-        self._receive_queue_bytes = 0
+        self._send_queue = MessageQueue(account, Purpose.SEND_QUEUE, limits.send_queue_bytes)
+        self._receive_queue = MessageQueue(account, Purpose.RECEIVE_QUEUE, limits.receive_queue_bytes)
         self._alert: tuple[int, Alert] | None = None
         self._alert_epoch = EPOCH_PLAIN
         self._peer_closed_at: RecordNumber | None = None
-        self._key_updates_in_a_row = 0
         self._events: list[Event] = []
-        self._was_connected = False
-        self._apply_outputs(now)
+        self._layer.apply_outputs(now)
 
     # --- making one ------------------------------------------------------------------------
 
@@ -231,31 +209,28 @@ class Connection:
 
     def begin(self, message: bytes, received_bytes: int, now: float) -> None:
         """Server: take the whole ClientHello (TLS form) that an Endpoint's gate let through."""
-        if self._budget is not None:
-            self._budget += 3 * received_bytes
-        self._version_selected = True
+        self._earn(received_bytes)
         try:
-            self._handshake.receive(EPOCH_PLAIN, message)
-            self._apply_outputs(now)
+            self._layer.hello(message, now)
         except ProtocolError as error:
             self._fail(error)
 
-    def hello_repeated(self, now: float) -> None:
+    def hello_repeated(self, received_bytes: int, now: float) -> None:
         """Server: the peer's ClientHello came again, so our answer to it did not arrive."""
+        self._earn(received_bytes)
         if self.state is State.HANDSHAKING:
-            self._flight.prompt(now)
+            self._layer.prompt(now)
+
+    def _earn(self, received_bytes: int) -> None:
+        if self._budget is not None:
+            self._budget += _AMPLIFICATION * received_bytes
 
     # --- what the application asks ---------------------------------------------------------
 
     @property
-    def was_connected(self) -> bool:
-        """Whether the handshake was ever complete."""
-        return self._was_connected
-
-    @property
     def session(self) -> Session:
         """The facts of the finished handshake; Error before it is."""
-        return self._handshake.session
+        return self._layer.engine.session
 
     @property
     def max_message_bytes(self) -> int:
@@ -266,7 +241,7 @@ class Connection:
     @property
     def send_queue_bytes(self) -> int:
         """Bytes given to send() that transmit() has not given out."""
-        return self._send_queue_bytes
+        return self._send_queue.bytes_held
 
     @property
     def held_bytes(self) -> int:
@@ -289,31 +264,20 @@ class Connection:
         """
         if self.state in (State.CLOSING, State.CLOSED):
             raise self.error or ConnectionClosed("the connection is closed")
-        # Overhead before the keys exist is that of the suites we have, which all have 16-byte tags.
-        longest = self.max_message_bytes or min(self.mtu - 22, MAX_CONTENT_BYTES)
-        size = 0
+        longest = self.max_message_bytes or min(self.mtu - _USUAL_OVERHEAD_BYTES, MAX_CONTENT_BYTES)
         for message in messages:
             if len(message) > longest:
                 raise ValueError(
                     f"a message of {len(message)} bytes is above the {longest} a datagram carries"
                 )
-            size += len(message) + _MESSAGE_OVERHEAD_BYTES
-        if self._send_queue_bytes + size > self.limits.send_queue_bytes or not self._account.charge(
-            Purpose.SEND_QUEUE, size
-        ):
+        if not self._send_queue.put(messages):
             raise LimitReached("send_queue_bytes", "the send queue is full")
-        self._send_queue.extend(map(bytes, messages))
-        self._send_queue_bytes += size
         self.counters.messages_sent += len(messages)
         self._notify()
 
     def messages(self) -> list[bytes]:
         """Messages that came since the last call, in order of arrival."""
-        messages, self._receive_queue = self._receive_queue, []
-        if messages and self.state is not State.CLOSED:
-            self._account.release(Purpose.RECEIVE_QUEUE, self._receive_queue_bytes)
-        self._receive_queue_bytes = 0
-        return messages
+        return self._receive_queue.take()
 
     def events(self) -> list[Event]:
         """What happened since the last call."""
@@ -328,14 +292,12 @@ class Connection:
         """
         if self.state in (State.CLOSING, State.CLOSED):
             raise self.error or ConnectionClosed("the connection is closed")
-        self._handshake.update_keys(request_peer=request_peer)
-        self.counters.key_updates += 1
-        self._apply_outputs(now)
+        self._layer.update_keys(now, request_peer=request_peer)
         self._notify()
 
     def export(self, label: bytes, context: bytes, n: int) -> bytes:
         """Exported keying material of `n` bytes (RFC 8446 section 7.5); Error before completion."""
-        return self._handshake.export(label, context, n)
+        return self._layer.engine.export(label, context, n)
 
     def close(self, now: float) -> None:
         """Send what is queued and close_notify, then be closed.  May be called again."""
@@ -359,7 +321,7 @@ class Connection:
         """When wake() is due, None if never."""
         if self.state is State.CLOSED:
             return None
-        due = (self._flight.deadline, self._ack_deadline, self._handshake_deadline, self._opening.deadline)
+        due = (self._layer.deadline, self._handshake_deadline, self._opening.deadline)
         return min((at for at in due if at is not None), default=None)
 
     def wake(self, now: float) -> None:
@@ -369,28 +331,12 @@ class Connection:
         self._opening.expire(now)
         if self._handshake_deadline is not None and self._handshake_deadline <= now:
             seconds = self.limits.handshake_seconds
-            self._give_up(f"the handshake did not finish within {seconds:g} seconds")
+            self._finish(TimeoutError(f"the handshake did not finish within {seconds:g} seconds"))
             return
-        if self._ack_deadline is not None and self._ack_deadline <= now:
-            self._ack_deadline = None
-            self._ack_now = True
-        if self._flight.deadline is not None and self._flight.deadline <= now:
-            self._retransmit(now)
-
-    def _retransmit(self, now: float) -> None:
-        flight = self._flight
-        if flight.expiries >= self.limits.retransmissions:
-            self._give_up(f"the peer did not answer {flight.expiries} transmissions")
-            return
-        flight.expire(now)
-        self.counters.retransmissions += 1
-        if flight.expiries >= _SILENT_TRANSMISSIONS:
-            smaller = [size for size in _FALLBACK_MTU_BYTES if size < self._flight_mtu]
-            if smaller:
-                self._flight_mtu = smaller[0]
-
-    def _give_up(self, reason: str) -> None:
-        self._finish(TimeoutError(reason))
+        try:
+            self._layer.wake(now)
+        except TimeoutError as error:
+            self._finish(error)
 
     # --- receiving -------------------------------------------------------------------------
 
@@ -407,8 +353,7 @@ class Connection:
         size = sum(map(len, datagrams))
         self.counters.datagrams_received += len(datagrams)
         self.counters.bytes_received += size
-        if self._budget is not None:
-            self._budget += 3 * size
+        self._earn(size)
         index = offset = 0
         try:
             while index < len(datagrams):
@@ -424,7 +369,7 @@ class Connection:
                     index, offset = self._receive_ciphertexts(datagrams, index, offset, now)
                 else:
                     offset = self._receive_plaintext(datagram, offset, now)
-            self._schedule_ack(now)
+            self._layer.end_of_run(now)
         except ProtocolError as error:
             self._fail(error)
         return self.counters.records_opened > before
@@ -458,11 +403,8 @@ class Connection:
             self._discard(header)
             return len(datagram)
         self._discard(Discard.UNKNOWN_EPOCH)
-        waiting_for_server_hello = self._sealing.epoch == EPOCH_PLAIN and self._version_selected
-        if waiting_for_server_hello and header.epoch_bits == EPOCH_HANDSHAKE and self._ack_deadline is None:
-            # The ServerHello was lost while what followed it came: an empty ACK asks for it
-            # (RFC 9147 section 7.1 [9147-7.1-9]), once per retransmission period (decision A1).
-            self._ack_deadline = now + self._flight.timeout / 4
+        if header.epoch_bits == EPOCH_HANDSHAKE:
+            self._layer.server_hello_missing(now)
         return header.end
 
     def _forgeries(self, forged: int, limit: int, now: float) -> None:
@@ -470,10 +412,9 @@ class Connection:
         if forged >= limit:
             # [9147-4.5.3-4]
             raise ProtocolError(Alert.BAD_RECORD_MAC, "too many records failed authentication")
-        if self._handshake.complete and not self._handshake.updating_keys:
+        if self._layer.engine.complete and not self._layer.engine.updating_keys:
             # [9147-4.5.3-5]
-            self._handshake.update_keys(request_peer=True)
-            self._apply_outputs(now)
+            self._layer.update_keys(now, request_peer=True)
 
     def _receive_plaintext(self, datagram: Buffer, offset: int, now: float) -> int:
         record = decode_plaintext(datagram, offset)
@@ -482,13 +423,13 @@ class Connection:
             return len(datagram)
         number = RecordNumber(EPOCH_PLAIN, record.sequence)
         if record.content_type == ContentType.HANDSHAKE:
-            self._receive_handshake(number, record.content, now)
+            self._layer.receive(number, record.content, now)
         elif self._opening.epoch > EPOCH_PLAIN:
             # Keys exist, so the peer has better ways (decision A19); anybody can forge these.
             plain_alert = record.content_type == ContentType.ALERT
             self._discard(Discard.PLAINTEXT_ALERT if plain_alert else Discard.UNEXPECTED_PLAINTEXT)
         elif record.content_type == ContentType.ACK:
-            self._receive_ack(EPOCH_PLAIN, record.content, now)
+            self._layer.receive_ack(EPOCH_PLAIN, record.content, now)
         else:
             self._receive_alert(number, record.content)
         return record.end
@@ -505,9 +446,9 @@ class Connection:
                 raise ProtocolError(Alert.UNEXPECTED_MESSAGE, "application data under handshake keys")
             self._receive_data(content)
         elif content_type == ContentType.HANDSHAKE:
-            self._receive_handshake(number, content, now)
+            self._layer.receive(number, content, now)
         elif content_type == ContentType.ACK:
-            self._receive_ack(number.epoch, content, now)
+            self._layer.receive_ack(number.epoch, content, now)
         elif content_type == ContentType.ALERT:
             self._receive_alert(number, content)
         else:
@@ -515,179 +456,21 @@ class Connection:
             raise ProtocolError(Alert.UNEXPECTED_MESSAGE, f"record of content type {content_type}")
 
     def _receive_data(self, content: bytes) -> None:
-        self._key_updates_in_a_row = 0
+        self._layer.data_received()
         if self.state is State.CLOSING:
             self._discard(Discard.CLOSED)
-            return
-        size = len(content) + _MESSAGE_OVERHEAD_BYTES
-        if self._receive_queue_bytes + size > self.limits.receive_queue_bytes or not self._account.charge(
-            Purpose.RECEIVE_QUEUE, size
-        ):
+        elif self._receive_queue.put((content,)):
+            self.counters.messages_received += 1
+        else:
             self._discard(Discard.RECEIVE_QUEUE_FULL)
-            return
-        self._receive_queue.append(content)
-        self._receive_queue_bytes += size
-        self.counters.messages_received += 1
-
-    # --- handshake messages ------------------------------------------------------------------
-
-    def _receive_handshake(self, number: RecordNumber, content: bytes, now: float) -> None:
-        epoch = number.epoch
-        try:
-            fragments = decode_fragments(content)
-        except ProtocolError:
-            if epoch == EPOCH_PLAIN:
-                self._discard(Discard.BAD_FRAGMENT)
-                return
-            raise
-        if epoch == EPOCH_PLAIN and self._handshake.receive_epoch > EPOCH_PLAIN:
-            # Nothing new may come in plaintext any more.  What is old may be the peer's flight
-            # again, because ours did not arrive.
-            self._discard(Discard.UNEXPECTED_PLAINTEXT)
-            if all(fragment.message_seq < self._reassembly.next_seq for fragment in fragments):
-                self._flight.prompt(now)
-            return
-        kept = fresh = True
-        # Listed before it is handled: handling may begin our next flight, which clears the list.
-        self._to_acknowledge.append(number)
-        for fragment in fragments:
-            reason = self._reassembly.offer(fragment, epoch)
-            if reason is None:
-                if epoch > EPOCH_PLAIN and not self._handshake.complete:
-                    # RFC 9147 section 7.2 [9147-7.2-5]
-                    self._acknowledged(self._flight.acknowledge_all(now), now)
-                self._deliver(now)
-                if self.state is State.CLOSED:
-                    return
-            elif reason is Discard.STALE_MESSAGE:
-                self._discard(reason)
-                fresh = False
-            else:
-                self._discard(reason)
-                kept = False
-        if not fresh and not self._handshake.complete:
-            # RFC 9147 section 5.8.1 [9147-5.8.1-3]: the peer repeats a flight we answered.
-            self._flight.prompt(now)
-        if (not kept or not (fresh or self._handshake.complete)) and number in self._to_acknowledge:
-            # RFC 9147 section 7 [9147-7-2, 9147-7-5]: only what was processed or kept; after the
-            # handshake also what came again.
-            self._to_acknowledge.remove(number)
-
-    def _deliver(self, now: float) -> None:
-        """Give whole messages to the engine, in order."""
-        while (ready := self._reassembly.pop()) is not None:
-            epoch, message = ready
-            was_complete = self._handshake.complete
-            self._handshake.receive(epoch, message)
-            if epoch == EPOCH_PLAIN and not was_complete:
-                # Plaintext acknowledges our flight only once the engine took it for an answer.
-                self._acknowledged(self._flight.acknowledge_all(now), now)
-            if was_complete:
-                self._count_key_updates(message)
-            self._version_selected = True
-            self._apply_outputs(now)
-            if self.state is State.CLOSED:
-                return
-
-    def _count_key_updates(self, message: bytes) -> None:
-        if message[0] != _KEY_UPDATE:
-            return
-        self.counters.key_updates += 1
-        self._key_updates_in_a_row += 1
-        if self._key_updates_in_a_row > self.limits.key_updates_in_a_row:
-            # [8446-POST-3]
-            raise ProtocolError(Alert.UNEXPECTED_MESSAGE, "too many KeyUpdates without data between them")
-
-    def _apply_outputs(self, now: float) -> None:
-        """Do what the engine decided, in its order."""
-        for output in self._handshake.outputs():
-            match output:
-                case SendMessage(epoch, message, handle):
-                    if not self._handshake.complete or epoch < EPOCH_APPLICATION:
-                        # Our next flight answers the peer's: the list of records to acknowledge
-                        # starts over (RFC 9147 section 7 [9147-7-4]).
-                        self._to_acknowledge.clear()
-                        self._ack_deadline = None
-                    if self._flight.next_seq > 0xFFFF:
-                        # Errata 8048 [9147-5.2-5]
-                        raise ProtocolError(Alert.INTERNAL_ERROR, "handshake message numbers are used up")
-                    self._flight.add(epoch, message, handle)
-                case InstallKeys(Direction.SEND):
-                    self._sealing.install(output, self._handshake.peer_connection_id or b"")
-                    self._sealing.forget_before(output.epoch, self._flight.epochs | {EPOCH_HANDSHAKE})
-                case InstallKeys():
-                    self._reassembly.change_keys(output.epoch)
-                    self._opening.install(output)
-                case HandshakeDone():
-                    self._connected(now)
-                case _:
-                    # A ticket: nothing is resumed, so it is not kept; its record is acknowledged.
-                    pass
-        self._charge_flight()
 
     def _connected(self, now: float) -> None:
         self.state = State.CONNECTED
-        self._was_connected = True
+        self.was_connected = True
         self._handshake_deadline = None
         self._budget = None
-        self._opening.linger(now)
-        self._sealing.forget_before(self._sealing.epoch, self._flight.epochs)
         self._account.release(Purpose.CONNECTION, HANDSHAKE_BYTES - CONNECTION_BYTES)
-        self._events.append(Connected(self._handshake.session))
-
-    def _charge_flight(self) -> None:
-        size = self._flight.outstanding_bytes
-        if size > self._flight_charge:
-            if not self._account.charge(Purpose.HANDSHAKE, size - self._flight_charge):
-                raise ProtocolError(Alert.INTERNAL_ERROR, "no memory is left for the handshake")
-        elif size < self._flight_charge:
-            self._account.release(Purpose.HANDSHAKE, self._flight_charge - size)
-        self._flight_charge = size
-
-    # --- acknowledgements --------------------------------------------------------------------
-
-    def _schedule_ack(self, now: float) -> None:
-        """Decide when the records of this run are acknowledged."""
-        if not self._to_acknowledge or self.state is State.CLOSED:
-            return
-        if self._handshake.complete:
-            # RFC 9147 section 7.1 [9147-7.1-3, 9147-5.7-1]: nothing else answers these flights.
-            self._ack_now = True
-        elif self._ack_deadline is None:
-            # [9147-7.1-2]: part of a flight came; its rest is late after a quarter of the timer.
-            self._ack_deadline = now + self._flight.timeout / 4
-
-    def _receive_ack(self, epoch: int, content: bytes, now: float) -> None:
-        self.counters.acks_received += 1
-        if not self._version_selected:
-            # bis PR 327 [9147-7-10, decision A2]
-            self._discard(Discard.EARLY_ACK)
-            return
-        try:
-            numbers = decode_ack(content)
-        except ProtocolError:
-            if epoch == EPOCH_PLAIN:
-                self._discard(Discard.MALFORMED_ACK)
-                return
-            raise
-        # Errata 8108, decision A3 [9147-7.2-6].
-        highest = epoch if epoch < EPOCH_APPLICATION else self._sealing.epoch
-        for number in numbers:
-            if number.epoch > highest or number.sequence > MAX_SEQUENCE:
-                raise ProtocolError(Alert.ILLEGAL_PARAMETER, "ACK names a record that cannot exist")
-        if not numbers:
-            # [9147-7.1-9, decision A1]
-            self._flight.prompt(now)
-            return
-        self._acknowledged(self._flight.acknowledge(numbers, now), now)
-
-    def _acknowledged(self, handles: list[int], now: float) -> None:
-        for handle in handles:
-            self._handshake.acknowledged(handle)
-        if handles:
-            self._apply_outputs(now)
-            if self.state is State.CONNECTED:
-                self._sealing.forget_before(self._sealing.epoch, self._flight.epochs)
+        self._events.append(Connected(self._layer.engine.session))
 
     # --- alerts and the end --------------------------------------------------------------------
 
@@ -700,10 +483,10 @@ class Connection:
                 return
             raise
         alert = Alert(description)
-        if alert is Alert.USER_CANCELED and self._handshake.complete:
+        if alert is Alert.USER_CANCELED and self.was_connected:
             # RFC 8446 section 6.1 [8446-ALERT-2]: close_notify follows it.
             return
-        if alert is Alert.CLOSE_NOTIFY and self._handshake.complete:
+        if alert is Alert.CLOSE_NOTIFY and self.was_connected:
             if self._peer_closed_at is None:
                 self._peer_closed_at = number
                 self._events.append(PeerClosed())
@@ -717,7 +500,7 @@ class Connection:
         """The one place where an error becomes an alert."""
         if self.state is State.CLOSED:
             return
-        if not self._handshake.complete and not isinstance(error, HandshakeError):
+        if not self.was_connected and not isinstance(error, HandshakeError):
             error = HandshakeError(error.alert, error.reason)
         self._queue_alert(_FATAL, error.alert)
         self._finish(error)
@@ -733,11 +516,7 @@ class Connection:
     def _finish(self, error: OSError | None) -> None:
         self.state = State.CLOSED
         self.error = error
-        self._send_queue.clear()
-        self._send_queue_bytes = 0
-        self._flight = Flight(INITIAL_TIMEOUT_SECONDS)
-        self._to_acknowledge.clear()
-        self._ack_now = False
+        self._send_queue.take()
         self._opening.clear()
         self._account.close()
         self._events.append(Closed(error))
@@ -756,7 +535,7 @@ class Connection:
         datagrams: list[bytes] = []
         try:
             if self.state is not State.CLOSED:
-                self._transmit_handshake(datagrams, now)
+                datagrams += self._layer.transmit(self._budget, now)
                 if self.state is not State.HANDSHAKING:
                     self._transmit_data(datagrams, now)
         except ProtocolError as error:
@@ -778,70 +557,22 @@ class Connection:
                 self._budget -= size
         return datagrams
 
-    def _transmit_handshake(self, datagrams: list[bytes], now: float) -> None:
-        """ACKs and handshake messages, packed into as few datagrams as they need."""
-        limit = self._flight_mtu
-        left = self._budget
-        datagram = bytearray()
-        if self._ack_now:
-            self._ack_now = False
-            self._ack_deadline = None
-            datagram += self._ack_record(limit)
-        while True:
-            if left is not None:
-                limit = min(limit, left)
-            epoch = self._flight.pending_epoch()
-            if epoch is None:
-                break
-            room = limit - len(datagram) - self._sealing.overhead(epoch)
-            content = self._flight.next_content(room, epoch)
-            if content is None:
-                if not datagram:
-                    break
-                datagrams.append(bytes(datagram))
-                if left is not None:
-                    left -= len(datagram)
-                datagram.clear()
-                continue
-            sequence, record = self._sealing.record(content.epoch, ContentType.HANDSHAKE, content.data)
-            datagram += record
-            self._flight.sent(content, RecordNumber(content.epoch, sequence), now)
-        if datagram:
-            datagrams.append(bytes(datagram))
-
-    def _ack_record(self, limit: int) -> bytes:
-        """An ACK of everything to be acknowledged, in the highest sending epoch [9147-7-7, 9147-7-8]."""
-        epoch = self._sealing.epoch
-        room = (limit - self._sealing.overhead(epoch) - 2) // RECORD_NUMBER_BYTES
-        numbers = [number for number in self._to_acknowledge if number.epoch <= epoch][-room:]
-        if self._handshake.complete:
-            # RFC 9147 section 7 [9147-7-4]: during the handshake the list stays until the flight is over.
-            self._to_acknowledge.clear()
-        self.counters.acks_sent += 1
-        return self._sealing.record(epoch, ContentType.ACK, encode_ack(numbers))[1]
-
     def _transmit_data(self, datagrams: list[bytes], now: float) -> None:
         sealer = self._sealing.sealer(self._sealing.epoch)
         if self._send_queue:
-            queue, self._send_queue = self._send_queue, []
-            self._account.release(Purpose.SEND_QUEUE, self._send_queue_bytes)
-            self._send_queue_bytes = 0
+            queue = self._send_queue.take()
             if sealer.sealed + len(queue) > sealer.seal_limit:
                 # RFC 9147 section 4.5.3 [9147-4.5.3-1]: never beyond, whatever became of the KeyUpdate.
                 raise ProtocolError(Alert.INTERNAL_ERROR, "the sending keys are used up")
             datagrams += sealer.seal_run(ContentType.APPLICATION_DATA, queue)
             self.counters.records_sealed += len(queue)
-            if sealer.sealed > sealer.seal_limit * _REKEY_PART and not self._handshake.updating_keys:
+            if sealer.sealed > sealer.seal_limit * _REKEY_PART and not self._layer.engine.updating_keys:
                 # [9147-4.5.3-2]
-                self._handshake.update_keys()
-                self._apply_outputs(now)
-                self._transmit_handshake(datagrams, now)
+                self._layer.update_keys(now, request_peer=False)
+                datagrams += self._layer.transmit(None, now)
         if self.state is State.CLOSING:
             self._queue_alert(_WARNING, Alert.CLOSE_NOTIFY)
             self._finish(None)
-
-
-_KEY_UPDATE: Final = 24
 
 
 def _open_account(ledger: Ledger | None, limits: Limits) -> Account:

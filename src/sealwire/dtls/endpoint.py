@@ -99,7 +99,8 @@ class Endpoint:
         self._events: list[tuple[Connection, Event]] = []
         self.closing = False
 
-    def __len__(self) -> int:
+    @property
+    def connections(self) -> int:
         """How many connections there are, handshakes included."""
         return len(self._connections) + len(self._replacements)
 
@@ -181,7 +182,7 @@ class Endpoint:
         for connection in (self._connections.get(address), self._replacements.get(address)):
             if connection is not None and self._hellos[connection] == known:
                 # The hello of this very connection again: our answer was lost.
-                connection.hello_repeated(now)
+                connection.hello_repeated(attempt.received_bytes, now)
                 self._touch(connection)
                 return
         if self.closing or not self._has_room(address):
@@ -211,7 +212,8 @@ class Endpoint:
             replaced = current if current is not None and current.state is State.HANDSHAKING else None
         spare = 1 if replaced is not None else 0
         return (
-            len(self) - spare < self.limits.connections and self._handshaking - spare < self.limits.handshakes
+            self.connections - spare < self.limits.connections
+            and self._handshaking - spare < self.limits.handshakes
         )
 
     def _open(self, attempt: Attempt, config: Config, account: Account, known: bytes, now: float) -> None:
@@ -239,7 +241,6 @@ class Endpoint:
             next_message_seq=attempt.message_seq,
             next_peer_message_seq=attempt.message_seq + 1,
             plain_sequence=attempt.plain_sequence,
-            version_selected=True,
             address_proved=attempt.facts is not None,
         )
         connection.address = address

@@ -1,0 +1,342 @@
+"""The handshake layer: the engine's whole messages over a network that loses, repeats and reorders.
+
+What arrives is reassembled and given to the engine in order; what the engine sends is a flight that
+is repeated until acknowledged; records that came are acknowledged where no flight of ours does it
+(RFC 9147 sections 5.2 to 5.8 and 7).  Decisions A1 to A6 of docs/decisions/0005 are marked.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from sealwire.dtls.epochs import Opening, Sealing
+from sealwire.dtls.flight import Flight
+from sealwire.dtls.header import (
+    MAX_SEQUENCE,
+    RECORD_NUMBER_BYTES,
+    ContentType,
+    RecordNumber,
+    decode_ack,
+    decode_fragments,
+    encode_ack,
+)
+from sealwire.dtls.reassembly import Reassembly
+from sealwire.errors import Alert, Discard, ProtocolError
+from sealwire.limits import Account, Limits, Purpose
+from sealwire.telemetry import ConnectionCounters
+from sealwire.tls13.contract import (
+    EPOCH_APPLICATION,
+    EPOCH_HANDSHAKE,
+    EPOCH_PLAIN,
+    Direction,
+    HandshakeDone,
+    InstallKeys,
+    SendMessage,
+)
+from sealwire.tls13.handshake import Handshake
+from sealwire.tls13.messages import HandshakeType
+
+# RFC 9147 section 4.4 [9147-4.4-12]: sizes to fall back to when a flight meets silence again and again:
+# what IPv4 hosts must accept (576), and what RFC 791 lets a link have with room for options (296).
+_FALLBACK_MTU_BYTES: Final = (548, 268)
+_SILENT_TRANSMISSIONS: Final = 2
+# Record numbers remembered for the next ACK; older ones are dropped first, which costs the peer a
+# retransmission.
+_MAX_ACK_NUMBERS: Final = 64
+
+
+class HandshakeLayer:
+    """Moves the messages of one engine.  `on_done` is called when the handshake is complete."""
+
+    def __init__(
+        self,
+        engine: Handshake,
+        sealing: Sealing,
+        opening: Opening,
+        *,
+        account: Account,
+        limits: Limits,
+        counters: ConnectionCounters,
+        mtu: int,
+        initial_timeout: float,
+        next_seq: int,
+        next_peer_seq: int,
+        on_done: Callable[[float], None],
+    ) -> None:
+        self.engine = engine
+        #: DTLS 1.3 is agreed upon: a hello of the peer, retry or not, was taken.
+        self.version_selected = next_peer_seq > 0
+        self._sealing = sealing
+        self._opening = opening
+        self._account = account
+        self._limits = limits
+        self._counters = counters
+        self._on_done = on_done
+        self._flight = Flight(initial_timeout, next_seq)
+        self._flight_charge = 0
+        self._mtu = mtu
+        self._reassembly = Reassembly(account, limits, next_peer_seq)
+        self._to_acknowledge: deque[RecordNumber] = deque(maxlen=_MAX_ACK_NUMBERS)
+        self._ack_deadline: float | None = None
+        self._ack_now = False
+        self._key_updates_in_a_row = 0
+
+    # --- time ------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float | None:
+        """When :meth:`wake` is due, None if never."""
+        due = (self._flight.deadline, self._ack_deadline)
+        return min((at for at in due if at is not None), default=None)
+
+    def wake(self, now: float) -> None:
+        """Send what is due again.
+
+        Raises:
+            TimeoutError: the peer stayed silent through all transmissions allowed.
+        """
+        if self._ack_deadline is not None and self._ack_deadline <= now:
+            self._ack_deadline = None
+            self._ack_now = True
+        flight = self._flight
+        if flight.deadline is None or flight.deadline > now:
+            return
+        if flight.expiries >= self._limits.retransmissions:
+            raise TimeoutError(f"the peer did not answer {flight.expiries} transmissions")
+        flight.expire(now)
+        self._counters.retransmissions += 1
+        if flight.expiries >= _SILENT_TRANSMISSIONS:
+            self._mtu = next((size for size in _FALLBACK_MTU_BYTES if size < self._mtu), self._mtu)
+
+    # --- messages in -----------------------------------------------------------------------
+
+    def receive(self, number: RecordNumber, content: bytes, now: float) -> None:
+        """Take the content of a handshake record."""
+        epoch = number.epoch
+        try:
+            fragments = decode_fragments(content)
+        except ProtocolError:
+            if epoch > EPOCH_PLAIN:
+                raise
+            self._counters.discard(Discard.BAD_FRAGMENT)
+            return
+        if epoch == EPOCH_PLAIN and self.engine.receive_epoch > EPOCH_PLAIN:
+            # Nothing new may come in plaintext any more.  What is old may be the peer's flight
+            # again, because ours did not arrive.
+            self._counters.discard(Discard.UNEXPECTED_PLAINTEXT)
+            if all(fragment.message_seq < self._reassembly.next_seq for fragment in fragments):
+                self._flight.prompt(now)
+            return
+        kept = fresh = True
+        # Listed before it is handled: handling may begin our next flight, which clears the list.
+        self._to_acknowledge.append(number)
+        for fragment in fragments:
+            reason = self._reassembly.offer(fragment, epoch)
+            if reason is None:
+                if epoch > EPOCH_PLAIN and not self.engine.complete:
+                    # RFC 9147 section 7.2 [9147-7.2-5]
+                    self._acknowledged(self._flight.acknowledge_all(now), now)
+                self._deliver(now)
+            else:
+                self._counters.discard(reason)
+                if reason is Discard.STALE_MESSAGE:
+                    fresh = False
+                else:
+                    kept = False
+        if not fresh and not self.engine.complete:
+            # RFC 9147 section 5.8.1 [9147-5.8.1-3]: the peer repeats a flight we answered.
+            self._flight.prompt(now)
+        if not kept or not (fresh or self.engine.complete):
+            # RFC 9147 section 7 [9147-7-2, 9147-7-5]: only what was processed or kept is
+            # acknowledged; after the handshake also what came again.
+            self._unlist(number)
+
+    def _unlist(self, number: RecordNumber) -> None:
+        if number in self._to_acknowledge:
+            self._to_acknowledge.remove(number)
+
+    def _deliver(self, now: float) -> None:
+        """Give whole messages to the engine, in order."""
+        while (ready := self._reassembly.pop()) is not None:
+            epoch, message = ready
+            was_complete = self.engine.complete
+            self.engine.receive(epoch, message)
+            self.version_selected = True
+            if was_complete:
+                self._count_key_updates(message)
+            elif epoch == EPOCH_PLAIN:
+                # Plaintext acknowledges our flight only once the engine took it for an answer.
+                self._acknowledged(self._flight.acknowledge_all(now), now)
+            self.apply_outputs(now)
+
+    def _count_key_updates(self, message: bytes) -> None:
+        if message[0] != HandshakeType.KEY_UPDATE:
+            return
+        self._counters.key_updates += 1
+        self._key_updates_in_a_row += 1
+        if self._key_updates_in_a_row > self._limits.key_updates_in_a_row:
+            # [8446-POST-3]
+            raise ProtocolError(Alert.UNEXPECTED_MESSAGE, "too many KeyUpdates without data between them")
+
+    def data_received(self) -> None:
+        """Application data came: KeyUpdates before it were no flood."""
+        self._key_updates_in_a_row = 0
+
+    def hello(self, message: bytes, now: float) -> None:
+        """Take a whole ClientHello that was put together elsewhere (TLS form)."""
+        self.version_selected = True
+        self.engine.receive(EPOCH_PLAIN, message)
+        self.apply_outputs(now)
+
+    def prompt(self, now: float) -> None:
+        """The peer shows that it lacks our flight."""
+        self._flight.prompt(now)
+
+    def server_hello_missing(self, now: float) -> None:
+        """What follows the ServerHello came without it: ask with an empty ACK, not at once.
+
+        RFC 9147 section 7.1 [9147-7.1-9], once per retransmission period (decision A1).
+        """
+        if self.version_selected and self._sealing.epoch == EPOCH_PLAIN and self._ack_deadline is None:
+            self._ack_deadline = now + self._flight.timeout / 4
+
+    def apply_outputs(self, now: float) -> None:
+        """Do what the engine decided, in its order."""
+        for output in self.engine.outputs():
+            match output:
+                case SendMessage(epoch, message, handle):
+                    if not self.engine.complete or epoch < EPOCH_APPLICATION:
+                        # Our next flight answers the peer's: the list of records to acknowledge
+                        # starts over (RFC 9147 section 7 [9147-7-4]).
+                        self._to_acknowledge.clear()
+                        self._ack_deadline = None
+                    if self._flight.next_seq > 0xFFFF:
+                        # Errata 8048 [9147-5.2-5]
+                        raise ProtocolError(Alert.INTERNAL_ERROR, "handshake message numbers are used up")
+                    self._flight.add(epoch, message, handle)
+                case InstallKeys(Direction.SEND):
+                    self._sealing.install(output, self.engine.peer_connection_id or b"")
+                    self._sealing.forget_before(output.epoch, self._flight.epochs | {EPOCH_HANDSHAKE})
+                case InstallKeys():
+                    self._reassembly.change_keys(output.epoch)
+                    self._opening.install(output)
+                case HandshakeDone():
+                    self._opening.linger(now)
+                    self._sealing.forget_before(self._sealing.epoch, self._flight.epochs)
+                    self._on_done(now)
+                case _:
+                    # A ticket: nothing is resumed, so it is not kept; its record is acknowledged.
+                    pass
+        self._charge_flight()
+
+    def _charge_flight(self) -> None:
+        size = self._flight.outstanding_bytes
+        if size > self._flight_charge:
+            if not self._account.charge(Purpose.HANDSHAKE, size - self._flight_charge):
+                raise ProtocolError(Alert.INTERNAL_ERROR, "no memory is left for the handshake")
+        elif size < self._flight_charge:
+            self._account.release(Purpose.HANDSHAKE, self._flight_charge - size)
+        self._flight_charge = size
+
+    def update_keys(self, now: float, *, request_peer: bool) -> None:
+        """Send KeyUpdate; new sending keys follow once it is acknowledged (RFC 9147 section 8)."""
+        self.engine.update_keys(request_peer=request_peer)
+        self._counters.key_updates += 1
+        self.apply_outputs(now)
+
+    # --- acknowledgements ------------------------------------------------------------------
+
+    def end_of_run(self, now: float) -> None:
+        """Decide when the records of this batch are acknowledged."""
+        if not self._to_acknowledge:
+            return
+        if self.engine.complete:
+            # RFC 9147 section 7.1 [9147-7.1-3, 9147-5.7-1]: nothing else answers these flights.
+            self._ack_now = True
+        elif self._ack_deadline is None and self.version_selected:
+            # [9147-7.1-2]: part of a flight came; its rest is late after a quarter of the timer.
+            self._ack_deadline = now + self._flight.timeout / 4
+
+    def receive_ack(self, epoch: int, content: bytes, now: float) -> None:
+        """Take an ACK that came in `epoch`."""
+        self._counters.acks_received += 1
+        if not self.version_selected:
+            # bis PR 327 [9147-7-10, decision A2]
+            self._counters.discard(Discard.EARLY_ACK)
+            return
+        try:
+            numbers = decode_ack(content)
+        except ProtocolError:
+            if epoch > EPOCH_PLAIN:
+                raise
+            self._counters.discard(Discard.MALFORMED_ACK)
+            return
+        # Errata 8108, decision A3 [9147-7.2-6].
+        highest = epoch if epoch < EPOCH_APPLICATION else self._sealing.epoch
+        for number in numbers:
+            if number.epoch > highest or number.sequence > MAX_SEQUENCE:
+                raise ProtocolError(Alert.ILLEGAL_PARAMETER, "ACK names a record that cannot exist")
+        if numbers:
+            self._acknowledged(self._flight.acknowledge(numbers, now), now)
+        else:
+            # [9147-7.1-9, decision A1]
+            self._flight.prompt(now)
+
+    def _acknowledged(self, handles: list[int], now: float) -> None:
+        for handle in handles:
+            self.engine.acknowledged(handle)
+        if handles:
+            self.apply_outputs(now)
+            if self.engine.complete:
+                self._sealing.forget_before(self._sealing.epoch, self._flight.epochs)
+
+    # --- messages out ----------------------------------------------------------------------
+
+    def transmit(self, budget: int | None, now: float) -> list[bytes]:
+        """ACKs and handshake messages that are due, packed into as few datagrams as they need.
+
+        `budget` bounds their bytes, None does not.
+        """
+        limit = self._mtu if budget is None else min(self._mtu, budget)
+        datagrams: list[bytes] = []
+        datagram = bytearray()
+        if self._ack_now:
+            self._ack_now = False
+            self._ack_deadline = None
+            datagram += self._ack_record(limit)
+        while (epoch := self._flight.pending_epoch()) is not None:
+            room = limit - len(datagram) - self._sealing.overhead(epoch)
+            content = self._flight.next_content(room, epoch)
+            if content is not None:
+                sequence, record = self._sealing.record(content.epoch, ContentType.HANDSHAKE, content.data)
+                self._counters.records_sealed += content.epoch > EPOCH_PLAIN
+                datagram += record
+                self._flight.sent(content, RecordNumber(content.epoch, sequence), now)
+                continue
+            if not datagram:
+                # Not even an empty datagram has room: the budget is spent.
+                break
+            datagrams.append(bytes(datagram))
+            if budget is not None:
+                budget -= len(datagram)
+                limit = min(self._mtu, budget)
+            datagram.clear()
+        if datagram:
+            datagrams.append(bytes(datagram))
+        return datagrams
+
+    def _ack_record(self, limit: int) -> bytes:
+        """An ACK of everything to be acknowledged, in the highest sending epoch [9147-7-7, 9147-7-8]."""
+        epoch = self._sealing.epoch
+        room = max((limit - self._sealing.overhead(epoch) - 2) // RECORD_NUMBER_BYTES, 0)
+        # [9147-7.1-7]: the newest ones, if not all fit; [9147-7-6]: none of an epoch above the ACK's.
+        readable = [number for number in self._to_acknowledge if number.epoch <= epoch]
+        numbers = readable[len(readable) - min(room, len(readable)) :]
+        if self.engine.complete:
+            # RFC 9147 section 7 [9147-7-4]: during the handshake the list stays until the flight is over.
+            self._to_acknowledge.clear()
+        self._counters.acks_sent += 1
+        self._counters.records_sealed += epoch > EPOCH_PLAIN
+        return self._sealing.record(epoch, ContentType.ACK, encode_ack(numbers))[1]

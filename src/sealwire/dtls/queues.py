@@ -1,0 +1,47 @@
+"""A queue of messages whose bytes are charged to the connection's account."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from sealwire.limits import Account, Purpose
+from sealwire.wire import Buffer
+
+# A charge beside the bytes of a message: the object and its place in the queue.
+_MESSAGE_OVERHEAD_BYTES: Final = 64
+
+
+class MessageQueue:
+    """Messages in order, at most `limit` bytes of them (with a small charge for each)."""
+
+    __slots__ = ("_account", "_limit", "_messages", "_purpose", "bytes_held")
+
+    def __init__(self, account: Account, purpose: Purpose, limit: int) -> None:
+        self._account = account
+        self._purpose = purpose
+        self._limit = limit
+        self._messages: list[bytes] = []
+        #: What is charged for the messages held.
+        self.bytes_held = 0
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def put(self, messages: Iterable[Buffer]) -> bool:
+        """Append all of `messages`, or none of them: whether there was room."""
+        taken = list(map(bytes, messages))
+        size = sum(map(len, taken)) + _MESSAGE_OVERHEAD_BYTES * len(taken)
+        if self.bytes_held + size > self._limit or not self._account.charge(self._purpose, size):
+            return False
+        self._messages += taken
+        self.bytes_held += size
+        return True
+
+    def take(self) -> list[bytes]:
+        """All messages; the queue is empty then."""
+        messages, self._messages = self._messages, []
+        # Nothing is charged any more where the account was closed before the owner came to read.
+        self._account.release(self._purpose, min(self.bytes_held, self._account.held_for(self._purpose)))
+        self.bytes_held = 0
+        return messages

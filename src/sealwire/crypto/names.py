@@ -39,7 +39,8 @@ def reference_name(name: str) -> str | IPAddress:
     except ValueError:
         pass
     dns = name.removesuffix(".").lower()
-    if not dns.isascii():
+    # The length comes first: converting to A-labels is slow on long text, and servers are sent names too.
+    if not dns.isascii() and len(dns) <= _DNS_NAME_MAXIMUM_CHARACTERS:
         dns = _to_a_labels(dns)
     labels = dns.split(".")
     if len(dns) > _DNS_NAME_MAXIMUM_CHARACTERS or not all(_LABEL.fullmatch(label) for label in labels):

@@ -1,0 +1,55 @@
+"""Suites: code points, limits, names."""
+
+from __future__ import annotations
+
+import pytest
+
+from sealwire.crypto.suites import SUITES, AeadKind, CipherSuite, parse_suites
+from sealwire.errors import ConfigurationError
+
+
+@pytest.mark.requirement("8446-NEG-7")
+def test_the_table_is_that_of_rfc_8446() -> None:
+    assert {spec.name: (spec.suite, spec.hash_name, spec.key_bytes) for spec in SUITES.values()} == {
+        "TLS_AES_128_GCM_SHA256": (0x1301, "sha256", 16),
+        "TLS_AES_256_GCM_SHA384": (0x1302, "sha384", 32),
+        "TLS_CHACHA20_POLY1305_SHA256": (0x1303, "sha256", 32),
+    }
+    assert {spec.hash_name: spec.hash_bytes for spec in SUITES.values()} == {"sha256": 32, "sha384": 48}
+    assert {(spec.iv_bytes, spec.tag_bytes) for spec in SUITES.values()} == {(12, 16)}
+
+
+@pytest.mark.requirement("9147-4.5.3-1", "9147-4.5.3-6", "9147-4.5.3-9")
+def test_every_suite_states_both_limits() -> None:
+    for spec in SUITES.values():
+        assert spec.forgery_limit == 2**36
+        if spec.aead is AeadKind.AES_GCM:
+            assert 2**24 < spec.seal_limit <= 2**24.5
+        else:
+            assert spec.seal_limit < 2**48
+
+
+def test_an_unknown_code_point_survives() -> None:
+    assert CipherSuite(0x13AB) == 0x13AB
+    assert CipherSuite(0x13AB).name == "SUITE_13AB"
+    assert CipherSuite(0x1301) is CipherSuite.TLS_AES_128_GCM_SHA256
+    for bad in (-1, 0x10000):
+        with pytest.raises(ValueError, match="CipherSuite"):
+            CipherSuite(bad)
+
+
+def test_names_are_parsed_in_the_order_given() -> None:
+    expected = (CipherSuite.TLS_CHACHA20_POLY1305_SHA256, CipherSuite.TLS_AES_128_GCM_SHA256)
+    assert parse_suites("TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256") == expected
+    assert parse_suites(["TLS_CHACHA20_POLY1305_SHA256", " TLS_AES_128_GCM_SHA256 "]) == expected
+
+
+@pytest.mark.parametrize("names", ["", [], "TLS_RSA_WITH_NULL_MD5", "TLS_AES_128_GCM_SHA256:", "AES128-SHA"])
+def test_a_wrong_name_is_answered_with_the_right_ones(names: str | list[str]) -> None:
+    with pytest.raises(ConfigurationError, match="TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384"):
+        parse_suites(names)
+
+
+def test_a_suite_twice_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="twice"):
+        parse_suites("TLS_AES_128_GCM_SHA256:TLS_AES_128_GCM_SHA256")

@@ -34,8 +34,6 @@ class Forked(Error):
 class ProcessBound:
     """Base of what must not be used in a forked child."""
 
-    __slots__ = ("_born_in",)
-
     def __init__(self) -> None:
         self._born_in = _generation
 
@@ -50,8 +48,6 @@ class ProcessBound:
 
 class Facts(ProcessBound):
     """The facts of an established connection.  Before that they raise Error."""
-
-    __slots__ = ()
 
     @property
     def connection(self) -> dtls.Connection | stcp.Connection:

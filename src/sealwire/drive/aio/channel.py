@@ -1,0 +1,148 @@
+"""DatagramChannel: messages to and from one DTLS peer, for clients and servers alike.
+
+A channel exists when the handshake is done.  What came waits in the engine, bounded by
+``Limits.receive_queue_bytes``; what does not fit is dropped and counted, as datagrams are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+
+from sealwire import dtls
+from sealwire.drive.aio.port import Port
+from sealwire.drive.facts import Facts
+from sealwire.drive.udp import Address
+from sealwire.errors import ConnectionClosed, LimitReached
+
+
+class DatagramChannel(Facts):
+    """Messages over DTLS, in both directions, each whole or not at all; order is not kept.
+
+    Iterating gives messages until the peer closes.  Usable as an asynchronous context manager,
+    which closes it.
+
+    Attributes:
+        peername: the peer's address.
+        sockname: the local one.
+    """
+
+    def __init__(self, connection: dtls.Connection, port: Port, *, owns_port: bool) -> None:
+        super().__init__()
+        assert isinstance(connection.address, tuple)
+        self.peername: Address = connection.address
+        self.sockname: Address = port.udp.sock.getsockname()
+        self._connection = connection
+        self._port = port
+        self._owns_port = owns_port
+        self._ready: deque[bytes] = deque()
+        self._peer_closed = False
+        self._changed = asyncio.Event()
+
+    @property
+    def connection(self) -> dtls.Connection:
+        return self._connection
+
+    @property
+    def max_message_bytes(self) -> int:
+        """The longest message :meth:`send` takes."""
+        return self._connection.max_message_bytes
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._connection.state in ("closing", "closed")
+
+    async def send(self, data: bytes | bytearray | memoryview) -> None:
+        """Send one message; see :meth:`send_many`."""
+        await self.send_many((data,))
+
+    async def send_many(self, messages: Sequence[bytes | bytearray | memoryview]) -> None:
+        """Send messages, waiting while the send queue is full.  They may be lost on the way.
+
+        Raises:
+            ValueError: a message is longer than `max_message_bytes`.
+            LimitReached: all of them together are more than ``Limits.send_queue_bytes``.
+            Error: the connection is closed or failed.
+        """
+        self._check_process()
+        while True:
+            try:
+                self._connection.send_many(messages)
+            except LimitReached:
+                self._port.turn()
+                if not self._port.udp.blocked:
+                    # The queue is empty now, or belongs to nobody who could empty it.
+                    self._connection.send_many(messages)
+                    break
+                await self._port.unblocked()
+            else:
+                break
+        self._port.schedule()
+
+    async def recv(self) -> bytes:
+        """The next message.
+
+        Raises:
+            ConnectionClosed: the peer closed, or this side did; what came before is given first.
+            Error: what ended the connection.
+        """
+        self._check_process()
+        while not self._take():
+            if self._connection.error is not None:
+                raise self._connection.error
+            if self._peer_closed or self.closed:
+                raise ConnectionClosed("the peer closed" if self._peer_closed else "the channel is closed")
+            self._changed.clear()
+            await self._changed.wait()
+        return self._ready.popleft()
+
+    def __aiter__(self) -> DatagramChannel:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self.recv()
+        except ConnectionClosed as closed:
+            if closed is self._connection.error:
+                raise
+            raise StopAsyncIteration from None
+
+    async def aclose(self) -> None:
+        """Send what waits and close_notify, then let the connection go.  May be called again."""
+        self._check_process()
+        if not self.closed:
+            self._connection.close(time.monotonic())
+        try:
+            await self._port.flush()
+        finally:
+            if self._owns_port:
+                self._port.close()
+
+    async def __aenter__(self) -> DatagramChannel:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _take(self) -> bool:
+        if not self._ready:
+            self._ready.extend(self._connection.messages())
+        return bool(self._ready)
+
+    # -- from the owner of the port
+
+    def received(self) -> None:
+        """Messages may have come."""
+        self._changed.set()
+
+    def happened(self, event: dtls.Event) -> None:
+        """The engine reported `event`."""
+        if isinstance(event, dtls.PeerClosed):
+            self._peer_closed = True
+        self._changed.set()

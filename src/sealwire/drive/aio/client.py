@@ -1,0 +1,267 @@
+"""Opening a DatagramChannel: every address of a name in turn, until one shakes hands.
+
+An address that answers and is refused (wrong certificate, other version) ends the search: the next
+one is not asked to be more convenient.  An address where nobody answers costs its share of the
+time.  A report that the port is unreachable can be forged, so alone it ends nothing; but where
+another address is left it moves on at once, and when three transmissions in turn met such a report
+and no answer, waiting longer is not worth it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from sealwire import dtls
+from sealwire.drive.addresses import AddressInfo, resolve, show
+from sealwire.drive.aio.channel import DatagramChannel
+from sealwire.drive.aio.port import Batch, Peer, Port
+from sealwire.drive.udp import Address, UdpSocket, unreachable
+from sealwire.dtls.connection import DEFAULT_MTU_BYTES
+from sealwire.errors import ConnectionClosed, Error
+from sealwire.limits import Limits
+
+if TYPE_CHECKING:
+    from sealwire.context import Config, Context
+
+_REFUSED_TRANSMISSIONS: Final = 3
+
+
+class _Single:
+    """One connection in the shape of an endpoint."""
+
+    def __init__(self, connection: dtls.Connection, peer: Address) -> None:
+        self.connection = connection
+        self._peer = peer
+
+    def receive(self, batch: Batch, now: float) -> None:
+        self.connection.receive_run([data for data, _ in batch], now)
+
+    def transmit(self, now: float) -> list[tuple[bytes, Address]]:
+        return [(data, self._peer) for data in self.connection.transmit(now)]
+
+    def deadline(self) -> float | None:
+        return self.connection.deadline()
+
+    def wake(self, now: float) -> None:
+        self.connection.wake(now)
+
+
+PeerT = TypeVar("PeerT", bound=Peer)
+#: Makes what the application holds of a finished connection.
+MakePeer = Callable[[dtls.Connection, Port], PeerT]
+
+
+class _Attempt(Generic[PeerT]):
+    """One address being tried; becomes the owner of the finished connection's port."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        connection: dtls.Connection,
+        make: MakePeer[PeerT],
+        *,
+        impatient: bool,
+    ) -> None:
+        self.done: asyncio.Future[PeerT] = loop.create_future()
+        self._make = make
+        self._connection = connection
+        self._impatient = impatient
+        self._refused_transmissions = 0
+        self._refusals = 0
+        self._sent = 0
+        self._peer: PeerT | None = None
+        connection.address = sock.getpeername()
+        udp = UdpSocket(sock, connected=True)
+        self.port = Port(loop, udp, _Single(connection, sock.getpeername()), self._after_turn)
+
+    def _after_turn(self, batch: Batch) -> None:
+        for event in self._connection.events():
+            if isinstance(event, dtls.Connected) and not self.done.done():
+                self._peer = self._make(self._connection, self.port)
+                self.done.set_result(self._peer)
+            elif isinstance(event, dtls.Closed) and not self.done.done():
+                self.done.set_exception(event.error or ConnectionClosed("the connection was closed"))
+            if self._peer is not None:
+                self._peer.happened(event)
+        if self._peer is not None:
+            if batch:
+                self._peer.received()
+            if self._connection.state == "closed" and not self.port.udp.blocked:
+                self.port.close()
+        elif not self.done.done():
+            self._look_for_refusals()
+
+    def _look_for_refusals(self) -> None:
+        counters = self._connection.counters
+        if counters.datagrams_received or self.port.udp.refusals == self._refusals:
+            return
+        self._refusals = self.port.udp.refusals
+        if counters.datagrams_sent > self._sent:
+            # At most one refusal counts per transmission, however many datagrams it had.
+            self._sent = counters.datagrams_sent
+            self._refused_transmissions += 1
+        if self._impatient or self._refused_transmissions >= _REFUSED_TRANSMISSIONS:
+            self.done.set_exception(ConnectionRefusedError("no peer answered" + unreachable(self.refusal)))
+
+    @property
+    def refusal(self) -> OSError | None:
+        return self.port.udp.last_refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Whom to open a connection to, and how; the arguments of :func:`open_datagram_channel`."""
+
+    host: str
+    port: int
+    config: Config
+    server_hostname: str | None
+    limits: Limits
+    mtu: int
+    timeout: float | None
+    local_addr: tuple[str, int] | None
+    family: int
+
+
+async def open_peer(target: Target, make: MakePeer[PeerT]) -> PeerT:
+    """Try the target's addresses; what `make` made of the first that shook hands."""
+    loop = asyncio.get_running_loop()
+    host, limits = target.host, target.limits
+    seconds = limits.handshake_seconds if target.timeout is None else target.timeout
+    end = time.monotonic() + seconds
+    infos = await resolve(loop, host, target.port, socket.SOCK_DGRAM, family=target.family)
+    bindable: list[AddressInfo] = []
+    if target.local_addr is not None:
+        bindable = await resolve(loop, *target.local_addr, socket.SOCK_DGRAM, family=target.family)
+    failure: OSError = OSError(f"{host} has no address")
+    for n, info in enumerate(infos):
+        left = len(infos) - n
+        now = time.monotonic()
+        try:
+            sock = _connected_socket(info, bindable)
+        except OSError as error:
+            failure = error
+            continue
+        try:
+            connection = dtls.Connection.client(
+                target.config,
+                now=now,
+                server_name=target.server_hostname or host,
+                limits=limits,
+                mtu=target.mtu,
+            )
+            attempt = _Attempt(loop, sock, connection, make, impatient=left > 1)
+        except BaseException:
+            sock.close()
+            raise
+        try:
+            async with asyncio.timeout(max(0.0, (end - now) / left)):
+                return await attempt.done
+        except Error:
+            # The peer answered: it is told why, and no other address is asked.
+            await attempt.port.flush()
+            attempt.port.close()
+            raise
+        except TimeoutError:
+            attempt.port.close()
+            where = show(info[4])
+            waited = time.monotonic() - now
+            reason = f"no answer from {where} within {waited:.3g} seconds{unreachable(attempt.refusal)}"
+            failure = TimeoutError(reason)
+        except OSError as error:
+            attempt.port.close()
+            failure = error
+        except BaseException:
+            attempt.port.close()
+            raise
+    raise failure
+
+
+def _connected_socket(info: AddressInfo, local: list[AddressInfo]) -> socket.socket:
+    family, kind, protocol, _, address = info
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        fitting = [item[4] for item in local if item[0] == family]
+        if fitting:
+            sock.bind(fitting[0])
+        elif local:
+            raise OSError(f"no local address fits {show(address)}")
+        sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _channel(connection: dtls.Connection, port: Port) -> DatagramChannel:
+    return DatagramChannel(connection, port, owns_port=True)
+
+
+class Opening:
+    """A channel being opened: await it, or use it in ``async with``."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._channel: DatagramChannel | None = None
+
+    def __await__(self) -> Generator[Any, None, DatagramChannel]:
+        return open_peer(self._target, _channel).__await__()
+
+    async def __aenter__(self) -> DatagramChannel:
+        self._channel = await self
+        return self._channel
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._channel is not None:
+            await self._channel.aclose()
+
+
+def open_datagram_channel(
+    host: str,
+    port: int,
+    *,
+    context: Context,
+    server_hostname: str | None = None,
+    limits: Limits | None = None,
+    mtu: int = DEFAULT_MTU_BYTES,
+    timeout: float | None = None,
+    local_addr: tuple[str, int] | None = None,
+    family: int = 0,
+) -> Opening:
+    """Shake hands with a DTLS server; ``await`` gives a channel, ``async with`` closes it as well.
+
+    Args:
+        host, port: where to; every address of the name is tried in turn.
+        context: a client's :class:`sealwire.Context`.
+        server_hostname: whom to expect; `host` by default.
+        mtu: the largest UDP payload to send, in bytes.
+        timeout: seconds for all addresses together, ``limits.handshake_seconds`` by default.
+
+    Raises, when awaited:
+        TimeoutError, ConnectionRefusedError: nobody answered.
+        HandshakeError, CertificateError, PeerAlert: the peer answered and no connection came to be.
+        OSError: the name has no address, or no socket could be made.
+    """
+    return Opening(
+        Target(
+            host,
+            port,
+            context.config(),
+            server_hostname,
+            limits or Limits(),
+            mtu,
+            timeout,
+            local_addr,
+            family,
+        )
+    )

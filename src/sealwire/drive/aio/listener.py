@@ -1,0 +1,131 @@
+"""One listening UDP socket: an endpoint on a port, and a peer object for each finished connection."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from sealwire import dtls
+from sealwire.drive.addresses import Hosts, bind, resolve_for_listening
+from sealwire.drive.aio.port import Batch, Peer, Port
+from sealwire.drive.udp import Address, UdpSocket
+from sealwire.dtls.connection import DEFAULT_MTU_BYTES
+from sealwire.limits import Limits
+
+if TYPE_CHECKING:
+    from sealwire.context import Context
+
+Admit = Callable[[dtls.Attempt], dtls.Admission]
+OnOther = Callable[[bytes, Address], None]
+PeerT = TypeVar("PeerT", bound=Peer)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """How to serve datagrams; the arguments of :func:`start_datagram_server`."""
+
+    context: Context
+    limits: Limits
+    mtu: int = DEFAULT_MTU_BYTES
+    admission: Admit | None = None
+    on_other: OnOther | None = None
+
+
+async def listening_sockets(host: Hosts, port: int, *, family: int, reuse_port: bool) -> list[socket.socket]:
+    """Bound UDP sockets for `host` and `port`."""
+    loop = asyncio.get_running_loop()
+    infos = await resolve_for_listening(loop, host, port, socket.SOCK_DGRAM, family=family)
+    return bind(infos, reuse_port=reuse_port)
+
+
+class Listener(Generic[PeerT]):
+    """Serves one socket.
+
+    Args:
+        make: makes what the application holds of a finished connection.
+        on_turn: called at the end of every turn.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        service: Service,
+        make: Callable[[dtls.Connection, Port], PeerT],
+        on_turn: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._service = service
+        self._make = make
+        self._on_turn = on_turn
+        #: Finished connections by the address of their peer.
+        self.peers: dict[Address, PeerT] = {}
+        self._peer_of: dict[dtls.Connection, PeerT] = {}
+        self.sock = sock
+        self.endpoint = dtls.Endpoint(
+            service.context.config,
+            limits=service.limits,
+            mtu=service.mtu,
+            admission=self._admit,
+            on_other=None if service.on_other is None else self._other,
+        )
+        self.port = Port(loop, UdpSocket(sock, connected=False), self.endpoint, self._after_turn)
+
+    def _after_turn(self, batch: Batch) -> None:
+        for connection, event in self.endpoint.events():
+            if isinstance(event, dtls.Connected):
+                peer = self._make(connection, self.port)
+                self._peer_of[connection] = self.peers[_address(connection)] = peer
+            known = self._peer_of.get(connection)
+            if known is None:
+                continue
+            known.happened(event)
+            if isinstance(event, dtls.Closed):
+                del self._peer_of[connection]
+                if self.peers.get(_address(connection)) is known:
+                    del self.peers[_address(connection)]
+        for address in {address for _, address in batch}:
+            if address in self.peers:
+                self.peers[address].received()
+        self._on_turn()
+
+    # The application's callbacks run between strangers' bytes and the engine: their exceptions are
+    # reported, and change nothing for the other peers of a batch.
+
+    def _admit(self, attempt: dtls.Attempt) -> dtls.Admission:
+        if self._service.admission is None:
+            return dtls.Admission.ACCEPT
+        try:
+            return self._service.admission(attempt)
+        except Exception as error:
+            self._report("the admission callback failed", error)
+            return dtls.Admission.DROP
+
+    def _other(self, datagram: bytes | bytearray | memoryview, address: Address) -> None:
+        assert self._service.on_other is not None
+        try:
+            self._service.on_other(bytes(datagram), address)
+        except Exception as error:
+            self._report("the on_other callback failed", error)
+
+    def _report(self, message: str, error: Exception) -> None:
+        self._loop.call_exception_handler({"message": message, "exception": error})
+
+    def refuse_new(self) -> None:
+        """Admit nobody any more."""
+        self.endpoint.closing = True
+
+    def close_peers(self) -> None:
+        """Send close_notify to everybody."""
+        self.endpoint.close(time.monotonic())
+        self.port.turn()
+
+
+def _address(connection: dtls.Connection) -> Address:
+    address = connection.address
+    assert isinstance(address, tuple)
+    return address

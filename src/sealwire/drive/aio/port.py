@@ -1,0 +1,163 @@
+"""A UDP socket on an event loop, turning one engine: a connection, or an endpoint with many.
+
+Every wake-up is one turn: take a batch, give it to the engine in one call, send what the engine
+wants sent, tell the owner, set the timer.  What applications send within one iteration of the
+loop leaves together at its end.  While the kernel takes no more datagrams the engine is not asked
+for any, so data waits where it is bounded and charged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from sealwire import dtls
+from sealwire.drive.udp import Address, UdpSocket
+
+# Closing waits this long for a kernel that takes no datagrams.
+_FLUSH_SECONDS: Final = 1.0
+
+Batch = Sequence[tuple[bytes, Address]]
+
+
+class Engine(Protocol):
+    """What turns: :class:`sealwire.dtls.Endpoint`, or one connection in the same shape."""
+
+    def receive(self, batch: Batch, now: float) -> None: ...
+    def transmit(self, now: float) -> Sequence[tuple[bytes, Address]]: ...
+    def deadline(self) -> float | None: ...
+    def wake(self, now: float) -> None: ...
+
+
+class Peer(Protocol):
+    """Who is told what happens with one finished connection: a channel, or a protocol's transport."""
+
+    def received(self) -> None:
+        """Messages may have come."""
+
+    def happened(self, event: dtls.Event) -> None:
+        """The engine reported `event`."""
+
+
+class Port:
+    """Moves datagrams between a socket and an engine.
+
+    Args:
+        after_turn: called at the end of each turn with the batch that came in, often empty; takes
+            events and messages from the engine.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        udp: UdpSocket,
+        engine: Engine,
+        after_turn: Callable[[Batch], None],
+    ) -> None:
+        self.udp = udp
+        self._loop = loop
+        self._engine = engine
+        self._after_turn = after_turn
+        self._turned: Callable[[], None] | None = None
+        self._scheduled = False
+        self._closed = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
+        self._writing = False
+        self._unblocked = asyncio.Event()
+        loop.add_reader(udp.sock.fileno(), self._readable)
+        self.schedule()
+
+    def after_turns(self, callback: Callable[[], None]) -> None:
+        """Call `callback` at the end of every turn from now on."""
+        self._turned = callback
+
+    def schedule(self) -> None:
+        """Have a turn at the end of this iteration of the loop."""
+        if not self._scheduled and not self._closed:
+            self._scheduled = True
+            self._loop.call_soon(self._scheduled_turn)
+
+    def turn(self, batch: Batch = ()) -> None:
+        """Have a turn now."""
+        if self._closed:
+            return
+        now = time.monotonic()
+        self._send(now)
+        self._after_turn(batch)
+        if self._turned is not None:
+            self._turned()
+        self._set_timer()
+
+    async def unblocked(self) -> None:
+        """Wait until the kernel takes datagrams again.  Returns at once if it does."""
+        while self.udp.blocked and not self._closed:
+            self._unblocked.clear()
+            await self._unblocked.wait()
+
+    async def flush(self) -> None:
+        """Send what the engine has, waiting for a full socket for a second at most."""
+        self.turn()
+        if self.udp.blocked:
+            try:
+                async with asyncio.timeout(_FLUSH_SECONDS):
+                    await self.unblocked()
+            except TimeoutError:
+                pass
+
+    def close(self) -> None:
+        """Close the socket; nothing is sent any more.  May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.remove_reader(self.udp.sock.fileno())
+        self._loop.remove_writer(self.udp.sock.fileno())
+        self.udp.close()
+        self._unblocked.set()
+
+    # -- called by the loop
+
+    def _scheduled_turn(self) -> None:
+        self._scheduled = False
+        self.turn()
+
+    def _readable(self) -> None:
+        batch = self.udp.receive()
+        if batch:
+            self._engine.receive(batch, time.monotonic())
+        # Also without a batch: the socket may have had nothing but an error to tell.
+        self.turn(batch)
+
+    def _wake(self) -> None:
+        self._timer = self._timer_at = None
+        self._engine.wake(time.monotonic())
+        self.turn()
+
+    def _send(self, now: float) -> None:
+        udp = self.udp
+        if udp.blocked:
+            udp.send(())
+        if not udp.blocked:
+            udp.send(self._engine.transmit(now))
+        if udp.blocked != self._writing:
+            self._writing = udp.blocked
+            if self._writing:
+                self._loop.add_writer(udp.sock.fileno(), self.turn)
+            else:
+                self._loop.remove_writer(udp.sock.fileno())
+                self._unblocked.set()
+
+    def _set_timer(self) -> None:
+        deadline = self._engine.deadline()
+        if deadline == self._timer_at or self._closed:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at = deadline
+        if deadline is not None:
+            self._timer = self._loop.call_later(max(0.0, deadline - time.monotonic()), self._wake)

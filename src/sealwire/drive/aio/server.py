@@ -1,0 +1,203 @@
+"""DatagramServer: a handler task for each DTLS peer whose address and handshake are proved."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
+
+from sealwire import dtls
+from sealwire.drive.addresses import Hosts
+from sealwire.drive.aio.channel import DatagramChannel
+from sealwire.drive.aio.listener import Admit, Listener, OnOther, Service, listening_sockets
+from sealwire.drive.aio.port import Port
+from sealwire.drive.facts import ProcessBound
+from sealwire.drive.udp import Address
+from sealwire.dtls.connection import DEFAULT_MTU_BYTES
+from sealwire.errors import ConnectionClosed
+from sealwire.limits import Limits
+
+if TYPE_CHECKING:
+    from sealwire.context import Context
+
+Handler = Callable[[DatagramChannel], Awaitable[None]]
+
+_SHUTDOWN_SECONDS: Final = 5.0
+
+
+async def start_datagram_server(
+    handler: Handler,
+    host: Hosts = None,
+    port: int = 0,
+    *,
+    context: Context,
+    limits: Limits | None = None,
+    mtu: int = DEFAULT_MTU_BYTES,
+    admission: Admit | None = None,
+    on_other: OnOther | None = None,
+    family: int = 0,
+    reuse_port: bool = False,
+) -> DatagramServer:
+    """Serve DTLS; `handler(channel)` runs as a task for each peer and its channel closes with it.
+
+    Args:
+        host: an address or name, several, or None for every interface.
+        port: 0 lets the kernel choose; see `DatagramServer.sockets`.
+        context: a server's :class:`sealwire.Context`; certificates loaded into it later are used
+            for new connections.
+        limits: for the peers of each socket.
+        mtu: the largest UDP payload to send, in bytes.
+        admission: asked for each attempt whose address is proved, before anything is kept for it.
+        on_other: gets ``(datagram, address)`` for other protocols on this port and for peers that
+            offer no DTLS 1.3; answer with `DatagramServer.sendto`.
+
+    Raises:
+        ConfigurationError: the context cannot serve (no certificate).
+        OSError: the address cannot be bound.
+    """
+    context.config()  # a context that cannot serve is an error before anything is bound
+    sockets = await listening_sockets(host, port, family=family, reuse_port=reuse_port)
+    service = Service(context, limits or Limits(), mtu, admission, on_other)
+    return DatagramServer(asyncio.get_running_loop(), sockets, handler, service)
+
+
+class DatagramServer(ProcessBound):
+    """A server as :func:`start_datagram_server` returns it, with the methods of asyncio.Server."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sockets: list[socket.socket],
+        handler: Handler,
+        service: Service,
+    ) -> None:
+        super().__init__()
+        self._loop = loop
+        self._handler = handler
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._listeners = [
+            Listener(loop, sock, service, self._connected, self._look_finished) for sock in sockets
+        ]
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The bound sockets; empty once closed."""
+        return () if self._closed.is_set() else tuple(listener.sock for listener in self._listeners)
+
+    @property
+    def connections(self) -> int:
+        """Connections now, handshakes included."""
+        return sum(listener.endpoint.connections for listener in self._listeners)
+
+    @property
+    def endpoints(self) -> tuple[dtls.Endpoint, ...]:
+        """The engine of each socket, with its counters and ledger."""
+        return tuple(listener.endpoint for listener in self._listeners)
+
+    def statistics(self) -> dict[str, int]:
+        """The counters of all sockets together, by name."""
+        total: Counter[str] = Counter()
+        for listener in self._listeners:
+            total.update(listener.endpoint.counters.snapshot())
+            total["datagrams_unsendable"] += listener.port.udp.dropped
+        return dict(total)
+
+    def is_serving(self) -> bool:
+        return not self._closing.is_set()
+
+    def sendto(self, datagram: bytes, address: Address) -> None:
+        """Send a datagram as it is, unprotected, from the socket that has the address's family."""
+        self._check_process()
+        for listener in self._listeners:
+            if len(listener.sock.getsockname()) == len(address):
+                listener.port.udp.send(((datagram, address),))
+                listener.port.schedule()
+                return
+        raise ValueError(f"no socket of this server reaches {address!r}")
+
+    async def serve_forever(self) -> None:
+        """Serve until cancelled or closed; then close in order."""
+        self._check_process()
+        try:
+            await self._closing.wait()
+        finally:
+            await self.shutdown()
+
+    # -- peers
+
+    def _connected(self, connection: dtls.Connection, port: Port) -> DatagramChannel:
+        channel = DatagramChannel(connection, port, owns_port=False)
+        task = self._loop.create_task(self._serve(channel))
+        self._tasks.add(task)
+        task.add_done_callback(self._served)
+        return channel
+
+    async def _serve(self, channel: DatagramChannel) -> None:
+        try:
+            await self._handler(channel)
+        except ConnectionClosed:
+            pass
+        except Exception as error:
+            # A handler that lets the end of its connection through has nothing to report: a peer
+            # must not be able to write our log.
+            if error is not channel.connection.error:
+                message = "the handler of a DTLS connection failed"
+                self._loop.call_exception_handler({"message": message, "exception": error})
+        finally:
+            await channel.aclose()
+
+    def _served(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._look_finished()
+
+    # -- ends
+
+    def close(self) -> None:
+        """Admit nobody any more.  Connections live on, and the sockets as long as they do."""
+        self._check_process()
+        self._closing.set()
+        for listener in self._listeners:
+            listener.refuse_new()
+        self._look_finished()
+
+    async def wait_closed(self) -> None:
+        """Wait until the server was closed and its last connection and handler are done."""
+        await self._closed.wait()
+
+    async def shutdown(self, seconds: float = _SHUTDOWN_SECONDS) -> None:
+        """Close everything: every peer gets close_notify; handlers still there after `seconds`
+        are cancelled."""
+        self.close()
+        for listener in self._listeners:
+            listener.close_peers()
+        try:
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=seconds)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            self._close_sockets()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _look_finished(self) -> None:
+        if self._closing.is_set() and not self._tasks and not self.connections:
+            self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        for listener in self._listeners:
+            listener.port.close()
+        self._closed.set()
+
+    async def __aenter__(self) -> DatagramServer:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.shutdown()

@@ -31,12 +31,15 @@ def extensions() -> list[Extension]:
             sys.exit("SEALWIRE_REQUIRE_COMPILED=1, but Cython is not installed: pip install Cython")
         return []
     modules = [
-        Extension(
-            ".".join(path.relative_to(SOURCE).with_suffix("").parts), [path.as_posix()], optional=not required
-        )
+        Extension(".".join(path.relative_to(SOURCE).with_suffix("").parts), [path.as_posix()])
         for path in sorted(SOURCE.rglob("*.pyx"))
     ]
-    return cythonize(modules, include_path=[str(SOURCE)], language_level=3)  # type: ignore[no-any-return]
+    # C code is made outside src, so that packages never pick it up.
+    built = cythonize(modules, include_path=[str(SOURCE)], language_level=3, build_dir="build/cython")
+    for module in built:
+        # Cython makes new objects out of those it is given and forgets this.
+        module.optional = not required
+    return built  # type: ignore[no-any-return]
 
 
 os.chdir(ROOT)

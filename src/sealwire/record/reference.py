@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
 from sealwire.crypto.hkdf import TrafficKeys
 from sealwire.crypto.providers import CryptoProvider
@@ -221,6 +221,10 @@ class Sealer:
         return [
             self._seal(first + n, content_type, content, 0, False, True) for n, content in enumerate(contents)
         ]
+
+    def __reduce__(self) -> NoReturn:
+        # A copy would use its numbers a second time with the same keys.
+        raise TypeError(f"a {type(self).__name__} cannot be copied")
 
     def _reserve(self, n: int) -> int:
         # An error after this line wastes numbers and never uses one twice.
@@ -462,6 +466,10 @@ class StreamSealer:
             self._seal(first + n, content_type, view[start : start + limit], 0)
             for n, start in enumerate(starts)
         )
+
+    def __reduce__(self) -> NoReturn:
+        # A copy would use its numbers a second time with the same keys.
+        raise TypeError(f"a {type(self).__name__} cannot be copied")
 
     def _reserve(self, n: int) -> int:
         first = self.sequence

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import pickle
 import threading
 from typing import Any
 
@@ -14,7 +15,7 @@ from sealwire.errors import Alert, ProtocolError
 from sealwire.record.protect import Sealer
 from sealwire.record.reference import MAX_CONTENT_BYTES, MAX_SEQUENCE, Opener
 from sealwire.record.reference import Sealer as SealerInterface
-from tests.record_layers import LAYERS, PROVIDER, SPECS, Layer, datagram_keys, each_layer, each_suite
+from tests.record_layers import PROVIDER, SPECS, Layer, datagram_keys, each_layer, each_suite
 
 SPEC = SPECS[0]
 
@@ -121,12 +122,13 @@ def test_keys_of_the_wrong_length_are_refused(layer: Layer) -> None:
             kind(PROVIDER, SPEC, keys, 3)
 
 
-def test_a_compiled_sealer_is_never_copied() -> None:
+@each_layer
+def test_a_sealer_is_never_copied(layer: Layer) -> None:
     """Two sealers with the same keys and numbers would use nonces twice."""
-    layer = LAYERS[-1]
     for one in (sealer(layer), layer.stream_sealer(PROVIDER, SPEC, datagram_keys(SPEC), 3)):
-        with pytest.raises(TypeError):
-            copy.copy(one)
+        for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError):
+                copied(one)
 
 
 def test_two_threads_never_share_a_number() -> None:

@@ -54,6 +54,9 @@ INITIAL_TIMEOUT_SECONDS: Final = 1.0
 # Leaves room for IPv6 and UDP headers on every path that carries IPv6 (1280 bytes), as QUIC does.
 DEFAULT_MTU_BYTES: Final = 1200
 _MIN_MTU_BYTES: Final = 128
+# Records kept whose keys are not there yet: one transmission of the peer (RFC 9147 section 5.8.3), and
+# the ServerHello of it is missing.
+_MAX_EARLY_RECORDS: Final = 10
 # Header with 16-bit number and length, type byte and tag: what a record costs before a suite is agreed.
 _USUAL_OVERHEAD_BYTES: Final = 22
 # RFC 9147 section 5.1 [9147-5.1-8]
@@ -127,6 +130,10 @@ class Connection:
         )
         # What may still be sent to an address nobody proved, None once it is proved.
         self._budget: int | None = None if address_proved else 0
+        # Whether any protected record of the peer was opened.
+        self._keys_seen = False
+        # Records of an epoch whose keys must come first.
+        self._early: list[bytes] = []
         self._handshake_deadline: float | None = now + limits.handshake_seconds
         self._send_queue = MessageQueue(account, Purpose.SEND_QUEUE, limits.send_queue_bytes)
         self._receive_queue = MessageQueue(account, Purpose.RECEIVE_QUEUE, limits.receive_queue_bytes)
@@ -354,25 +361,33 @@ class Connection:
         self.counters.datagrams_received += len(datagrams)
         self.counters.bytes_received += size
         self._earn(size)
-        index = offset = 0
         try:
-            while index < len(datagrams):
-                if self.state is State.CLOSED:
-                    self._discard(Discard.CLOSED)
-                    break
-                datagram = datagrams[index]
-                if offset >= len(datagram):
-                    if not datagram:
-                        self._discard(Discard.EMPTY)
-                    index, offset = index + 1, 0
-                elif is_ciphertext(datagram[offset]):
-                    index, offset = self._receive_ciphertexts(datagrams, index, offset, now)
-                else:
-                    offset = self._receive_plaintext(datagram, offset, now)
+            epoch = self._opening.epoch
+            self._walk(datagrams, now)
+            while self._early and self._opening.epoch > epoch and self.state is not State.CLOSED:
+                epoch = self._opening.epoch
+                self._walk(self._take_early(), now)
             self._layer.end_of_run(now)
         except ProtocolError as error:
             self._fail(error)
         return self.counters.records_opened > before
+
+    def _walk(self, datagrams: Sequence[Buffer], now: float) -> None:
+        """Handle the records of `datagrams`, in order."""
+        index = offset = 0
+        while index < len(datagrams):
+            if self.state is State.CLOSED:
+                self._discard(Discard.CLOSED)
+                break
+            datagram = datagrams[index]
+            if offset >= len(datagram):
+                if not datagram:
+                    self._discard(Discard.EMPTY)
+                index, offset = index + 1, 0
+            elif is_ciphertext(datagram[offset]):
+                index, offset = self._receive_ciphertexts(datagrams, index, offset, now)
+            else:
+                offset = self._receive_plaintext(datagram, offset, now)
 
     def _receive_ciphertexts(
         self, datagrams: Sequence[Buffer], index: int, offset: int, now: float
@@ -397,15 +412,29 @@ class Connection:
         return index, offset
 
     def _skip_unknown_epoch(self, datagram: Buffer, offset: int, now: float) -> int:
-        # RFC 9147 section 6.1 [9147-6.1-2]: like a record that failed.
         header = parse_ciphertext_header(datagram, offset, self._opening.cid_length)
         if isinstance(header, Discard):
             self._discard(header)
             return len(datagram)
-        self._discard(Discard.UNKNOWN_EPOCH)
         if header.epoch_bits == EPOCH_HANDSHAKE:
             self._layer.server_hello_missing(now)
+        early = bytes(datagram[offset : header.end])
+        if (
+            self.was_connected
+            or len(self._early) >= _MAX_EARLY_RECORDS
+            or not self._account.charge(Purpose.REASSEMBLY, len(early))
+        ):
+            # RFC 9147 section 6.1 [9147-6.1-2]: like a record that failed.
+            self._discard(Discard.UNKNOWN_EPOCH)
+        else:
+            # RFC 9147 section 4.2.1 [9147-4.2.1-3]: it overtook the message that brings its keys.
+            self._early.append(early)
         return header.end
+
+    def _take_early(self) -> list[bytes]:
+        early, self._early = self._early, []
+        self._account.release(Purpose.REASSEMBLY, sum(map(len, early)))
+        return early
 
     def _forgeries(self, forged: int, limit: int, now: float) -> None:
         """Failed authentications come near the limit, or reach it (RFC 9147 section 4.5.3)."""
@@ -424,12 +453,16 @@ class Connection:
         number = RecordNumber(EPOCH_PLAIN, record.sequence)
         if record.content_type == ContentType.HANDSHAKE:
             self._layer.receive(number, record.content, now)
-        elif self._opening.epoch > EPOCH_PLAIN:
-            # Keys exist, so the peer has better ways (decision A19); anybody can forge these.
-            plain_alert = record.content_type == ContentType.ALERT
-            self._discard(Discard.PLAINTEXT_ALERT if plain_alert else Discard.UNEXPECTED_PLAINTEXT)
         elif record.content_type == ContentType.ACK:
-            self._layer.receive_ack(EPOCH_PLAIN, record.content, now)
+            # A client that has part of a ServerHello can acknowledge it only like this; once it has
+            # shown its keys it needs to no more, and anybody can forge these.
+            if self._keys_seen:
+                self._discard(Discard.UNEXPECTED_PLAINTEXT)
+            else:
+                self._layer.receive_ack(EPOCH_PLAIN, record.content, now)
+        elif self._opening.epoch > EPOCH_PLAIN:
+            # The peer has better ways (decision A19).
+            self._discard(Discard.PLAINTEXT_ALERT)
         else:
             self._receive_alert(number, record.content)
         return record.end
@@ -437,6 +470,7 @@ class Connection:
     def _receive_record(self, number: RecordNumber, content_type: int, content: bytes, now: float) -> None:
         """Handle a record that authenticated: what is wrong in it is the peer's doing."""
         self._budget = None
+        self._keys_seen = True
         self._opening.opened(number.epoch, now)
         if self._peer_closed_at is not None and number > self._peer_closed_at:
             # RFC 9147 section 5.10 [9147-5.10-5]
@@ -518,6 +552,7 @@ class Connection:
         self.error = error
         self._send_queue.take()
         self._opening.clear()
+        self._early.clear()
         self._account.close()
         self._events.append(Closed(error))
 

@@ -38,6 +38,8 @@ class CookieFacts:
     #: The group the HelloRetryRequest asked a share for; None if it did not.
     group: Group | None
     client_hello_1_hash: bytes
+    #: Seconds since the cookie was made: the round trip, or more if a hello was repeated.
+    age: float = 0.0
 
 
 class CookieJar:
@@ -84,9 +86,10 @@ class CookieJar:
             reader.finish()
         except (ProtocolError, KeyError):
             return None
-        if not 0 <= now - made + 0.001 <= self._lifetime:
+        age = max(now - made, 0.0)
+        if age > self._lifetime:
             return None
-        return CookieFacts(spec.suite, Group(group) if group else None, digest)
+        return CookieFacts(spec.suite, Group(group) if group else None, digest, age)
 
     def _mac(self, key: bytes, body: bytes, address: Address) -> bytes:
         # The address goes in by its parts, each ended by a zero byte no part contains.

@@ -24,6 +24,7 @@ from sealwire.dtls.connection import (
 )
 from sealwire.dtls.cookie import Address
 from sealwire.dtls.events import Closed, Connected, Event
+from sealwire.dtls.flight import timeout_after
 from sealwire.dtls.gate import Attempt, Gate, OlderVersion, Reply
 from sealwire.dtls.header import ContentType, is_ciphertext
 from sealwire.errors import Discard
@@ -218,6 +219,7 @@ class Endpoint:
 
     def _open(self, attempt: Attempt, config: Config, account: Account, known: bytes, now: float) -> None:
         address = attempt.address
+        timeout = self._initial_timeout
         if attempt.facts is None:
             handshake = Handshake.server(config, DTLS)
         else:
@@ -229,13 +231,14 @@ class Endpoint:
                 client_hello_1_hash=attempt.facts.client_hello_1_hash,
                 hello_retry_request=attempt.retry_request,
             )
+            timeout = timeout_after(attempt.facts.age, timeout)
         connection = Connection(
             config,
             handshake,
             now=now,
             limits=self.limits,
             mtu=self._mtu,
-            initial_timeout=self._initial_timeout,
+            initial_timeout=timeout,
             account=account,
             # Our HelloRetryRequest was message 0 of ours (decision A9).
             next_message_seq=attempt.message_seq,

@@ -27,6 +27,14 @@ _MIN_TIMEOUT_SECONDS: Final = 0.2
 _MAX_SENT_RECORDS: Final = 512
 
 
+def timeout_after(round_trip: float, longest: float) -> float:
+    """The timer to start with once a round trip is known, both in seconds.
+
+    RFC 9147 section 5.8.2 [9147-5.8.2-3, 9147-5.8.2-5]: one and a half times what was measured.
+    """
+    return min(max(1.5 * round_trip, _MIN_TIMEOUT_SECONDS), longest)
+
+
 class _Message:
     """One outgoing message with the ranges of its body that are not acknowledged."""
 
@@ -87,12 +95,15 @@ class Flight:
     """The outgoing side of the handshake's reliability (RFC 9147 sections 5.7, 5.8 and 7.2)."""
 
     __slots__ = (
+        "_base_timeout",
         "_cursor_offset",
         "_cursor_seq",
         "_in_burst",
         "_initial_timeout",
         "_last_burst",
         "_messages",
+        "_partly_acknowledged",
+        "_prompted",
         "_sending",
         "_sent",
         "deadline",
@@ -108,6 +119,8 @@ class Flight:
         self.next_seq = next_seq
         #: Seconds until a transmission counts as lost.
         self.timeout = initial_timeout
+        # The same without the back-off of this flight's own losses.
+        self._base_timeout = initial_timeout
         self._initial_timeout = initial_timeout
         #: When that will be, None while nothing is outstanding.
         self.deadline: float | None = None
@@ -116,9 +129,20 @@ class Flight:
         self._sending = False
         self._in_burst = 0
         self._last_burst = float("-inf")
+        self._prompted = False
+        self._partly_acknowledged = False
         # Where the pass goes on: the first missing range at or behind this point.
         self._cursor_seq = next_seq
         self._cursor_offset = 0
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which something expected from the peer is late.
+
+        RFC 9147 section 7.1 [9147-7.1-2] says a quarter of the timer; of the timer without its
+        back-off, because our own losses say nothing of how soon the peer's rest should come.
+        """
+        return self._base_timeout / 4
 
     @property
     def outstanding(self) -> bool:
@@ -224,24 +248,34 @@ class Flight:
             sent = self._sent.pop(number, None)
             if sent is None:
                 continue
-            if not sent.again:
-                self._measured(now - sent.at)
+            # An ACK names one transmission, so even a repeated one measures the round trip.
+            self._measured(now - sent.at)
             for message, start, end in sent.parts:
                 if message.acknowledge(start, end):
                     progress = True
         handles = self._collect()
         if progress:
             self.expiries = 0
+            self._prompted = False
+            self._partly_acknowledged = True
             if self._messages:
                 self._resume(now)
         return handles
 
-    def acknowledge_all(self, now: float) -> list[int]:
-        """The peer answered, which acknowledges the whole flight (RFC 9147 section 7.2 [9147-7.2-5])."""
-        if self._messages and not any(message.passes for message in self._messages):
-            newest = next(reversed(self._sent.values()), None)
-            if newest is not None and not newest.again:
-                self._measured(now - newest.at)
+    def acknowledge_all(self, now: float, answered: RecordNumber | None = None) -> list[int]:
+        """The peer answered, which acknowledges the whole flight (RFC 9147 section 7.2 [9147-7.2-5]).
+
+        `answered` is the record the answer repeats the number of, if it does: a server without
+        state numbers its HelloRetryRequest like the hello.
+        """
+        sent = self._sent.get(answered) if answered is not None else None
+        if sent is None and self._sent:
+            # Which of several transmissions was answered cannot be told; the timer stays backed
+            # off then (RFC 9147 section 5.8.2 [9147-5.8.2-4]).
+            newest = next(reversed(self._sent.values()))
+            sent = None if newest.again else newest
+        if sent is not None and self._messages:
+            self._measured(now - sent.at)
         for message in self._messages:
             message.missing = []
         self.expiries = 0
@@ -255,39 +289,45 @@ class Flight:
             # RFC 9147 section 7.2 [9147-7.2-3]: all resending stops.
             self._sent.clear()
             self._sending = False
+            self._prompted = False
+            self._partly_acknowledged = False
             self.deadline = None
         return handles
 
     def _measured(self, round_trip: float) -> None:
-        # RFC 9147 section 5.8.2 [9147-5.8.2-5]: one and a half times what was measured.
-        self.timeout = min(max(1.5 * round_trip, _MIN_TIMEOUT_SECONDS), self._initial_timeout)
+        self.timeout = self._base_timeout = timeout_after(round_trip, self._initial_timeout)
 
     def _resume(self, now: float) -> None:
         """An ACK took part of the flight: send the rest."""
-        if self._next_piece() is not None:
-            # The pass is not at its end: what follows was never sent in it.
-            self._start_burst(now)
-        elif now - self._last_burst >= self.timeout / 8:
-            # RFC 9147 section 7.2 [9147-7.2-2]: what the ACK leaves out is lost.  Two ACKs in a
-            # row must not send everything twice, hence the pause.
+        if now - self._last_burst >= self.patience / 2:
+            # RFC 9147 section 7.2 [9147-7.2-2]: what was sent and the ACK leaves out is lost, so it
+            # goes first.  Two ACKs in a row must not send everything twice, hence the pause.
             self._start_pass(now)
+        elif self._next_piece() is not None:
+            self._start_burst(now)
 
     def prompt(self, now: float) -> None:
-        """The peer shows that it lacks our flight (its own came again): send, but not too often."""
+        """The peer shows that it lacks our flight (its own came again): send.
+
+        Anybody can forge such a sign before keys exist, so it moves the timer forward once and no
+        more until the timer ran or the peer acknowledged something.
+        """
         waiting = not self._sending or self._in_burst >= RECORDS_PER_TRANSMISSION
-        if self._messages and waiting and now - self._last_burst >= self.timeout / 4:
+        if self._messages and waiting and not self._prompted and now - self._last_burst >= self.patience:
+            self._prompted = True
             self._start_pass(now)
 
     def expire(self, now: float) -> None:
         """The timer ran out (RFC 9147 section 5.8.1 [9147-5.8.1-2]): back off and send again."""
         self.expiries += 1
+        self._prompted = False
         # RFC 9147 section 5.8.2 [9147-5.8.2-1]
         self.timeout = min(self.timeout * 2, MAX_TIMEOUT_SECONDS)
-        if self._next_piece() is not None:
+        if self._partly_acknowledged or self._next_piece() is None:
+            self._start_pass(now)
+        else:
             # A peer that never acknowledges part of a flight must still get all of it.
             self._start_burst(now)
-        else:
-            self._start_pass(now)
 
     def _start_pass(self, now: float) -> None:
         self._cursor_seq, self._cursor_offset = self._messages[0].seq, 0

@@ -41,7 +41,7 @@ from sealwire.tls13.messages import HandshakeType
 # RFC 9147 section 4.4 [9147-4.4-12]: sizes to fall back to when a flight meets silence again and again:
 # what IPv4 hosts must accept (576), and what RFC 791 lets a link have with room for options (296).
 _FALLBACK_MTU_BYTES: Final = (548, 268)
-_SILENT_TRANSMISSIONS: Final = 2
+_SILENT_TRANSMISSIONS: Final = 3
 # Record numbers remembered for the next ACK; older ones are dropped first, which costs the peer a
 # retransmission.
 _MAX_ACK_NUMBERS: Final = 64
@@ -76,7 +76,7 @@ class HandshakeLayer:
         self._on_done = on_done
         self._flight = Flight(initial_timeout, next_seq)
         self._flight_charge = 0
-        self._mtu = mtu
+        self._mtu = self._full_mtu = mtu
         self._reassembly = Reassembly(account, limits, next_peer_seq)
         self._to_acknowledge: deque[RecordNumber] = deque(maxlen=_MAX_ACK_NUMBERS)
         self._ack_deadline: float | None = None
@@ -135,9 +135,9 @@ class HandshakeLayer:
         for fragment in fragments:
             reason = self._reassembly.offer(fragment, epoch)
             if reason is None:
-                if epoch > EPOCH_PLAIN and not self.engine.complete:
-                    # RFC 9147 section 7.2 [9147-7.2-5]
-                    self._acknowledged(self._flight.acknowledge_all(now), now)
+                if not self.engine.complete:
+                    # RFC 9147 section 7.2 [9147-7.2-5]: even a part of the answer is one.
+                    self._acknowledged(self._flight.acknowledge_all(now, answered=number), now)
                 self._deliver(now)
             else:
                 self._counters.discard(reason)
@@ -145,12 +145,14 @@ class HandshakeLayer:
                     fresh = False
                 else:
                     kept = False
-        if not fresh and not self.engine.complete:
-            # RFC 9147 section 5.8.1 [9147-5.8.1-3]: the peer repeats a flight we answered.
+        # The peer repeats a flight that ours answers, and has not got ours.
+        unanswered = not fresh and (not self.engine.complete or epoch in self._flight.epochs)
+        if unanswered:
+            # RFC 9147 section 5.8.1 [9147-5.8.1-3]
             self._flight.prompt(now)
-        if not kept or not (fresh or self.engine.complete):
+        if unanswered or not kept:
             # RFC 9147 section 7 [9147-7-2, 9147-7-5]: only what was processed or kept is
-            # acknowledged; after the handshake also what came again.
+            # acknowledged; what came again only where no flight of ours says so.
             self._unlist(number)
 
     def _unlist(self, number: RecordNumber) -> None:
@@ -166,9 +168,6 @@ class HandshakeLayer:
             self.version_selected = True
             if was_complete:
                 self._count_key_updates(message)
-            elif epoch == EPOCH_PLAIN:
-                # Plaintext acknowledges our flight only once the engine took it for an answer.
-                self._acknowledged(self._flight.acknowledge_all(now), now)
             self.apply_outputs(now)
 
     def _count_key_updates(self, message: bytes) -> None:
@@ -200,7 +199,7 @@ class HandshakeLayer:
         RFC 9147 section 7.1 [9147-7.1-9], once per retransmission period (decision A1).
         """
         if self.version_selected and self._sealing.epoch == EPOCH_PLAIN and self._ack_deadline is None:
-            self._ack_deadline = now + self._flight.timeout / 4
+            self._ack_deadline = now + self._flight.patience
 
     def apply_outputs(self, now: float) -> None:
         """Do what the engine decided, in its order."""
@@ -212,6 +211,8 @@ class HandshakeLayer:
                         # starts over (RFC 9147 section 7 [9147-7-4]).
                         self._to_acknowledge.clear()
                         self._ack_deadline = None
+                        # Its silence may have been loss; this flight finds out for itself.
+                        self._mtu = self._full_mtu
                     if self._flight.next_seq > 0xFFFF:
                         # Errata 8048 [9147-5.2-5]
                         raise ProtocolError(Alert.INTERNAL_ERROR, "handshake message numbers are used up")
@@ -257,7 +258,7 @@ class HandshakeLayer:
             self._ack_now = True
         elif self._ack_deadline is None and self.version_selected:
             # [9147-7.1-2]: part of a flight came; its rest is late after a quarter of the timer.
-            self._ack_deadline = now + self._flight.timeout / 4
+            self._ack_deadline = now + self._flight.patience
 
     def receive_ack(self, epoch: int, content: bytes, now: float) -> None:
         """Take an ACK that came in `epoch`."""

@@ -3,9 +3,9 @@
 
 Work is done in portions of at most 64 records: gather pointers with the GIL, do all the
 cryptography of the portion without looking at a Python object, hand out results with the GIL
-again.  While a large portion is computed the GIL is free; `_busy` then keeps a second thread
-from using the same keys, because a context can serve one record at a time only.  Record number
-masks of a portion are one call.  Sealing fills the bytes objects it returns; opening goes through
+again.  While a large portion is computed the GIL is free; `_busy` keeps a second thread from
+using the same keys until the run is done, because a context serves one record at a time.  Record
+number masks of a portion are one call.  Sealing fills the bytes objects it returns; opening goes through
 a scratch buffer, so that a forged record leaves no object behind.
 """
 
@@ -21,7 +21,7 @@ from sealwire.crypto._evp cimport NONCE_BYTES, SAMPLE_BYTES, TAG_BYTES
 
 from sealwire.crypto.suites import AeadKind
 from sealwire.errors import Discard
-from sealwire.record.reference import DISCARDS, check_content, internal_error
+from sealwire.record.reference import DISCARDS, check_content, check_start, internal_error
 
 cdef enum:
     # Records of one portion.  Enough to make the mask call and the GIL's release disappear; few
@@ -85,7 +85,8 @@ cdef class Sealer:
     cdef readonly int overhead
     cdef readonly uint64_t seal_limit
 
-    def __cinit__(self, provider, spec, keys, epoch, cid=b"", *, int64_t sequence=0):
+    def __cinit__(self, provider, spec, keys, epoch, cid=b"", *, sequence=0):
+        check_start(cid, sequence, 0, MAX_SEQUENCE + 1)
         cdef bytes key = checked(keys.key, spec.key_bytes, "key")
         cdef bytes sn_key = checked(keys.sn_key, spec.key_bytes, "sn_key")
         cdef bytes iv = checked(keys.iv, NONCE_BYTES, "iv")
@@ -116,6 +117,7 @@ cdef class Sealer:
         cdef bytes record
         cdef uint8_t* out
         cdef uint8_t masked[SAMPLE_BYTES]
+        enter(self._busy)
         PyObject_GetBuffer(content, &view, PyBUF_SIMPLE)
         try:
             check(content_type, view.len, padding)
@@ -148,15 +150,19 @@ cdef class Sealer:
             n = len(<bytes>message) if type(message) is bytes else memoryview(message).nbytes
             check(content_type, n, 0)
         check(content_type, 0, 0)
-        sequence = self._reserve(count)
-        for start in range(0, count, PORTION):
-            self._seal_portion(
-                sequence + start, <uint8_t>content_type, held, start, min(count - start, PORTION), records
-            )
+        enter(self._busy)
+        self._busy = True
+        try:
+            sequence = self._reserve(count)
+            for start in range(0, count, PORTION):
+                self._seal_portion(
+                    sequence + start, <uint8_t>content_type, held, start, min(count - start, PORTION), records
+                )
+        finally:
+            self._busy = False
         return records
 
     cdef int64_t _reserve(self, int64_t n) except -1:
-        enter(self._busy)
         # An error after this function wastes numbers and never uses one twice.
         # RFC 9147 section 4.2.1 [9147-4.2.1-6]: stop rather than wrap.
         cdef int64_t sequence = self.sequence
@@ -189,10 +195,8 @@ cdef class Sealer:
             if total < RELEASE_BYTES:
                 sealed = self._seal_views(sequence, content_type, views, outs, count)
             else:
-                self._busy = True
                 with nogil:
                     sealed = self._seal_views(sequence, content_type, views, outs, count)
-                self._busy = False
             if not sealed:
                 raise internal_error("libcrypto could not seal a record")
         finally:
@@ -298,7 +302,8 @@ cdef class Opener:
     cdef readonly uint64_t forged
     cdef readonly uint64_t forgery_limit
 
-    def __cinit__(self, provider, spec, keys, epoch, cid=b"", int64_t window=256, *, int64_t highest=-1):
+    def __cinit__(self, provider, spec, keys, epoch, cid=b"", int64_t window=256, *, highest=-1):
+        check_start(cid, highest, -1, MAX_SEQUENCE)
         if window <= 0 or window % 64:
             raise ValueError(f"replay window of {window} records is not a positive multiple of 64")
         cdef bytes key = checked(keys.key, spec.key_bytes, "key")
@@ -333,8 +338,12 @@ cdef class Opener:
         if index < 0 or offset < 0:
             raise ValueError("a run starts at an index and offset from 0 on")
         enter(self._busy)
-        while self._open_portion(datagrams, &index, &offset, entries):
-            pass
+        self._busy = True
+        try:
+            while self._open_portion(datagrams, &index, &offset, entries):
+                pass
+        finally:
+            self._busy = False
         return entries, index, offset
 
     cdef bint _open_portion(
@@ -398,10 +407,8 @@ cdef class Opener:
             if total < RELEASE_BYTES:
                 opened = self._open_found(found, count)
             else:
-                self._busy = True
                 with nogil:
                     opened = self._open_found(found, count)
-                self._busy = False
             for n in range(opened):
                 record = &found[n]
                 if record.dropped:

@@ -29,7 +29,7 @@ from sealwire.record._record cimport (
 )
 
 from sealwire.errors import Alert
-from sealwire.record.reference import internal_error, stream_error
+from sealwire.record.reference import check_start, internal_error, stream_error
 
 cdef uint64_t MAX_STREAM_SEQUENCE = 0xFFFFFFFFFFFFFFFE
 
@@ -46,7 +46,8 @@ cdef class StreamSealer:
     cdef readonly uint64_t sealed
     cdef readonly uint64_t seal_limit
 
-    def __cinit__(self, provider, spec, keys, epoch, *, uint64_t sequence=0):
+    def __cinit__(self, provider, spec, keys, epoch, *, sequence=0):
+        check_start(b"", sequence, 0, MAX_STREAM_SEQUENCE + 1)
         cdef bytes key = checked(keys.key, spec.key_bytes, "key")
         cdef bytes iv = checked(keys.iv, NONCE_BYTES, "iv")
         self._aead = _evp.new_aead(algorithm_of(spec), key, True)
@@ -160,7 +161,8 @@ cdef class StreamOpener:
     cdef readonly uint64_t sequence
     cdef readonly uint64_t opened
 
-    def __cinit__(self, provider, spec, keys, epoch, *, uint64_t sequence=0):
+    def __cinit__(self, provider, spec, keys, epoch, *, sequence=0):
+        check_start(b"", sequence, 0, MAX_STREAM_SEQUENCE + 1)
         cdef bytes key = checked(keys.key, spec.key_bytes, "key")
         cdef bytes iv = checked(keys.iv, NONCE_BYTES, "iv")
         self._aead = _evp.new_aead(algorithm_of(spec), key, False)

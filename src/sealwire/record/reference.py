@@ -29,6 +29,7 @@ APPLICATION_DATA: Final = 23
 MAX_CONTENT_BYTES: Final = 1 << 14
 MAX_INNER_BYTES: Final = MAX_CONTENT_BYTES + 1
 TAG_BYTES: Final = 16
+MAX_CID_BYTES: Final = 255
 # RFC 9147 section 4.2.3: the mask is computed from this many bytes of ciphertext.
 SAMPLE_BYTES: Final = 16
 # RFC 9147 section 4.2.1 [9147-4.2.1-6]: numbers end here; they never wrap.
@@ -140,6 +141,15 @@ def check_content(content_type: int, inner_bytes: int, padding: int) -> None:
         )
 
 
+def check_start(cid: bytes, number: int, lowest: int, highest: int) -> None:
+    """ValueError unless an epoch can have this connection id and start from this number."""
+    # RFC 9147 section 9: opaque cid<0..2^8-1>.
+    if len(cid) > MAX_CID_BYTES:
+        raise ValueError(f"a connection id has at most {MAX_CID_BYTES} bytes, not {len(cid)}")
+    if not lowest <= number <= highest:
+        raise ValueError(f"record number {number} is not in {lowest}..{highest}")
+
+
 def _whole(data: Buffer) -> bytes:
     """`data` as bytes, whatever its buffer counts in."""
     return data if isinstance(data, bytes) else bytes(memoryview(data))
@@ -178,7 +188,11 @@ class Sealer:
         """`sequence` is where numbering starts; anything but 0 is for keys used before.
 
         A number must never be used twice with the same keys.
+
+        Raises:
+            ValueError: keys or connection id of a wrong length, a start no number can have.
         """
+        check_start(cid, sequence, 0, MAX_SEQUENCE + 1)
         self._aead = provider.aead(spec, keys.key)
         self._mask = provider.mask(spec, keys.sn_key)
         self._iv = int.from_bytes(keys.iv, "big")
@@ -318,7 +332,11 @@ class Opener:
 
         `cid` is the connection id this side handed out, which every record must carry.
         `highest` stands for a window in which every number up to it was seen.
+
+        Raises:
+            ValueError: keys, connection id or window of a wrong length, a number out of range.
         """
+        check_start(cid, highest, -1, MAX_SEQUENCE)
         if window <= 0 or window % 64:
             raise ValueError(f"replay window of {window} records is not a positive multiple of 64")
         self._aead = provider.aead(spec, keys.key)
@@ -433,6 +451,7 @@ class StreamSealer:
         self, provider: CryptoProvider, spec: SuiteSpec, keys: TrafficKeys, epoch: int, *, sequence: int = 0
     ) -> None:
         """`sequence` is where numbering starts; a number must never be used twice with the same keys."""
+        check_start(b"", sequence, 0, MAX_STREAM_SEQUENCE + 1)
         self._aead = provider.aead(spec, keys.key)
         self._iv = int.from_bytes(keys.iv, "big")
         self.epoch = epoch
@@ -503,6 +522,7 @@ class StreamOpener:
     def __init__(
         self, provider: CryptoProvider, spec: SuiteSpec, keys: TrafficKeys, epoch: int, *, sequence: int = 0
     ) -> None:
+        check_start(b"", sequence, 0, MAX_STREAM_SEQUENCE + 1)
         self._aead = provider.aead(spec, keys.key)
         self._iv = int.from_bytes(keys.iv, "big")
         self._broken = False

@@ -79,6 +79,17 @@ def test_a_library_with_wrong_answers_is_refused() -> None:
 
 
 @needs_compiled
+def test_an_interpreter_without_ssl_still_finds_a_library() -> None:
+    hidden = "import sys; sys.modules['_ssl'] = None\n"
+    answer = ask(hidden + ASK).stdout
+    assert answer.startswith(("True compiled, on OpenSSL ", "False plain Python (no libcrypto"))
+    # And where there is none at all, that is the reason given.
+    nothing = hidden + "import sealwire.crypto._evp as e; e._LIBRARY_NAMES = ()\n"
+    expected = "False plain Python (no libcrypto of OpenSSL 3.0 or newer was found)\n"
+    assert ask(nothing + ASK).stdout == expected
+
+
+@needs_compiled
 def test_the_known_answers_are_known_to_others_too() -> None:
     """The table is not what this libcrypto happens to say: the provider's own OpenSSL agrees."""
     from sealwire.crypto import _evp

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import pickle
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from sealwire.errors import Alert, ProtocolError
 from sealwire.record.protect import Sealer
 from sealwire.record.reference import MAX_CONTENT_BYTES, MAX_SEQUENCE, Opener
 from sealwire.record.reference import Sealer as SealerInterface
-from tests.record_layers import PROVIDER, SPECS, Layer, datagram_keys, each_layer, each_suite
+from tests.record_layers import PROVIDER, SPECS, Layer, datagram_keys, each_layer, each_suite, stream_keys
 
 SPEC = SPECS[0]
 
@@ -120,6 +121,24 @@ def test_keys_of_the_wrong_length_are_refused(layer: Layer) -> None:
     for kind in (layer.sealer, layer.opener):
         with pytest.raises(ValueError, match="bytes"):
             kind(PROVIDER, SPEC, keys, 3)
+
+
+@each_layer
+def test_what_no_epoch_can_start_with(layer: Layer) -> None:
+    keys, flat = datagram_keys(SPEC), stream_keys(SPEC)
+    refusals: list[Callable[[], object]] = [
+        lambda: layer.sealer(PROVIDER, SPEC, keys, 3, bytes(256)),
+        lambda: layer.opener(PROVIDER, SPEC, keys, 3, bytes(256)),
+        lambda: layer.sealer(PROVIDER, SPEC, keys, 3, sequence=-1),
+        lambda: layer.sealer(PROVIDER, SPEC, keys, 3, sequence=MAX_SEQUENCE + 2),
+        lambda: layer.opener(PROVIDER, SPEC, keys, 3, highest=-2),
+        lambda: layer.opener(PROVIDER, SPEC, keys, 3, highest=MAX_SEQUENCE + 1),
+        lambda: layer.stream_sealer(PROVIDER, SPEC, flat, 3, sequence=-1),
+        lambda: layer.stream_opener(PROVIDER, SPEC, flat, 3, sequence=1 << 64),
+    ]
+    for refused in refusals:
+        with pytest.raises(ValueError, match=r"connection id|record number"):
+            refused()
 
 
 @each_layer

@@ -42,9 +42,12 @@ from sealwire.tls13.messages import HandshakeType
 # what IPv4 hosts must accept (576), and what RFC 791 lets a link have with room for options (296).
 _FALLBACK_MTU_BYTES: Final = (548, 268)
 _SILENT_TRANSMISSIONS: Final = 3
+# ACKs are not repeated, so they must pass whatever the path has become: no larger than what every
+# path carries, which is 15 numbers, one and a half transmissions of a peer.
+_ACK_DATAGRAM_BYTES: Final = _FALLBACK_MTU_BYTES[-1]
 # Record numbers remembered for the next ACK; older ones are dropped first, which costs the peer a
 # retransmission.
-_MAX_ACK_NUMBERS: Final = 64
+_MAX_ACK_NUMBERS: Final = 32
 
 
 class HandshakeLayer:
@@ -306,7 +309,7 @@ class HandshakeLayer:
         if self._ack_now:
             self._ack_now = False
             self._ack_deadline = None
-            datagram += self._ack_record(limit)
+            datagram += self._ack_record(min(limit, _ACK_DATAGRAM_BYTES))
         while (epoch := self._flight.pending_epoch()) is not None:
             room = limit - len(datagram) - self._sealing.overhead(epoch)
             content = self._flight.next_content(room, epoch)

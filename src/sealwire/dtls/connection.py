@@ -241,9 +241,11 @@ class Connection:
 
     @property
     def max_message_bytes(self) -> int:
-        """The longest message send() takes, in bytes; 0 before keys exist [9147-4.4-4]."""
+        """The longest message send() takes, in bytes; 0 before keys exist and once they are gone [9147-4.4-4]."""
         epoch = self._sealing.epoch
-        return min(self.mtu - self._sealing.overhead(epoch), MAX_CONTENT_BYTES) if epoch else 0
+        if not epoch or epoch not in self._sealing:
+            return 0
+        return min(self.mtu - self._sealing.overhead(epoch), MAX_CONTENT_BYTES)
 
     @property
     def send_queue_bytes(self) -> int:

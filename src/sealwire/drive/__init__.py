@@ -1,17 +1,46 @@
 """Drivers: the engines on sockets, clocks and event loops."""
 
 from sealwire.drive.aio import (
+    DatagramChannel,
+    DatagramServer,
+    DatagramTransport,
+    StreamReader,
+    StreamServer,
+    StreamWriter,
     create_datagram_endpoint,
     open_connection,
     open_datagram_channel,
     start_datagram_server,
     start_server,
 )
+from sealwire.drive.blocking import (
+    DatagramSocket,
+    ListeningSocket,
+    SecureSocket,
+    StreamSocket,
+    create_connection,
+    wrap_socket,
+)
+from sealwire.drive.facts import Facts, Forked
 
 __all__ = [
+    "DatagramChannel",
+    "DatagramServer",
+    "DatagramSocket",
+    "DatagramTransport",
+    "Facts",
+    "Forked",
+    "ListeningSocket",
+    "SecureSocket",
+    "StreamReader",
+    "StreamServer",
+    "StreamSocket",
+    "StreamWriter",
+    "create_connection",
     "create_datagram_endpoint",
     "open_connection",
     "open_datagram_channel",
     "start_datagram_server",
     "start_server",
+    "wrap_socket",
 ]

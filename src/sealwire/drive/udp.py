@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
 
+from sealwire.telemetry import ConnectionCounters
+
 Address = tuple[Any, ...]
 
 #: Datagrams taken per wake-up; then the event loop serves others.
@@ -28,6 +30,11 @@ _RECEIVE_BUFFER_BYTES: Final = 4 * 1024 * 1024
 # Everything else is about the path or the destination: unreachable, too big, forbidden by a
 # firewall, a forged source port 0.  None of it may stop a server.
 _BROKEN: Final = frozenset((errno.EBADF, errno.ENOTSOCK))
+
+
+# Transmissions that met nothing but refusals before a handshake is given up: with the RFC's timers
+# that is three seconds after the first.
+_REFUSED_TRANSMISSIONS: Final = 3
 
 
 class UdpSocket:
@@ -117,9 +124,55 @@ class UdpSocket:
         self.refusals += 1
         self.last_refusal = error
 
+    def connect(self, address: Address) -> None:
+        """Have one peer from here on."""
+        self.sock.connect(address)
+        self._connected = True
+
     def close(self) -> None:
         self._waiting.clear()
         self.sock.close()
+
+
+class Refusals:
+    """How often the path refused what a handshake sent while nobody answered.
+
+    Attributes:
+        move_on: another address is left, so one refusal is enough to try it.
+    """
+
+    def __init__(self, udp: UdpSocket, counters: ConnectionCounters) -> None:
+        self.move_on = False
+        self._udp = udp
+        self._counters = counters
+        self._seen = 0
+        self._sent = 0
+        self._transmissions = 0
+
+    def give_up_if_hopeless(self) -> None:
+        """Raise ConnectionRefusedError where waiting longer is not worth it.
+
+        A refusal can be forged by whoever knows the ports, so it counts only until a peer answered;
+        at most one counts per transmission, however many datagrams that had.
+        """
+        if self._counters.datagrams_received or self._udp.refusals == self._seen:
+            return
+        self._seen = self._udp.refusals
+        if self._counters.datagrams_sent > self._sent:
+            self._sent = self._counters.datagrams_sent
+            self._transmissions += 1
+        if self.move_on or self._transmissions >= _REFUSED_TRANSMISSIONS:
+            raise ConnectionRefusedError(f"no peer answered{self.words}")
+
+    @property
+    def words(self) -> str:
+        """The end of a sentence about a peer that did not answer: what the path reported, if anything."""
+        error = self._udp.last_refusal
+        if error is None:
+            return ""
+        if error.errno == errno.ECONNREFUSED:
+            return "; port unreachable was reported"
+        return f"; the path reported: {error.strerror or error}"
 
 
 def grow_receive_buffer(sock: socket.socket) -> None:
@@ -129,12 +182,3 @@ def grow_receive_buffer(sock: socket.socket) -> None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
     except OSError:
         pass
-
-
-def unreachable(error: OSError | None) -> str:
-    """The end of a sentence about a peer that did not answer: what the path reported, if anything."""
-    if error is None:
-        return ""
-    if error.errno == errno.ECONNREFUSED:
-        return "; port unreachable was reported"
-    return f"; the path reported: {error.strerror or error}"

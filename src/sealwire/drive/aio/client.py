@@ -15,21 +15,19 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sealwire import dtls
 from sealwire.drive.addresses import AddressInfo, resolve, show
 from sealwire.drive.aio.channel import DatagramChannel
 from sealwire.drive.aio.port import Batch, Peer, Port
-from sealwire.drive.udp import Address, UdpSocket, unreachable
+from sealwire.drive.udp import Address, Refusals, UdpSocket
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
 from sealwire.errors import ConnectionClosed, Error
 from sealwire.limits import Limits
 
 if TYPE_CHECKING:
     from sealwire.context import Config, Context
-
-_REFUSED_TRANSMISSIONS: Final = 3
 
 
 class _Single:
@@ -72,13 +70,11 @@ class _Attempt(Generic[PeerT]):
         self.done: asyncio.Future[PeerT] = loop.create_future()
         self._make = make
         self._connection = connection
-        self._impatient = impatient
-        self._refused_transmissions = 0
-        self._refusals = 0
-        self._sent = 0
         self._peer: PeerT | None = None
         connection.address = sock.getpeername()
         udp = UdpSocket(sock, connected=True)
+        self.refusals = Refusals(udp, connection.counters)
+        self.refusals.move_on = impatient
         self.port = Port(loop, udp, _Single(connection, sock.getpeername()), self._after_turn)
 
     def _after_turn(self, batch: Batch) -> None:
@@ -96,23 +92,10 @@ class _Attempt(Generic[PeerT]):
             if self._connection.state == "closed" and not self.port.udp.blocked:
                 self.port.close()
         elif not self.done.done():
-            self._look_for_refusals()
-
-    def _look_for_refusals(self) -> None:
-        counters = self._connection.counters
-        if counters.datagrams_received or self.port.udp.refusals == self._refusals:
-            return
-        self._refusals = self.port.udp.refusals
-        if counters.datagrams_sent > self._sent:
-            # At most one refusal counts per transmission, however many datagrams it had.
-            self._sent = counters.datagrams_sent
-            self._refused_transmissions += 1
-        if self._impatient or self._refused_transmissions >= _REFUSED_TRANSMISSIONS:
-            self.done.set_exception(ConnectionRefusedError("no peer answered" + unreachable(self.refusal)))
-
-    @property
-    def refusal(self) -> OSError | None:
-        return self.port.udp.last_refusal
+            try:
+                self.refusals.give_up_if_hopeless()
+            except ConnectionRefusedError as error:
+                self.done.set_exception(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +156,7 @@ async def open_peer(target: Target, make: MakePeer[PeerT]) -> PeerT:
             attempt.port.close()
             where = show(info[4])
             waited = time.monotonic() - now
-            reason = f"no answer from {where} within {waited:.3g} seconds{unreachable(attempt.refusal)}"
+            reason = f"no answer from {where} within {waited:.3g} seconds{attempt.refusals.words}"
             failure = TimeoutError(reason)
         except OSError as error:
             attempt.port.close()

@@ -1,0 +1,212 @@
+"""Blocking sockets, as :mod:`ssl` secures them: SOCK_DGRAM becomes DTLS 1.3, SOCK_STREAM TLS 1.3."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import TYPE_CHECKING, Literal, overload
+
+from sealwire.drive.addresses import show
+from sealwire.drive.blocking.base import SecureSocket
+from sealwire.drive.blocking.datagram import ClientDatagramSocket, DatagramSocket, ServerDatagramSocket
+from sealwire.drive.blocking.stream import ListeningSocket, StreamSocket
+from sealwire.dtls.connection import DEFAULT_MTU_BYTES
+from sealwire.errors import Error
+from sealwire.limits import Limits
+
+if TYPE_CHECKING:
+    from sealwire.context import Context
+
+__all__ = [
+    "DatagramSocket",
+    "ListeningSocket",
+    "SecureSocket",
+    "StreamSocket",
+    "create_connection",
+    "wrap_socket",
+]
+
+
+def wrap_socket(
+    context: Context,
+    sock: socket.socket,
+    server_side: bool = False,
+    server_hostname: str | None = None,
+    do_handshake_on_connect: bool = True,
+    *,
+    limits: Limits | None = None,
+    mtu: int = DEFAULT_MTU_BYTES,
+) -> DatagramSocket | StreamSocket | ListeningSocket:
+    """Secure `sock`, which belongs to the result from here on (as :meth:`ssl.SSLContext.wrap_socket`).
+
+    SOCK_STREAM: connected, or for a server listening, which gives a :class:`ListeningSocket`.
+    SOCK_DGRAM: a client's is connected; a server's is bound, and serves the first peer that proves
+    its address and finishes its handshake.
+
+    Args:
+        server_hostname: whom a client expects.
+        do_handshake_on_connect: shake hands now; otherwise in `do_handshake`, `send` or `recv`.
+        limits: what the connection may hold.
+        mtu: for datagrams, the largest UDP payload to send in bytes.
+
+    Raises:
+        ValueError: the socket is neither kind, or not connected, bound or listening as it must be.
+        HandshakeError, CertificateError, PeerAlert: no secure connection came to be.
+        TimeoutError: the socket's timeout, or ``limits.handshake_seconds``, passed.
+    """
+    config = context.config()
+    limits = limits or Limits()
+    if sock.type not in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        raise ValueError("only SOCK_STREAM and SOCK_DGRAM sockets can be secured")
+    if server_side and server_hostname is not None:
+        raise ValueError("server_hostname can only be specified in client mode")
+    connected = _is_connected(sock)
+    if sock.type == socket.SOCK_STREAM and server_side and _is_listening(sock):
+        return ListeningSocket(
+            _take_over(sock), context, limits=limits, do_handshake_on_connect=do_handshake_on_connect
+        )
+    if not connected and not (server_side and sock.type == socket.SOCK_DGRAM):
+        raise ValueError("the socket must be connected before it is secured")
+    sock = _take_over(sock)
+    try:
+        secure: DatagramSocket | StreamSocket
+        if sock.type == socket.SOCK_STREAM:
+            secure = StreamSocket(
+                sock, config, server_side=server_side, server_hostname=server_hostname, limits=limits
+            )
+        elif server_side:
+            secure = ServerDatagramSocket(sock, context, limits=limits, mtu=mtu)
+        else:
+            secure = ClientDatagramSocket(
+                sock, config, server_hostname=server_hostname, limits=limits, mtu=mtu
+            )
+    except BaseException:
+        sock.close()
+        raise
+    if do_handshake_on_connect and sock.gettimeout() != 0:
+        _shake_hands(secure)
+    return secure
+
+
+def _shake_hands(secure: DatagramSocket | StreamSocket) -> None:
+    try:
+        secure.do_handshake()
+    except BaseException:
+        secure.close()
+        raise
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+def _is_listening(sock: socket.socket) -> bool:
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def _take_over(sock: socket.socket) -> socket.socket:
+    timeout = sock.gettimeout()
+    own = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+    own.settimeout(timeout)
+    return own
+
+
+@overload
+def create_connection(
+    address: tuple[str, int],
+    timeout: float | None = ...,
+    source_address: tuple[str, int] | None = ...,
+    *,
+    context: Context,
+    server_hostname: str | None = ...,
+    kind: Literal[socket.SocketKind.SOCK_STREAM] = ...,
+    limits: Limits | None = ...,
+    mtu: int = ...,
+) -> StreamSocket: ...
+@overload
+def create_connection(
+    address: tuple[str, int],
+    timeout: float | None = ...,
+    source_address: tuple[str, int] | None = ...,
+    *,
+    context: Context,
+    server_hostname: str | None = ...,
+    kind: Literal[socket.SocketKind.SOCK_DGRAM],
+    limits: Limits | None = ...,
+    mtu: int = ...,
+) -> DatagramSocket: ...
+def create_connection(
+    address: tuple[str, int],
+    timeout: float | None = None,
+    source_address: tuple[str, int] | None = None,
+    *,
+    context: Context,
+    server_hostname: str | None = None,
+    kind: socket.SocketKind = socket.SOCK_STREAM,
+    limits: Limits | None = None,
+    mtu: int = DEFAULT_MTU_BYTES,
+) -> StreamSocket | DatagramSocket:
+    """Connect and shake hands, as :func:`socket.create_connection` connects.
+
+    Args:
+        address: host and port; every address of the name is tried in turn.
+        timeout: seconds for all of it, and then the socket's timeout; None waits as long as
+            ``limits.handshake_seconds`` for the handshake.
+        kind: ``SOCK_STREAM`` for TLS 1.3 over TCP, ``SOCK_DGRAM`` for DTLS 1.3.
+
+    Raises:
+        HandshakeError, CertificateError, PeerAlert: a peer answered and no connection came to be.
+        TimeoutError, ConnectionRefusedError, OSError: nobody answered.
+    """
+    host, port = address
+    limits = limits or Limits()
+    config = context.config()
+    name = server_hostname or host
+    start = time.monotonic()
+    infos = socket.getaddrinfo(host, port, type=kind)
+    failure: OSError = OSError(f"{host} has no address")
+    for n, (family, info_kind, protocol, _, sockaddr) in enumerate(infos):
+        left = len(infos) - n
+        budget = limits.handshake_seconds if timeout is None else timeout
+        share = max(0.001, (start + budget - time.monotonic()) / left)
+        sock = socket.socket(family, info_kind, protocol)
+        try:
+            sock.settimeout(share)
+            if source_address is not None:
+                sock.bind(source_address)
+            sock.connect(sockaddr)
+        except OSError as error:
+            sock.close()
+            failure = error
+            continue
+        except BaseException:
+            sock.close()
+            raise
+        secure: StreamSocket | DatagramSocket
+        try:
+            if kind == socket.SOCK_STREAM:
+                secure = StreamSocket(sock, config, server_side=False, server_hostname=name, limits=limits)
+            else:
+                secure = ClientDatagramSocket(sock, config, server_hostname=name, limits=limits, mtu=mtu)
+                secure.refusals.move_on = left > 1
+        except BaseException:
+            sock.close()
+            raise
+        try:
+            _shake_hands(secure)
+        except Error:
+            raise  # the peer answered: no other address is asked
+        except TimeoutError as error:
+            words = secure.refusals.words if isinstance(secure, ClientDatagramSocket) else ""
+            failure = TimeoutError(f"no answer from {show(sockaddr)}: {error}{words}")
+            continue
+        except OSError as error:
+            failure = error
+            continue
+        secure.settimeout(timeout)
+        return secure
+    raise failure

@@ -1,0 +1,268 @@
+"""DatagramSocket: DTLS 1.3 over a UDP socket, for one peer.
+
+A client's socket is connected.  A server's is bound: strangers go through the cookie exchange of
+an endpoint, and the first whose handshake is done becomes the peer; the socket is then connected
+to it, so that the kernel turns everybody else away.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from sealwire import dtls
+from sealwire.drive.blocking.base import SecureSocket
+from sealwire.drive.udp import Address, Refusals, UdpSocket
+from sealwire.errors import ConnectionClosed, LimitReached
+from sealwire.limits import Limits
+
+if TYPE_CHECKING:
+    from sealwire.context import Config, Context
+
+_MESSAGE_BYTES: Final = 65_535
+# Batches taken in one step, so that a flood leaves time for what is due.
+_BATCHES: Final = 16
+
+Writable = bytearray | memoryview
+Readable = bytes | bytearray | memoryview
+
+
+class DatagramSocket(SecureSocket):
+    """Secured messages to and from one peer; made by :func:`sealwire.wrap_socket`."""
+
+    def __init__(self, sock: socket.socket, *, connected: bool) -> None:
+        super().__init__(sock)
+        self._udp = UdpSocket(sock, connected=connected)
+        self._ready: deque[bytes] = deque()
+        self._peer_closed = False
+
+    @property
+    def connection(self) -> dtls.Connection:
+        raise NotImplementedError
+
+    # -- data
+
+    def send(self, data: Readable) -> int:
+        """Send one message; its length.  It may be lost on the way.
+
+        Raises:
+            ValueError: it is longer than `max_message_bytes`.
+        """
+        self.do_handshake()
+        while True:
+            try:
+                with self._lock:
+                    self._check_process()
+                    self.connection.send(data)
+                break
+            except LimitReached:
+                self._until(self._flushed, self._timeout, receive=False)
+        try:
+            self._until(self._flushed, self._timeout, receive=False)
+        except BlockingIOError:
+            pass  # taken; a later call sends it
+        return len(data)
+
+    def sendall(self, data: Readable) -> None:
+        """As :meth:`send`: a message is sent whole or not at all."""
+        self.send(data)
+
+    def _flushed(self) -> bool:
+        return not self._udp.blocked
+
+    @property
+    def max_message_bytes(self) -> int:
+        """The longest message :meth:`send` takes."""
+        return self.connection.max_message_bytes
+
+    def recv(self, n: int = _MESSAGE_BYTES) -> bytes:
+        """The next message.
+
+        Raises:
+            ConnectionClosed: the peer has closed.
+            ValueError: the message is longer than `n`; it is kept, whole.
+        """
+        self.do_handshake()
+        self._until(self._receivable, self._timeout, receive=True)
+        with self._lock:
+            if len(self._ready[0]) > n:
+                raise ValueError(f"the next message has {len(self._ready[0])} bytes, more than {n}")
+            return self._ready.popleft()
+
+    def _receivable(self) -> bool:
+        if not self._ready:
+            self._ready.extend(self.connection.messages())
+        if self._ready:
+            return True
+        if self.connection.error is not None:
+            raise self.connection.error
+        if self._peer_closed:
+            raise ConnectionClosed("the peer closed the connection")
+        if self.connection.state == "closed":
+            raise ConnectionClosed("the connection is closed")
+        return False
+
+    def recv_into(self, buffer: Writable, nbytes: int = 0) -> int:
+        """As :meth:`recv`, into `buffer`; the message's length."""
+        view = memoryview(buffer).cast("B")
+        data = self.recv(min(nbytes, len(view)) if nbytes else len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Messages until the peer closes."""
+        while True:
+            try:
+                yield self.recv()
+            except ConnectionClosed as closed:
+                if closed is self.connection.error:
+                    raise
+                return
+
+    def pending(self) -> int:
+        """Length of the message :meth:`recv` can give without waiting; 0 if there is none."""
+        with self._lock:
+            if not self._ready and self._sock.fileno() >= 0:
+                self._ready.extend(self.connection.messages())
+            return len(self._ready[0]) if self._ready else 0
+
+    # -- steps
+
+    def _step(self, now: float, *, read: bool) -> None:
+        for _ in range(_BATCHES if read else 0):
+            batch = self._udp.receive()
+            if not batch:
+                break
+            self._take(batch, now)
+        due = self._deadline()
+        if due is not None and due <= now:
+            self._wake(now)
+        if self._udp.blocked:
+            self._udp.send(())
+        if not self._udp.blocked:
+            self._udp.send(self._give(now))
+        self._look_at_events()
+
+    def _take(self, batch: Sequence[tuple[bytes, Address]], now: float) -> None:
+        raise NotImplementedError
+
+    def _give(self, now: float) -> Sequence[tuple[bytes, Address]]:
+        raise NotImplementedError
+
+    def _wake(self, now: float) -> None:
+        raise NotImplementedError
+
+    def _look_at_events(self) -> None:
+        raise NotImplementedError
+
+    def _happened(self, event: dtls.Event) -> None:
+        if isinstance(event, dtls.PeerClosed):
+            self._peer_closed = True
+
+    def _wants_write(self) -> bool:
+        return self._udp.blocked
+
+    def _parted(self) -> bool:
+        # close_notify is not acknowledged and may be lost: there is nothing to wait for.
+        return not self._udp.blocked
+
+
+class ClientDatagramSocket(DatagramSocket):
+    """The client's end."""
+
+    def __init__(
+        self, sock: socket.socket, config: Config, *, server_hostname: str | None, limits: Limits, mtu: int
+    ) -> None:
+        super().__init__(sock, connected=True)
+        self._connection = dtls.Connection.client(
+            config, now=time.monotonic(), server_name=server_hostname, limits=limits, mtu=mtu
+        )
+        self._connection.address = sock.getpeername()
+        self.refusals = Refusals(self._udp, self._connection.counters)
+
+    @property
+    def connection(self) -> dtls.Connection:
+        return self._connection
+
+    def _take(self, batch: Sequence[tuple[bytes, Address]], now: float) -> None:
+        self._connection.receive_run([data for data, _ in batch], now)
+
+    def _give(self, now: float) -> Sequence[tuple[bytes, Address]]:
+        return [(data, ()) for data in self._connection.transmit(now)]
+
+    def _wake(self, now: float) -> None:
+        self._connection.wake(now)
+
+    def _deadline(self) -> float | None:
+        return self._connection.deadline()
+
+    def _look_at_events(self) -> None:
+        for event in self._connection.events():
+            self._happened(event)
+
+    def _established(self) -> bool:
+        connection = self._connection
+        if connection.state == "handshaking":
+            self.refusals.give_up_if_hopeless()
+            return False
+        if connection.error is not None and not connection.was_connected:
+            raise connection.error
+        return True
+
+    def _say_goodbye(self) -> None:
+        self._connection.close(time.monotonic())
+
+
+class ServerDatagramSocket(DatagramSocket):
+    """The server's end, before and after it has found its one peer."""
+
+    def __init__(self, sock: socket.socket, context: Context, *, limits: Limits, mtu: int) -> None:
+        super().__init__(sock, connected=False)
+        self._endpoint = dtls.Endpoint(context.config, limits=limits, mtu=mtu)
+        self._peer: dtls.Connection | None = None
+
+    @property
+    def connection(self) -> dtls.Connection:
+        if self._peer is None:
+            raise ConnectionClosed("no peer has finished a handshake yet")
+        return self._peer
+
+    def _take(self, batch: Sequence[tuple[bytes, Address]], now: float) -> None:
+        if self._peer is not None:
+            # What strangers had sent before the socket was connected.
+            batch = [item for item in batch if item[1] == self._peer.address]
+        self._endpoint.receive(batch, now)
+
+    def _give(self, now: float) -> Sequence[tuple[bytes, Address]]:
+        return self._endpoint.transmit(now)
+
+    def _wake(self, now: float) -> None:
+        self._endpoint.wake(now)
+
+    def _deadline(self) -> float | None:
+        return self._endpoint.deadline()
+
+    def _look_at_events(self) -> None:
+        for connection, event in self._endpoint.events():
+            if isinstance(event, dtls.Connected) and self._peer is None:
+                self._choose(connection)
+            if connection is self._peer:
+                self._happened(event)
+
+    def _choose(self, connection: dtls.Connection) -> None:
+        assert isinstance(connection.address, tuple)
+        self._peer = connection
+        self._endpoint.closing = True
+        for other in list(self._endpoint):
+            if other is not connection:
+                other.abort()
+        self._udp.connect(connection.address)
+
+    def _established(self) -> bool:
+        return self._peer is not None
+
+    def _say_goodbye(self) -> None:
+        self._endpoint.close(time.monotonic())

@@ -1,0 +1,297 @@
+"""StreamSocket: TLS 1.3 over a connected TCP socket, with the methods of ssl.SSLSocket."""
+
+from __future__ import annotations
+
+import io
+import select
+import socket
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from sealwire import stcp
+from sealwire.drive.blocking.base import SecureSocket
+from sealwire.errors import Error, Truncated
+from sealwire.limits import Limits
+
+if TYPE_CHECKING:
+    from sealwire.context import Config, Context
+
+_READ_BYTES: Final = 64 * 1024
+# Sealed at once: four full records.
+_SEAL_BYTES: Final = 64 * 1024
+
+Writable = bytearray | memoryview
+Readable = bytes | bytearray | memoryview
+
+
+class StreamSocket(SecureSocket):
+    """A secured byte stream; made by :func:`sealwire.wrap_socket`."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        config: Config,
+        *,
+        server_side: bool,
+        server_hostname: str | None,
+        limits: Limits,
+    ) -> None:
+        super().__init__(sock)
+        now = time.monotonic()
+        if server_side:
+            self._connection = stcp.Connection.server(config, now=now, limits=limits)
+        else:
+            self._connection = stcp.Connection.client(
+                config, now=now, server_name=server_hostname, limits=limits
+            )
+        self._eof = False
+
+    @property
+    def connection(self) -> stcp.Connection:
+        return self._connection
+
+    # -- steps
+
+    def _step(self, now: float, *, read: bool) -> None:
+        connection = self._connection
+        while read and not self._eof and connection.want_read:
+            try:
+                data = self._sock.recv(_READ_BYTES)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as error:
+                self._lost(error)
+                break
+            if data:
+                connection.receive_data(data)
+            else:
+                self._eof = True
+                connection.receive_eof()
+        due = connection.deadline()
+        if due is not None and due <= now:
+            connection.wake(now)
+        while pending := connection.pending():
+            try:
+                n = self._sock.send(pending)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as error:
+                self._lost(error)
+                connection.sent(len(pending))  # to nobody
+                break
+            connection.sent(n)
+        connection.events()  # the state says it all
+
+    def _lost(self, cause: OSError) -> None:
+        self._eof = True
+        error = Truncated(f"the peer's byte stream broke: {cause.strerror or cause}")
+        error.__cause__ = cause
+        self._connection.abort(error)
+
+    def _wants_write(self) -> bool:
+        return self._connection.queued > 0
+
+    def _wants_read(self) -> bool:
+        return self._connection.want_read and not self._eof
+
+    def _deadline(self) -> float | None:
+        return self._connection.deadline()
+
+    def _established(self) -> bool:
+        self._raise_error()
+        return self._connection.state != "handshaking"
+
+    def _raise_error(self) -> None:
+        if self._connection.error is not None:
+            raise self._connection.error
+
+    # -- data
+
+    def send(self, data: Readable) -> int:
+        """Send a part of `data`, at most 64 KiB; how much.  Returns when the kernel has it."""
+        view = memoryview(data).cast("B")[:_SEAL_BYTES]
+        self.do_handshake()
+        # What an earlier call could not send comes first.
+        self._until(self._flushed, self._timeout, receive=False)
+        with self._lock:
+            self._connection.send(view)
+        try:
+            self._until(self._flushed, self._timeout, receive=False)
+        except BlockingIOError:
+            pass  # taken; a later call sends the rest of it
+        return len(view)
+
+    def _flushed(self) -> bool:
+        self._raise_error()
+        return self._connection.queued == 0
+
+    def sendall(self, data: Readable) -> None:
+        """Send all of `data`."""
+        view = memoryview(data).cast("B")
+        while view:
+            view = view[self.send(view) :]
+
+    def recv(self, n: int = _READ_BYTES) -> bytes:
+        """Up to `n` bytes; b"" when the peer has closed.
+
+        Raises:
+            Truncated: the stream ended without close_notify.
+        """
+        if n < 0:
+            raise ValueError("negative buffersize in recv")
+        if n == 0:
+            return b""
+        self.do_handshake()
+        self._until(self._readable, self._timeout, receive=True)
+        with self._lock:
+            return self._connection.read(n)
+
+    def _readable(self) -> bool:
+        connection = self._connection
+        if connection.buffered:
+            return True
+        self._raise_error()
+        return connection.peer_closed or connection.state == "closed"
+
+    def recv_into(self, buffer: Writable, nbytes: int = 0) -> int:
+        """As :meth:`recv`, into `buffer`; how many bytes."""
+        view = memoryview(buffer).cast("B")
+        data = self.recv(min(nbytes, len(view)) if nbytes else len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def pending(self) -> int:
+        """Bytes :meth:`recv` can give without waiting."""
+        return self._connection.buffered
+
+    def makefile(self, mode: str = "r", buffering: int = -1, **text: Any) -> Any:
+        """A file over this socket, as :meth:`socket.socket.makefile`.  Closing it leaves the socket open."""
+        raw = _Raw(self, readable="r" in mode, writable="w" in mode)
+        size = io.DEFAULT_BUFFER_SIZE if buffering < 0 else buffering
+        if size == 0:
+            if "b" not in mode:
+                raise ValueError("unbuffered streams must be binary")
+            return raw
+        buffered: Any
+        if raw.readable() and raw.writable():
+            buffered = io.BufferedRWPair(raw, raw, size)
+        elif raw.writable():
+            buffered = io.BufferedWriter(raw, size)
+        else:
+            buffered = io.BufferedReader(raw, size)
+        return buffered if "b" in mode else io.TextIOWrapper(buffered, **text)
+
+    def shutdown(self, how: int) -> None:
+        """``SHUT_WR`` sends close_notify and leaves receiving open; ``SHUT_RDWR`` does no more."""
+        if how == socket.SHUT_RD:
+            return
+        with self._lock:
+            self._say_goodbye()
+        self._until(lambda: not self._wants_write(), self._timeout, receive=False)
+
+    # -- ends
+
+    def _say_goodbye(self) -> None:
+        self._connection.close()
+
+    def _parted(self) -> bool:
+        self._raise_error()
+        return self._connection.peer_closed and self._connection.queued == 0
+
+    def _linger(self, seconds: float) -> None:
+        # Closing a socket with unread bytes resets the connection, which can destroy what the peer
+        # has not read yet.
+        self._sock.shutdown(socket.SHUT_WR)
+        end = time.monotonic() + seconds
+        while not self._eof and not (self._connection.peer_closed and self._connection.error is None):
+            left = end - time.monotonic()
+            poll = select.poll()
+            poll.register(self._sock, select.POLLIN)
+            if left <= 0 or not poll.poll(left * 1000):
+                return
+            try:
+                self._eof = not self._sock.recv(_READ_BYTES)
+            except (BlockingIOError, InterruptedError):
+                continue
+
+
+class _Raw(io.RawIOBase):
+    """The unbuffered file of makefile."""
+
+    def __init__(self, sock: StreamSocket, *, readable: bool, writable: bool) -> None:
+        self._secure = sock
+        self._readable = readable
+        self._writable = writable
+
+    def readable(self) -> bool:
+        return self._readable
+
+    def writable(self) -> bool:
+        return self._writable
+
+    def readinto(self, buffer: Any) -> int | None:
+        try:
+            return self._secure.recv_into(buffer)
+        except BlockingIOError:
+            return None
+
+    def write(self, data: Any) -> int | None:
+        try:
+            return self._secure.send(data)
+        except BlockingIOError:
+            return None
+
+
+class ListeningSocket:
+    """A listening TCP socket whose :meth:`accept` gives secured connections."""
+
+    def __init__(
+        self, sock: socket.socket, context: Context, *, limits: Limits, do_handshake_on_connect: bool
+    ) -> None:
+        self._sock = sock
+        self._context = context
+        self._limits = limits
+        self._do_handshake_on_connect = do_handshake_on_connect
+
+    def accept(self) -> tuple[StreamSocket, Any]:
+        """The next connection and its address; errors of one handshake are raised here.
+
+        With ``do_handshake_on_connect`` false a stranger cannot hold up or fail this call: the
+        handshake then happens in the first send or recv of the connection.
+        """
+        sock, address = self._sock.accept()
+        try:
+            sock.settimeout(self._sock.gettimeout())
+            secure = StreamSocket(
+                sock, self._context.config(), server_side=True, server_hostname=None, limits=self._limits
+            )
+            if self._do_handshake_on_connect:
+                secure.do_handshake()
+        except Error:
+            sock.close()
+            raise
+        except BaseException:
+            sock.close()
+            raise
+        return secure, address
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def getsockname(self) -> Any:
+        return self._sock.getsockname()
+
+    def settimeout(self, seconds: float | None) -> None:
+        self._sock.settimeout(seconds)
+
+    def gettimeout(self) -> float | None:
+        return self._sock.gettimeout()
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def __enter__(self) -> ListeningSocket:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -137,7 +137,9 @@ class TestAccepts:
         assert verify(LEAF, stray, MIDDLE).path[0] == LEAF.der
 
     @pytest.mark.parametrize(
-        "key", [ec.generate_private_key(ec.SECP384R1()), Ed25519PrivateKey.generate(), rsa_key()], ids=str
+        "key",
+        [ec.generate_private_key(ec.SECP384R1()), Ed25519PrivateKey.generate(), rsa_key()],
+        ids=("P-384", "Ed25519", "RSA"),
     )
     def test_leaf_keys_of_every_kind(self, key: ec.EllipticCurvePrivateKey) -> None:
         leaf = issue("server", ROOT, key=key, names=["server.test"])

@@ -1,0 +1,7 @@
+"""`python -m sealwire.cli` is `sealwire`."""
+
+import sys
+
+from sealwire.cli import main
+
+sys.exit(main())

@@ -1,0 +1,99 @@
+"""Options that `serve` and `connect` share, in openssl's words, and the context they make."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import sealwire
+from sealwire.cli.say import Exit, Failure
+from sealwire.drive.facts import Facts
+
+
+def transport_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--stream", action="store_true", help="TLS 1.3 over TCP instead of DTLS 1.3 over UDP")
+    parser.add_argument("--alpn", metavar="A,B", help="application protocols, best first")
+    parser.add_argument("--groups", metavar="A:B", help="key exchange groups, best first")
+    parser.add_argument("--ciphersuites", metavar="A:B", help="cipher suites, best first")
+    parser.add_argument("--keylogfile", metavar="FILE", help="append the connections' secrets, for Wireshark")
+
+
+def apply_transport_options(context: sealwire.Context, args: argparse.Namespace) -> None:
+    """Raises Failure(USAGE) for a name that does not exist, Failure(ENVIRONMENT) for the key log."""
+    if args.groups is not None:
+        configure(Exit.USAGE, "--groups", lambda: context.set_groups(args.groups))
+    if args.ciphersuites is not None:
+        configure(Exit.USAGE, "--ciphersuites", lambda: context.set_ciphersuites(args.ciphersuites))
+    if args.alpn is not None:
+        configure(Exit.USAGE, "--alpn", lambda: context.set_alpn_protocols(args.alpn.split(",")))
+    if args.keylogfile is not None:
+
+        def log_keys() -> None:
+            context.keylog_filename = args.keylogfile
+
+        configure(Exit.ENVIRONMENT, "--keylogfile", log_keys)
+
+
+def load_certificate(context: sealwire.Context, args: argparse.Namespace) -> None:
+    """Present --cert with --key."""
+    option = "--cert" if args.key is None else "--cert, --key"
+    configure(Exit.ENVIRONMENT, option, lambda: context.load_cert_chain(args.cert, args.key))
+
+
+def configure(code: Exit, option: str, action: Callable[[], object]) -> None:
+    """Do what `option` asks; what is wrong with it ends the verb with `code` and names the option."""
+    try:
+        action()
+    except sealwire.ConfigurationError as error:  # says what to do, too
+        raise Failure(code, f"{option}: {error}", "") from error
+
+
+def endpoint(text: str) -> tuple[str, int]:
+    """``host:port``, ``[::1]:port`` or ``:port``; for argparse."""
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or not port.isdecimal() or int(port) > 0xFFFF or (":" in host and not bracketed):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT (an IPv6 address goes in brackets)")
+    return (host[1:-1] if bracketed else host), int(port)
+
+
+def written(host: str, port: int) -> str:
+    """The reverse of `endpoint`."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def seconds(text: str) -> float:
+    """A positive number of seconds; for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return value
+
+
+def facts(connected: Facts) -> dict[str, object]:
+    """What was negotiated, for words and objects alike."""
+    session = connected.connection.session
+    try:
+        names = session.peer.names if session.peer is not None else ()
+    except sealwire.CertificateError:  # nobody verified it, so it may be anything
+        names = ()
+    return {
+        "version": connected.version(),
+        "suite": session.suite.name,
+        "group": session.group.name,
+        "peer": names[0] if names else None,
+        "alpn": connected.selected_alpn_protocol(),
+        "retried": session.retried,
+    }
+
+
+def in_words(negotiated: dict[str, object]) -> str:
+    """One line of `facts`."""
+    parts = [f"{negotiated['version']}, {negotiated['suite']}, {negotiated['group']}"]
+    parts.append(f"peer {negotiated['peer']}" if negotiated["peer"] else "peer showed no name")
+    if negotiated["alpn"]:
+        parts.append(f"application protocol {negotiated['alpn']}")
+    return ", ".join(parts)

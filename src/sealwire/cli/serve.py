@@ -1,0 +1,148 @@
+"""`sealwire serve`: accept DTLS or TLS connections, print what comes or send it back."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+from typing import TYPE_CHECKING, Any
+
+import sealwire
+from sealwire.cli import options as common
+from sealwire.cli.explain import explain
+from sealwire.cli.say import Exit, Failure, Say
+from sealwire.drive.aio import StreamServer
+
+if TYPE_CHECKING:
+    from sealwire.drive.aio import DatagramChannel, DatagramServer, StreamReader, StreamWriter
+    from sealwire.drive.facts import Facts
+
+HELP = "accept DTLS (or, with --stream, TLS) connections"
+
+_READ_BYTES = 64 * 1024
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--listen",
+        type=common.endpoint,
+        default=("::", 4433),
+        metavar="HOST:PORT",
+        help="where to listen; port 0 takes a free one (default: [::]:4433)",
+    )
+    parser.add_argument("--cert", required=True, metavar="FILE", help="certificate chain, PEM, ours first")
+    parser.add_argument("--key", metavar="FILE", help="its private key (default: in the same file)")
+    parser.add_argument("--client-ca", metavar="FILE", help="demand client certificates of these CAs")
+    parser.add_argument("--echo", action="store_true", help="send back what comes instead of printing it")
+    common.transport_options(parser)
+
+
+def run(args: argparse.Namespace, say: Say) -> Exit:
+    context = sealwire.Context(sealwire.PROTOCOL_SERVER)
+    common.load_certificate(context, args)
+    if args.client_ca is not None:
+        common.configure(
+            Exit.ENVIRONMENT,
+            "--client-ca",
+            lambda: context.load_verify_locations(cafile=args.client_ca),
+        )
+        context.verify_mode = sealwire.CERT_REQUIRED
+    common.apply_transport_options(context, args)
+    return asyncio.run(_serve(args, context, say))
+
+
+async def _serve(args: argparse.Namespace, context: sealwire.Context, say: Say) -> Exit:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    host, port = args.listen
+    visitors = Visitors(echo=args.echo, say=say)
+    try:
+        server: StreamServer | DatagramServer
+        if args.stream:
+            server = await sealwire.start_server(visitors.stream, host, port, context=context)
+        else:
+            server = await sealwire.start_datagram_server(visitors.datagrams, host, port, context=context)
+    except OSError as error:
+        raise Failure(
+            Exit.ENVIRONMENT,
+            f"cannot listen on {common.written(host, port)}, {(error.strerror or str(error)).lower()}",
+            "choose another address or port with --listen, or stop the program that has it",
+        ) from error
+    async with server:
+        bound = [sock.getsockname() for sock in server.sockets]
+        where = ", ".join(common.written(*address[:2]) for address in bound)
+        what = "TLS 1.3 over TCP" if args.stream else "DTLS 1.3 over UDP"
+        say.fact(
+            "listening",
+            f"listening on {where} for {what}; Ctrl-C ends",
+            addresses=[address[0] for address in bound],
+            port=bound[0][1],
+            transport=what,
+        )
+        await stop.wait()
+    counters = server.counters.snapshot() if isinstance(server, StreamServer) else server.statistics()
+    failed = counters["handshakes_failed"]
+    say.fact(
+        "stopped",
+        f"stopped after {visitors.count} connections; {failed} handshakes failed",
+        connections=visitors.count,
+        handshakes_failed=failed,
+    )
+    return Exit.OK
+
+
+class Visitors:
+    """What happens to each connection; one that fails is reported and harms no other."""
+
+    def __init__(self, echo: bool, say: Say) -> None:
+        self._echo = echo
+        self._say = say
+        self.count = 0
+
+    async def datagrams(self, channel: DatagramChannel) -> None:
+        where = self._arrived(channel, channel.peername)
+        try:
+            async for data in channel:
+                if not self._echo:
+                    self._say.data(data, peer=where)
+                elif len(data) <= channel.max_message_bytes:
+                    await channel.send(data)
+                else:  # the peer's path carries larger datagrams than we send
+                    longest = channel.max_message_bytes
+                    words = (
+                        f"{where}: a datagram of {len(data)} bytes cannot be sent back, {longest} is the most"
+                    )
+                    self._say.fact("too long", words, peer=where, bytes=len(data), longest=longest)
+        except OSError as error:
+            self._failed(where, error)
+        else:
+            self._say.fact("disconnected", f"{where} left", peer=where)
+
+    async def stream(self, reader: StreamReader, writer: StreamWriter) -> None:
+        where = self._arrived(writer, writer.get_extra_info("peername"))
+        try:
+            while data := await reader.read(_READ_BYTES):
+                if self._echo:
+                    writer.write(data)
+                    await writer.drain()
+                else:
+                    self._say.data(data, peer=where)
+            writer.close()
+            await writer.wait_closed()
+        except OSError as error:
+            self._failed(where, error)
+        else:
+            self._say.fact("disconnected", f"{where} left", peer=where)
+
+    def _arrived(self, connected: Facts, address: tuple[Any, ...]) -> str:
+        self.count += 1
+        where = common.written(*address[:2])
+        facts = common.facts(connected)
+        self._say.fact("connected", f"{where}: {common.in_words(facts)}", peer_address=where, **facts)
+        return where
+
+    def _failed(self, where: str, error: OSError) -> None:
+        failure = explain(error, where)
+        self._say.fact("error", str(failure), peer=where, message=failure.wrong, **failure.facts)

@@ -277,6 +277,13 @@ class HandshakeLayer:
                 raise
             self._counters.discard(Discard.MALFORMED_ACK)
             return
+        if epoch == EPOCH_PLAIN and any(number.epoch > EPOCH_PLAIN for number in numbers):
+            # Errata 8108 [9147-7.2-6] would end the connection.  But in plaintext anybody could end it
+            # that way, and NSS as a client does acknowledge epoch 2 in plaintext, because it has no
+            # keys to send with yet.  So it proves nothing; it is a sign that the peer wants the rest.
+            self._counters.discard(Discard.MALFORMED_ACK)
+            self._flight.prompt(now)
+            return
         # Errata 8108, decision A3 [9147-7.2-6].
         highest = epoch if epoch < EPOCH_APPLICATION else self._sealing.epoch
         for number in numbers:

@@ -179,7 +179,8 @@ class Gate:
             if cookie is None:
                 if message_seq != 0:
                     return Discard.MALFORMED_HELLO
-                if self._require_cookie:
+                # A retry for the group alone is stateless as well: its second hello comes back here.
+                if self._require_cookie or not select(config, hello).share:
                     return self._retry(whole, hello, message, address, config, now)
                 return self._attempt(whole, hello, message, address, None, b"", 0)
         except ProtocolError as error:

@@ -160,13 +160,13 @@ def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
-def _key_usage(*, issuer: bool) -> x509.KeyUsage:
+def _key_usage(*, issuer: bool, encipher: bool = False) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=not issuer,
         key_cert_sign=issuer,
         crl_sign=issuer,
         content_commitment=False,
-        key_encipherment=False,
+        key_encipherment=encipher,
         data_encipherment=False,
         key_agreement=False,
         encipher_only=False,
@@ -233,7 +233,8 @@ def _identity(role: str, kind: Kind, names: tuple[str, ...], intermediates: int,
         builder = (
             _builder(_name(names[0]), leaf_key.public_key(), issuer, issuer_key)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(issuer=False), critical=True)
+            # NSS takes no RSA key for a server that may not encipher, even where TLS 1.3 only signs.
+            .add_extension(_key_usage(issuer=False, encipher=kind is Kind.RSA_2048), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(
                 x509.SubjectAlternativeName([_alternative_name(name) for name in names]), critical=False

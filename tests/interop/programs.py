@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 
-from tests import certificates
 from tests.certificates import Identity
 from tests.interop.sockets import PATIENCE_SECONDS, GaveUp
 
@@ -37,9 +36,9 @@ class Program:
         self._input.settimeout(PATIENCE_SECONDS)
         self._stdout, self._stderr = directory / f"{self.name}.out", directory / f"{self.name}.err"
         with self._stdout.open("wb") as out, self._stderr.open("wb") as err, theirs:
-            self.process = subprocess.Popen(
+            self.process: subprocess.Popen[bytes] = subprocess.Popen(
                 [str(argument) for argument in arguments],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=out,
                 stderr=err,
                 env={**os.environ, **(environment or {})},
@@ -147,7 +146,7 @@ class Nss:
         self.root = root
         self.directory = directory
         self.environment = {"LD_LIBRARY_PATH": str(root / "lib")}
-        self._databases: dict[tuple[Identity, ...], str] = {}
+        self._databases: dict[tuple[Identity | None, Identity | None], str] = {}
 
     @staticmethod
     def installed() -> Path | None:
@@ -165,25 +164,26 @@ class Nss:
             stdin=subprocess.DEVNULL,
         )
 
-    def database(self, *identities: Identity) -> str:
-        """A key database that trusts the roots of `identities` and has the first one's key as "own"."""
-        if identities not in self._databases:
+    def database(self, *, trust: Identity | None = None, own: Identity | None = None) -> str:
+        """A key database that trusts the root of `trust` and has the key of `own` under that name."""
+        if (trust, own) not in self._databases:
             directory = self.directory / f"db-{len(self._databases)}"
             directory.mkdir()
             database = f"sql:{directory}"
+            self._databases[trust, own] = database
             self._tool("certutil", "-N", "-d", database, "--empty-password")
-            for number, identity in enumerate(identities):
-                name = f"root {number}"
-                self._tool("certutil", "-A", "-d", database, "-n", name, "-t", "CT,,", "-i", identity.cafile)
+            if trust is not None:
+                self._tool("certutil", "-A", "-d", database, "-n", "root", "-t", "CT,,", "-i", trust.cafile)
+            if own is None:
+                return database
             bundle = directory / "own.p12"
             subprocess.run(
-                ["openssl", "pkcs12", "-export", "-in", str(identities[0].certfile), "-inkey",
-                 str(identities[0].keyfile), "-name", "own", "-passout", "pass:", "-out", str(bundle)],
+                ["openssl", "pkcs12", "-export", "-in", str(own.certfile), "-inkey",
+                 str(own.keyfile), "-name", "own", "-passout", "pass:", "-out", str(bundle)],
                 check=True, capture_output=True, timeout=PATIENCE_SECONDS,
             )  # fmt: skip
             self._tool("pk12util", "-i", bundle, "-d", database, "-W", "", "-K", "")
-            self._databases[identities] = database
-        return self._databases[identities]
+        return self._databases[trust, own]
 
     @contextmanager
     def client(self, port: int, database: str, *options: str) -> Iterator[Program]:
@@ -245,8 +245,3 @@ def find_nss(directory: Path) -> Nss:
     if shutil.which("openssl") is None:
         absent("openssl, which packs keys for NSS")
     return Nss(root, directory)
-
-
-def client_database(nss: Nss, server: Identity, own: Identity | None = None) -> str:
-    """For NSS as client of `server`."""
-    return nss.database(own or certificates.client(), server)

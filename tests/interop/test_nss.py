@@ -7,8 +7,10 @@ empties, and the kernel is asked afterwards whether it dropped anything.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from sealwire import dtls
 from sealwire.errors import Alert, CertificateError, CertificateFailure, HandshakeError, PeerAlert
 from tests import certificates, configs
 from tests.certificates import Kind
-from tests.interop.programs import Nss, Program, client_database, dropped_datagrams, receive_queue, running
+from tests.interop.programs import Nss, Program, dropped_datagrams, receive_queue, running
 from tests.interop.sockets import DatagramClient, DatagramServer, free_udp_port
 
 #: Our name, tstclnt's name.
@@ -42,9 +44,9 @@ def test_nss_talks_to_itself(nss: Nss) -> None:
     identity = certificates.server()
     client = Path(nss.directory / "client")
     client.mkdir()
-    with nss.server(port, nss.database(identity)) as server:
+    with nss.server(port, nss.database(own=identity)) as server:
         nss.directory, kept = client, nss.directory
-        with nss.client(port, client_database(nss, identity)) as program:
+        with nss.client(port, nss.database(trust=identity)) as program:
             nss.directory = kept
             program.write(b"to the server\n")
             server.wait_for(lambda: server.output == b"to the server\n", "the client's line")
@@ -66,6 +68,10 @@ def exchange(loop: DatagramClient | DatagramServer, connection: dtls.Connection,
     loop.run_until(lambda: program.output == b"from sealwire\n", "our line")
 
 
+def _has(loop: DatagramClient | DatagramServer, n: int) -> bool:
+    return sum(map(len, loop.received)) >= n
+
+
 def exchange_megabytes(
     loop: DatagramClient | DatagramServer, connection: dtls.Connection, program: Program, port: int
 ) -> None:
@@ -74,7 +80,7 @@ def exchange_megabytes(
     for start in range(0, MEGABYTE, PIECE_BYTES):
         end = min(start + PIECE_BYTES, MEGABYTE)
         program.write(theirs[start:end])
-        loop.run_until(lambda end=end: sum(map(len, loop.received)) >= end, "their data")
+        loop.run_until(functools.partial(_has, loop, end), "their data")
     received = b"".join(loop.received)
     assert hashlib.sha256(received).digest() == hashlib.sha256(theirs).digest()
 
@@ -104,8 +110,12 @@ def serve(
         check(connection, program)
 
 
-@pytest.mark.parametrize("require_cookie", [True, False], ids=["cookie", "no cookie"])
-@pytest.mark.parametrize(("group", "theirs"), GROUPS)
+# Without a cookie a server sends three times the hello at first.  NSS, which cannot acknowledge what it
+# got of a flight in a way that proves anything, then needs a hello long enough for the whole flight.
+@pytest.mark.parametrize(
+    ("group", "theirs", "require_cookie"),
+    [(*group, True) for group in GROUPS] + [(*group, False) for group in GROUPS[2:]],
+)
 def test_nss_as_client_with_each_group(nss: Nss, group: str, theirs: str, require_cookie: bool) -> None:
     server = DatagramServer(configs.server_context().config(), require_cookie=require_cookie)
 
@@ -117,7 +127,7 @@ def test_nss_as_client_with_each_group(nss: Nss, group: str, theirs: str, requir
         assert session.server_name == "localhost"
         exchange(server, connection, program)
 
-    serve(nss, server, client_database(nss, certificates.server()), check, ["-I", theirs])
+    serve(nss, server, nss.database(trust=certificates.server()), check, ["-I", theirs])
 
 
 @pytest.mark.parametrize("require_cookie", [True, False], ids=["cookie", "no cookie"])
@@ -130,7 +140,7 @@ def test_nss_as_client_needs_a_retry_for_the_group(nss: Nss, require_cookie: boo
         assert connection.session.group.name == "SECP384R1"
         exchange(server, connection, program)
 
-    serve(nss, server, client_database(nss, certificates.server()), check, ["-I", "x25519,P384"])
+    serve(nss, server, nss.database(trust=certificates.server()), check, ["-I", "x25519,P384"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -140,7 +150,7 @@ def test_nss_as_client_verifies_each_kind_of_certificate(nss: Nss, kind: Kind) -
     serve(
         nss,
         server,
-        client_database(nss, identity),
+        nss.database(trust=identity),
         lambda connection, program: exchange(server, connection, program),
     )
 
@@ -151,7 +161,7 @@ def test_nss_as_client_takes_a_chain_of_20_kilobytes(nss: Nss) -> None:
     serve(
         nss,
         server,
-        client_database(nss, identity),
+        nss.database(trust=identity),
         lambda connection, program: exchange(server, connection, program),
     )
 
@@ -164,7 +174,7 @@ def test_nss_as_client_with_each_suite(nss: Nss, suite: str, number: str) -> Non
         assert connection.session.suite.name == suite
         exchange(server, connection, program)
 
-    serve(nss, server, client_database(nss, certificates.server()), check, ["-c", number])
+    serve(nss, server, nss.database(trust=certificates.server()), check, ["-c", number])
 
 
 @pytest.mark.requirement("8446-AUTH-2")
@@ -179,7 +189,7 @@ def test_nss_as_client_shows_a_certificate(nss: Nss, kind: Kind) -> None:
         assert peer.chain[0] == own.chain[0]
         exchange(server, connection, program)
 
-    database = client_database(nss, certificates.server(), own)
+    database = nss.database(trust=certificates.server(), own=own)
     serve(nss, server, database, check, ["-n", "own"])
 
 
@@ -187,7 +197,7 @@ def test_nss_as_client_shows_a_certificate(nss: Nss, kind: Kind) -> None:
 def test_nss_as_client_without_the_certificate_we_want(nss: Nss) -> None:
     context = configs.server_context(client_roots=certificates.client().cafile)
     server = DatagramServer(context.config())
-    with nss.client(server.port, client_database(nss, certificates.server())) as program:
+    with nss.client(server.port, nss.database(trust=certificates.server())) as program:
         with pytest.raises(HandshakeError) as failure:
             server.accept()
         assert failure.value.alert is Alert.CERTIFICATE_REQUIRED
@@ -199,27 +209,27 @@ def test_nss_as_client_does_not_trust_us(nss: Nss) -> None:
     server = DatagramServer(configs.server_context().config())
     stranger = certificates.server(Kind.RSA_2048)
     with (
-        nss.client(server.port, client_database(nss, stranger)),
+        nss.client(server.port, nss.database(trust=stranger)),
         pytest.raises(PeerAlert) as failure,
     ):
         server.accept()
     assert failure.value.alert in (Alert.UNKNOWN_CA, Alert.BAD_CERTIFICATE, Alert.CERTIFICATE_UNKNOWN)
 
 
-@pytest.mark.requirement("9147-5.10-5")
-def test_nss_as_client_says_goodbye(nss: Nss) -> None:
+def test_nss_as_client_ends_when_we_do(nss: Nss) -> None:
+    """It says nothing at the end of its input; it leaves when our close_notify comes."""
     server = DatagramServer(configs.server_context().config())
 
     def check(connection: dtls.Connection, program: Program) -> None:
         exchange(server, connection, program)
         program.end_of_input()
-        server.run_until(
-            lambda: any(isinstance(event, (dtls.PeerClosed, dtls.Closed)) for _, event in server.events),
-            "its close_notify",
-        )
+        connection.close(time.monotonic())
+        server.run_until(lambda: program.ended, "its end")
+        assert program.process.returncode == 0
         assert connection.error is None
+        assert server.endpoint.connections == 0
 
-    serve(nss, server, client_database(nss, certificates.server()), check)
+    serve(nss, server, nss.database(trust=certificates.server()), check)
 
 
 @pytest.mark.parametrize("kind", [Kind.ECDSA_P256, Kind.RSA_2048])
@@ -228,9 +238,10 @@ def test_a_megabyte_each_way_with_nss_as_client(nss: Nss, kind: Kind) -> None:
     server = DatagramServer(configs.server_context(identity).config())
 
     def check(connection: dtls.Connection, program: Program) -> None:
+        assert isinstance(connection.address, tuple)
         exchange_megabytes(server, connection, program, connection.address[1])
 
-    serve(nss, server, client_database(nss, identity), check)
+    serve(nss, server, nss.database(trust=identity), check)
 
 
 # NSS is the server.
@@ -239,7 +250,7 @@ def test_a_megabyte_each_way_with_nss_as_client(nss: Nss, kind: Kind) -> None:
 @pytest.mark.parametrize(("group", "theirs"), GROUPS)
 def test_nss_as_server_with_each_group(nss: Nss, group: str, theirs: str) -> None:
     port = free_udp_port()
-    with nss.server(port, nss.database(certificates.server()), "-I", theirs) as program:
+    with nss.server(port, nss.database(own=certificates.server()), "-I", theirs) as program:
         client = DatagramClient(configs.client_context(groups=[group]).config(), port)
         client.handshake()
         session = client.connection.session
@@ -254,7 +265,7 @@ def test_nss_as_server_with_each_group(nss: Nss, group: str, theirs: str) -> Non
 def test_nss_as_server_asks_for_a_retry(nss: Nss, group: str, theirs: str) -> None:
     port = free_udp_port()
     context = configs.client_context(groups=["X25519", group], key_shares=["X25519"])
-    with nss.server(port, nss.database(certificates.server()), "-I", theirs) as program:
+    with nss.server(port, nss.database(own=certificates.server()), "-I", theirs) as program:
         client = DatagramClient(context.config(), port)
         client.handshake()
         assert client.connection.session.retried
@@ -265,7 +276,7 @@ def test_nss_as_server_asks_for_a_retry(nss: Nss, group: str, theirs: str) -> No
 def test_nss_as_server_and_everything_by_default(nss: Nss) -> None:
     """Our first hello is hybrid and split over two datagrams."""
     port = free_udp_port()
-    with nss.server(port, nss.database(certificates.server())) as program:
+    with nss.server(port, nss.database(own=certificates.server())) as program:
         client = DatagramClient(configs.client_context().config(), port)
         client.handshake()
         exchange(client, client.connection, program)
@@ -276,7 +287,7 @@ def test_nss_as_server_and_everything_by_default(nss: Nss) -> None:
 def test_nss_as_server_with_each_kind_of_certificate(nss: Nss, kind: Kind) -> None:
     port = free_udp_port()
     identity = certificates.server(kind)
-    with nss.server(port, nss.database(identity)) as program:
+    with nss.server(port, nss.database(own=identity)) as program:
         client = DatagramClient(configs.client_context(identity.cafile).config(), port)
         client.handshake()
         peer = client.connection.session.peer
@@ -289,7 +300,7 @@ def test_nss_as_server_with_each_kind_of_certificate(nss: Nss, kind: Kind) -> No
 @pytest.mark.parametrize(("suite", "number"), SUITES)
 def test_nss_as_server_with_each_suite(nss: Nss, suite: str, number: str) -> None:
     port = free_udp_port()
-    with nss.server(port, nss.database(certificates.server())) as program:
+    with nss.server(port, nss.database(own=certificates.server())) as program:
         client = DatagramClient(configs.client_context(suites=[suite]).config(), port)
         client.handshake()
         assert client.connection.session.suite.name == suite
@@ -300,7 +311,7 @@ def test_nss_as_server_with_each_suite(nss: Nss, suite: str, number: str) -> Non
 @pytest.mark.requirement("8446-AUTH-5")
 def test_nss_as_server_that_we_do_not_trust(nss: Nss) -> None:
     port = free_udp_port()
-    with nss.server(port, nss.database(certificates.server())):
+    with nss.server(port, nss.database(own=certificates.server())):
         client = DatagramClient(
             configs.client_context(certificates.server(Kind.RSA_2048).cafile).config(), port
         )
@@ -311,7 +322,7 @@ def test_nss_as_server_that_we_do_not_trust(nss: Nss) -> None:
 
 def test_nss_as_server_goes_away_in_order(nss: Nss) -> None:
     port = free_udp_port()
-    with nss.server(port, nss.database(certificates.server())) as program:
+    with nss.server(port, nss.database(own=certificates.server())) as program:
         client = DatagramClient(configs.client_context().config(), port)
         client.handshake()
         exchange(client, client.connection, program)
@@ -328,7 +339,7 @@ def test_nss_as_server_goes_away_in_order(nss: Nss) -> None:
 def test_a_megabyte_each_way_with_nss_as_server(nss: Nss, kind: Kind) -> None:
     port = free_udp_port()
     identity = certificates.server(kind)
-    with nss.server(port, nss.database(identity)) as program:
+    with nss.server(port, nss.database(own=identity)) as program:
         client = DatagramClient(configs.client_context(identity.cafile).config(), port)
         client.handshake()
         exchange_megabytes(client, client.connection, program, port)
@@ -337,7 +348,7 @@ def test_a_megabyte_each_way_with_nss_as_server(nss: Nss, kind: Kind) -> None:
 
 def test_a_peer_that_speaks_only_dtls_1_2_is_refused_in_one_round(nss: Nss) -> None:
     port = free_udp_port()
-    database = nss.database(certificates.server())
+    database = nss.database(own=certificates.server())
     arguments: list[str | Path] = [
         nss.root / "bin" / "tstclnt", "-h", "127.0.0.1", "-p", str(port), "-P", "server", "-n", "own",
         "-V", "tls1.2:tls1.2", "-d", database,

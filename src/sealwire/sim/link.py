@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
+from sealwire.dtls.events import Closed
+
 Address = tuple[str, int]
 
 
@@ -415,7 +417,8 @@ class EndpointPair:
         clients: address to connection, of those not removed.
         client_events, client_messages: by address, in order.
         server_events: (connection, event) in order.
-        served: address to the endpoint's connection, learnt from its events.
+        served: address to the endpoint's connection there, learnt from its events; the last one stays
+            when it is closed.
     """
 
     def __init__(self, endpoint: BatchPeer, forward: Link, backward: Link, *, start: float = 0.0) -> None:
@@ -481,7 +484,9 @@ class EndpointPair:
             self.backward.send(datagram, now, address)
         for connection, event in self.endpoint.events():
             self.server_events.append((connection, event))
-            self.served[connection.address] = connection
+            # The end of an association that a newer one has replaced tells nothing new.
+            if not isinstance(event, Closed):
+                self.served[connection.address] = connection
 
     def next_moment(self) -> float | None:
         """When something happens next; None if nothing ever will."""

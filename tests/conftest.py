@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # No deadline: the machines that run these tests are shared, and time is measured elsewhere.
 hypothesis.settings.register_profile("test", deadline=None, max_examples=60)
 hypothesis.settings.register_profile("long", deadline=None, max_examples=1_000)
-hypothesis.settings.register_profile("fuzz", deadline=None, max_examples=20_000)
+hypothesis.settings.register_profile("fuzz", deadline=None, max_examples=5_000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
 
 

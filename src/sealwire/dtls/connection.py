@@ -28,7 +28,7 @@ from sealwire.dtls.header import (
     is_ciphertext,
 )
 from sealwire.dtls.layer import HandshakeLayer
-from sealwire.dtls.queues import MessageQueue
+from sealwire.dtls.queues import EarlyRecords, MessageQueue
 from sealwire.errors import (
     Alert,
     ConnectionClosed,
@@ -54,9 +54,6 @@ INITIAL_TIMEOUT_SECONDS: Final = 1.0
 # Leaves room for IPv6 and UDP headers on every path that carries IPv6 (1280 bytes), as QUIC does.
 DEFAULT_MTU_BYTES: Final = 1200
 _MIN_MTU_BYTES: Final = 128
-# Records kept whose keys are not there yet: one transmission of the peer (RFC 9147 section 5.8.3), and
-# the ServerHello of it is missing.
-_MAX_EARLY_RECORDS: Final = 10
 # Header with 16-bit number and length, type byte and tag: what a record costs before a suite is agreed.
 _USUAL_OVERHEAD_BYTES: Final = 22
 # RFC 9147 section 5.1 [9147-5.1-8]
@@ -132,8 +129,7 @@ class Connection:
         self._budget: int | None = None if address_proved else 0
         # Whether any protected record of the peer was opened.
         self._keys_seen = False
-        # Records of an epoch whose keys must come first.
-        self._early: list[bytes] = []
+        self._early = EarlyRecords(account)
         self._handshake_deadline: float | None = now + limits.handshake_seconds
         self._send_queue = MessageQueue(account, Purpose.SEND_QUEUE, limits.send_queue_bytes)
         self._receive_queue = MessageQueue(account, Purpose.RECEIVE_QUEUE, limits.receive_queue_bytes)
@@ -241,9 +237,9 @@ class Connection:
 
     @property
     def max_message_bytes(self) -> int:
-        """The longest message send() takes, in bytes; 0 before keys exist and once they are gone [9147-4.4-4]."""
+        """The longest message send() takes, in bytes; 0 without keys [9147-4.4-4]."""
         epoch = self._sealing.epoch
-        if not epoch or epoch not in self._sealing:
+        if epoch not in self._sealing:
             return 0
         return min(self.mtu - self._sealing.overhead(epoch), MAX_CONTENT_BYTES)
 
@@ -368,7 +364,7 @@ class Connection:
             self._walk(datagrams, now)
             while self._early and self._opening.epoch > epoch and self.state is not State.CLOSED:
                 epoch = self._opening.epoch
-                self._walk(self._take_early(), now)
+                self._walk(self._early.take(), now)
             self._layer.end_of_run(now)
         except ProtocolError as error:
             self._fail(error)
@@ -379,12 +375,12 @@ class Connection:
         index = offset = 0
         while index < len(datagrams):
             if self.state is State.CLOSED:
-                self._discard(Discard.CLOSED)
+                self.counters.discard(Discard.CLOSED)
                 break
             datagram = datagrams[index]
             if offset >= len(datagram):
                 if not datagram:
-                    self._discard(Discard.EMPTY)
+                    self.counters.discard(Discard.EMPTY)
                 index, offset = index + 1, 0
             elif is_ciphertext(datagram[offset]):
                 index, offset = self._receive_ciphertexts(datagrams, index, offset, now)
@@ -403,7 +399,7 @@ class Connection:
         entries, index, offset = opener.open_run(datagrams, index, offset)
         for content_type, sequence, content in entries:
             if content_type < 0:
-                self._discard(DISCARDS[-content_type])
+                self.counters.discard(DISCARDS[-content_type])
                 continue
             self.counters.records_opened += 1
             self._receive_record(RecordNumber(epoch, sequence), content_type, content, now)
@@ -416,27 +412,14 @@ class Connection:
     def _skip_unknown_epoch(self, datagram: Buffer, offset: int, now: float) -> int:
         header = parse_ciphertext_header(datagram, offset, self._opening.cid_length)
         if isinstance(header, Discard):
-            self._discard(header)
+            self.counters.discard(header)
             return len(datagram)
         if header.epoch_bits == EPOCH_HANDSHAKE:
             self._layer.server_hello_missing(now)
-        early = bytes(datagram[offset : header.end])
-        if (
-            self.was_connected
-            or len(self._early) >= _MAX_EARLY_RECORDS
-            or not self._account.charge(Purpose.REASSEMBLY, len(early))
-        ):
+        if self.was_connected or not self._early.put(bytes(datagram[offset : header.end])):
             # RFC 9147 section 6.1 [9147-6.1-2]: like a record that failed.
-            self._discard(Discard.UNKNOWN_EPOCH)
-        else:
-            # RFC 9147 section 4.2.1 [9147-4.2.1-3]: it overtook the message that brings its keys.
-            self._early.append(early)
+            self.counters.discard(Discard.UNKNOWN_EPOCH)
         return header.end
-
-    def _take_early(self) -> list[bytes]:
-        early, self._early = self._early, []
-        self._account.release(Purpose.REASSEMBLY, sum(map(len, early)))
-        return early
 
     def _forgeries(self, forged: int, limit: int, now: float) -> None:
         """Failed authentications come near the limit, or reach it (RFC 9147 section 4.5.3)."""
@@ -450,7 +433,7 @@ class Connection:
     def _receive_plaintext(self, datagram: Buffer, offset: int, now: float) -> int:
         record = decode_plaintext(datagram, offset)
         if isinstance(record, Discard):
-            self._discard(record)
+            self.counters.discard(record)
             return len(datagram)
         number = RecordNumber(EPOCH_PLAIN, record.sequence)
         if record.content_type == ContentType.HANDSHAKE:
@@ -459,12 +442,12 @@ class Connection:
             # A client that has part of a ServerHello can acknowledge it only like this; once it has
             # shown its keys it needs to no more, and anybody can forge these.
             if self._keys_seen:
-                self._discard(Discard.UNEXPECTED_PLAINTEXT)
+                self.counters.discard(Discard.UNEXPECTED_PLAINTEXT)
             else:
                 self._layer.receive_ack(EPOCH_PLAIN, record.content, now)
         elif self._opening.epoch > EPOCH_PLAIN:
             # The peer has better ways (decision A19).
-            self._discard(Discard.PLAINTEXT_ALERT)
+            self.counters.discard(Discard.PLAINTEXT_ALERT)
         else:
             self._receive_alert(number, record.content)
         return record.end
@@ -476,7 +459,7 @@ class Connection:
         self._opening.opened(number.epoch, now)
         if self._peer_closed_at is not None and number > self._peer_closed_at:
             # RFC 9147 section 5.10 [9147-5.10-5]
-            self._discard(Discard.AFTER_CLOSE)
+            self.counters.discard(Discard.AFTER_CLOSE)
         elif content_type == ContentType.APPLICATION_DATA:
             if number.epoch < EPOCH_APPLICATION:
                 raise ProtocolError(Alert.UNEXPECTED_MESSAGE, "application data under handshake keys")
@@ -494,11 +477,11 @@ class Connection:
     def _receive_data(self, content: bytes) -> None:
         self._layer.data_received()
         if self.state is State.CLOSING:
-            self._discard(Discard.CLOSED)
+            self.counters.discard(Discard.CLOSED)
         elif self._receive_queue.put((content,)):
             self.counters.messages_received += 1
         else:
-            self._discard(Discard.RECEIVE_QUEUE_FULL)
+            self.counters.discard(Discard.RECEIVE_QUEUE_FULL)
 
     def _connected(self, now: float) -> None:
         self.state = State.CONNECTED
@@ -515,7 +498,7 @@ class Connection:
             _, description = decode_alert(content)
         except ProtocolError:
             if number.epoch == EPOCH_PLAIN:
-                self._discard(Discard.UNEXPECTED_PLAINTEXT)
+                self.counters.discard(Discard.UNEXPECTED_PLAINTEXT)
                 return
             raise
         alert = Alert(description)
@@ -554,12 +537,9 @@ class Connection:
         self.error = error
         self._send_queue.take()
         self._opening.clear()
-        self._early.clear()
+        self._early.take()
         self._account.close()
         self._events.append(Closed(error))
-
-    def _discard(self, reason: Discard) -> None:
-        self.counters.discard(reason)
 
     def _notify(self) -> None:
         if self.on_output is not None:

@@ -1,4 +1,4 @@
-"""A queue of messages whose bytes are charged to the connection's account."""
+"""What a connection keeps for later, charged to its account: messages, and records that came too early."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from sealwire.wire import Buffer
 
 # A charge beside the bytes of a message: the object and its place in the queue.
 _MESSAGE_OVERHEAD_BYTES: Final = 64
+# One transmission of the peer (RFC 9147 section 5.8.3) whose ServerHello is missing.
+_MAX_EARLY_RECORDS: Final = 10
 
 
 class MessageQueue:
@@ -45,3 +47,34 @@ class MessageQueue:
         self._account.release(self._purpose, min(self.bytes_held, self._account.held_for(self._purpose)))
         self.bytes_held = 0
         return messages
+
+
+class EarlyRecords:
+    """Records of an epoch whose keys are not there yet, because the message bringing them was overtaken.
+
+    RFC 9147 section 4.2.1 [9147-4.2.1-3] lets a receiver keep or drop them; a few are kept.
+    """
+
+    __slots__ = ("_account", "_records")
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._records: list[bytes] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._records)
+
+    def put(self, record: bytes) -> bool:
+        """Keep a record: whether there was room."""
+        if len(self._records) >= _MAX_EARLY_RECORDS:
+            return False
+        if not self._account.charge(Purpose.REASSEMBLY, len(record)):
+            return False
+        self._records.append(record)
+        return True
+
+    def take(self) -> list[bytes]:
+        """All records kept; none is kept any more."""
+        records, self._records = self._records, []
+        self._account.release(Purpose.REASSEMBLY, sum(map(len, records)))
+        return records

@@ -123,7 +123,6 @@ class Connection:
             initial_timeout=initial_timeout,
             next_seq=next_message_seq,
             next_peer_seq=next_peer_message_seq,
-            on_done=self._connected,
         )
         # What may still be sent to an address nobody proved, None once it is proved.
         self._budget: int | None = None if address_proved else 0
@@ -437,7 +436,7 @@ class Connection:
             return len(datagram)
         number = RecordNumber(EPOCH_PLAIN, record.sequence)
         if record.content_type == ContentType.HANDSHAKE:
-            self._layer.receive(number, record.content, now)
+            self._receive_handshake(number, record.content, now)
         elif record.content_type == ContentType.ACK:
             # A client that has part of a ServerHello can acknowledge it only like this; once it has
             # shown its keys it needs to no more, and anybody can forge these.
@@ -465,7 +464,7 @@ class Connection:
                 raise ProtocolError(Alert.UNEXPECTED_MESSAGE, "application data under handshake keys")
             self._receive_data(content)
         elif content_type == ContentType.HANDSHAKE:
-            self._layer.receive(number, content, now)
+            self._receive_handshake(number, content, now)
         elif content_type == ContentType.ACK:
             self._layer.receive_ack(number.epoch, content, now)
         elif content_type == ContentType.ALERT:
@@ -473,6 +472,11 @@ class Connection:
         else:
             # RFC 9147 section 4.1 [9147-4.1-4]
             raise ProtocolError(Alert.UNEXPECTED_MESSAGE, f"record of content type {content_type}")
+
+    def _receive_handshake(self, number: RecordNumber, content: bytes, now: float) -> None:
+        self._layer.receive(number, content, now)
+        if self._layer.engine.complete and not self.was_connected:
+            self._connected()
 
     def _receive_data(self, content: bytes) -> None:
         self._layer.data_received()
@@ -483,7 +487,7 @@ class Connection:
         else:
             self.counters.discard(Discard.RECEIVE_QUEUE_FULL)
 
-    def _connected(self, now: float) -> None:
+    def _connected(self) -> None:
         self.state = State.CONNECTED
         self.was_connected = True
         self._handshake_deadline = None

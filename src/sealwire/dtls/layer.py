@@ -8,7 +8,6 @@ is repeated until acknowledged; records that came are acknowledged where no flig
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Final
 
 from sealwire.dtls.epochs import Opening, Sealing
@@ -51,7 +50,7 @@ _MAX_ACK_NUMBERS: Final = 32
 
 
 class HandshakeLayer:
-    """Moves the messages of one engine.  `on_done` is called when the handshake is complete."""
+    """Moves the messages of one engine."""
 
     def __init__(
         self,
@@ -66,7 +65,6 @@ class HandshakeLayer:
         initial_timeout: float,
         next_seq: int,
         next_peer_seq: int,
-        on_done: Callable[[float], None],
     ) -> None:
         self.engine = engine
         #: DTLS 1.3 is agreed upon: a hello of the peer, retry or not, was taken.
@@ -76,7 +74,6 @@ class HandshakeLayer:
         self._account = account
         self._limits = limits
         self._counters = counters
-        self._on_done = on_done
         self._flight = Flight(initial_timeout, next_seq)
         self._flight_charge = 0
         self._mtu = self._full_mtu = mtu
@@ -229,7 +226,6 @@ class HandshakeLayer:
                 case HandshakeDone():
                     self._opening.linger(now)
                     self._sealing.forget_before(self._sealing.epoch, self._flight.epochs)
-                    self._on_done(now)
                 case _:
                     # A ticket: nothing is resumed, so it is not kept; its record is acknowledged.
                     pass

@@ -12,13 +12,12 @@ they become messages, a counted Discard, or end the connection with an alert and
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from sealwire.context import Config
 from sealwire.dtls.epochs import Opening, Sealing
-from sealwire.dtls.events import Closed, Connected, Event, PeerClosed
+from sealwire.dtls.events import Closed, Connected, Event, PeerClosed, State
 from sealwire.dtls.header import (
     MAX_CONTENT_BYTES,
     ContentType,
@@ -62,15 +61,6 @@ _AMPLIFICATION: Final = 3
 _REKEY_PART: Final = 0.9
 _FATAL: Final = 2
 _WARNING: Final = 1
-
-
-class State(enum.StrEnum):
-    """Where a connection is in its life."""
-
-    HANDSHAKING = "handshaking"
-    CONNECTED = "connected"
-    CLOSING = "closing"  # close_notify is queued
-    CLOSED = "closed"
 
 
 class Connection:

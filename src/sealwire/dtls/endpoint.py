@@ -20,10 +20,9 @@ from sealwire.dtls.connection import (
     HANDSHAKE_BYTES,
     INITIAL_TIMEOUT_SECONDS,
     Connection,
-    State,
 )
 from sealwire.dtls.cookie import Address
-from sealwire.dtls.events import Closed, Connected, Event
+from sealwire.dtls.events import Closed, Connected, Event, State
 from sealwire.dtls.flight import timeout_after
 from sealwire.dtls.gate import Attempt, Gate, OlderVersion, Reply
 from sealwire.dtls.header import ContentType, is_ciphertext

@@ -1,10 +1,20 @@
-"""What a connection tells its owner, beside data."""
+"""What a connection tells its owner, beside data: its state, and what happened."""
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 from sealwire.tls13.contract import Session
+
+
+class State(enum.StrEnum):
+    """Where a connection is in its life."""
+
+    HANDSHAKING = "handshaking"
+    CONNECTED = "connected"
+    CLOSING = "closing"  # close_notify is queued
+    CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)

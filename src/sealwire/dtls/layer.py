@@ -273,22 +273,16 @@ class HandshakeLayer:
                 raise
             self._counters.discard(Discard.MALFORMED_ACK)
             return
-        if epoch == EPOCH_PLAIN and any(number.epoch > EPOCH_PLAIN for number in numbers):
-            # Errata 8108 [9147-7.2-6] would end the connection.  But in plaintext anybody could end it
-            # that way, and NSS as a client does acknowledge epoch 2 in plaintext, because it has no
-            # keys to send with yet.  So it proves nothing; it is a sign that the peer wants the rest.
-            self._counters.discard(Discard.MALFORMED_ACK)
-            self._flight.prompt(now)
-            return
         # Errata 8108, decision A3 [9147-7.2-6].
         highest = epoch if epoch < EPOCH_APPLICATION else self._sealing.epoch
         if any(number.epoch > highest or number.sequence > MAX_SEQUENCE for number in numbers):
             if epoch > EPOCH_PLAIN:
                 raise ProtocolError(Alert.ILLEGAL_PARAMETER, "ACK names a record that cannot exist")
-            # Anybody can forge it, and NSS 3.110 really acknowledges the protected part of a slow
-            # flight in plaintext: our timer does the rest.
+            # In plaintext anybody could end the connection that way, and NSS as a client does
+            # acknowledge epoch 2 in plaintext, because it has no keys to send with yet.  So it proves
+            # nothing; it is a sign that the peer wants the rest.
             self._counters.discard(Discard.MALFORMED_ACK)
-            return
+            numbers = []
         if numbers:
             self._acknowledged(self._flight.acknowledge(numbers, now), now)
         else:

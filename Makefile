@@ -54,7 +54,7 @@ docs: $(READY)
 	@$(BIN)/python -m pytest -q tests/test_docs.py tests/test_readme.py $(ARGS)
 
 $(READY): $(INPUTS)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo 'make: Python 3.11 or newer is needed and $(PYTHON) is not that: apt-get install python3, or make PYTHON=/path/to/python3' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo 'make: python3-venv is missing, and nothing can be installed without it: apt-get install python3-venv (as root), then make again' >&2; exit 1; }

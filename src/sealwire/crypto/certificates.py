@@ -55,6 +55,11 @@ __all__ = [
 
 # Longest list looked at, and so the bound on decoding a stranger's certificates.
 _CHAIN_MAXIMUM_LENGTH = 10
+# As many issuers above a leaf as the library follows (its default max_chain_depth), and one to fail on.
+_PATH_MAXIMUM_STEPS = 9
+# A straight chain costs one signature per certificate, a cross-signed one two or three; a signature costs
+# up to a millisecond (P-521), so a stranger gets less than a twentieth of a second of us.
+_SIGNATURE_CHECKS_MAXIMUM = 40
 
 
 def leaf_public_key(der: bytes) -> PublicKey:
@@ -193,8 +198,8 @@ class CertificateVerifier:
                 CertificateFailure.UNKNOWN_ISSUER,
                 "no certificate authority is trusted: load one to verify peers",
             )
-        builder = PolicyBuilder().store(self._store).time(case.now)
-        others = list(case.intermediates)
+        builder = PolicyBuilder().store(self._store).time(case.now).max_chain_depth(_PATH_MAXIMUM_STEPS - 1)
+        others = _bounded(case)
         try:
             if self._legacy or case.purpose is Purpose.CLIENT or case.reference is None:
                 # The library's server verifier insists on a name to look for.  Its client verifier does
@@ -207,6 +212,40 @@ class CertificateVerifier:
             return builder.build_server_verifier(_subject(case.reference)).verify(case.leaf, others)
         except VerificationError as error:
             raise diagnose(case, str(error)) from None
+
+
+def _bounded(case: Case) -> list[x509.Certificate]:
+    """The peer's intermediates that may be searched for a path, once that search is known to be short.
+
+    Certificates that issued one another in a ring make paths without number.  The library's own bound on
+    that is younger than the oldest version we run on (48 searches for ever), so the possible steps are
+    counted here first, by names alone, which costs nothing.
+
+    Raises:
+        CertificateError: the search would check more than _SIGNATURE_CHECKS_MAXIMUM signatures.
+    """
+    # A self-issued certificate leads back to where it stands.  A root among the peer's list is no loss,
+    # the store has its own copy; what is lost is a certificate of a CA's new key under its old one.
+    useful = [one for one in case.intermediates if one.subject != one.issuer]
+    issuers = {
+        one: [other for other in useful if other.subject == one.issuer] for one in (case.leaf, *useful)
+    }
+    arrivals = {case.leaf: 1}
+    checks = 0
+    for _ in range(_PATH_MAXIMUM_STEPS):
+        following: dict[x509.Certificate, int] = {}
+        for certificate, ways in arrivals.items():
+            checks += ways * (len(issuers[certificate]) + len(case.roots(certificate.issuer)))
+            for issuer in issuers[certificate]:
+                following[issuer] = following.get(issuer, 0) + ways
+        if checks > _SIGNATURE_CHECKS_MAXIMUM:
+            raise CertificateError(
+                CertificateFailure.REJECTED,
+                "the peer's certificates issued one another in more ways than are followed",
+                Alert.BAD_CERTIFICATE,
+            )
+        arrivals = following
+    return useful
 
 
 def _reference(name: str) -> str | IPAddress:

@@ -83,11 +83,12 @@ for _text in (
 
 #: What ``cryptography`` raises for bytes that are no certificate, when loading or, since it decodes names,
 #: keys, times and extensions when they are asked for, later.  Its warnings are of the class UserWarning and
-#: come as exceptions where the application made them so.
+#: come as exceptions where the application made them so; KeyError is an unknown string type (48).
 DECODE_ERRORS = (
     ValueError,
     TypeError,
     OverflowError,
+    KeyError,
     UnsupportedAlgorithm,
     x509.InvalidVersion,
     x509.DuplicateExtension,

@@ -351,6 +351,33 @@ class TestRefuses:
         leaf = issue("server", knot[0], names=["server.test"])
         refused(CertificateFailure.UNKNOWN_ISSUER, leaf, *knot)
 
+    @pytest.mark.parametrize("legacy", [False, True])
+    @pytest.mark.parametrize("names", [2, 3])
+    def test_a_ring_of_issuers_at_bounded_cost(self, names: int, legacy: bool) -> None:
+        # The same in a ring, so that no certificate is self-issued: A by B by C by A, three of each.
+        keys = [ec_key() for _ in range(names)]
+        heads = [authority(f"Ring {at}", key=key) for at, key in enumerate(keys)]
+        ring = [
+            authority(f"Ring {at}", heads[(at + 1) % names], key=keys[at])
+            for at in range(names)
+            for _ in range(9 // names)
+        ]
+        leaf = issue("server", heads[0], names=["server.test"])
+        error = refused(CertificateFailure.REJECTED, leaf, *ring, legacy=legacy)
+        assert error.alert is Alert.BAD_CERTIFICATE
+        assert "issued one another" in error.reason
+        # One of each is a detour, not a knot: followed, and found to lead nowhere.
+        refused(CertificateFailure.UNKNOWN_ISSUER, leaf, *ring[:: 9 // names], legacy=legacy)
+
+    def test_a_path_longer_than_is_followed(self) -> None:
+        chain = [authority("Above 0", ROOT)]
+        for at in range(1, 9):
+            chain.append(authority(f"Above {at}", chain[-1]))
+        leaf = issue("server", chain[-1], names=["server.test"])
+        refused(CertificateFailure.REJECTED, leaf, *chain)
+        shorter = issue("server", chain[-2], names=["server.test"])
+        assert len(verify(shorter, *chain[:-1]).path) == 10
+
     def test_a_root_that_is_none(self) -> None:
         with pytest.raises(ConfigurationError):
             CertificateVerifier([b"no certificate"])

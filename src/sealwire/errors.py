@@ -113,6 +113,9 @@ class Discard(enum.Enum):
     PLAINTEXT_ALERT = "plaintext alert after keys exist"
     RECEIVE_QUEUE_FULL = "application reads too slowly"
 
+    # Members are singletons; Enum's own hash is a Python call, and floods are counted by reason.
+    __hash__ = object.__hash__
+
 
 class Error(OSError):
     """Base of every error sealwire raises on its own account."""

@@ -8,6 +8,7 @@ vectors with ``with writer.length16():`` and patches the prefix when the block e
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -56,12 +57,19 @@ class Reader:
         return self._data[self._advance(1)]
 
     def u16(self) -> int:
-        start = self._advance(2)
-        return int.from_bytes(self._data[start : start + 2], "big")
+        # Written out: hellos are mostly such numbers.
+        start = self._position
+        end = start + 2
+        if end > self._end:
+            raise decode_error(self.what)
+        self._position = end
+        data = self._data
+        return data[start] << 8 | data[start + 1]
 
     def u24(self) -> int:
         start = self._advance(3)
-        return int.from_bytes(self._data[start : start + 3], "big")
+        data = self._data
+        return data[start] << 16 | data[start + 1] << 8 | data[start + 2]
 
     def u32(self) -> int:
         start = self._advance(4)
@@ -117,10 +125,10 @@ class Reader:
 
     def list16_of_u16(self) -> tuple[int, ...]:
         """A non-empty vector of 16-bit values with a two-byte length, as suites and groups are."""
-        inner = self.sub16()
-        if inner.remaining == 0 or inner.remaining % 2:
+        n = self.u16()
+        if n == 0 or n % 2:
             raise decode_error(self.what)
-        return tuple(inner.u16() for _ in range(inner.remaining // 2))
+        return struct.unpack(f">{n // 2}H", self.take(n))
 
     def finish(self) -> None:
         """Raise unless every byte was read: trailing bytes are as wrong as missing ones."""

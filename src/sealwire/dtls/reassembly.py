@@ -7,7 +7,7 @@ overlaps must agree, and every byte kept is charged to the connection's account 
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from typing import Final
 
 from sealwire.dtls.header import Fragment
@@ -30,10 +30,10 @@ class _Partial:
         self.epoch = epoch
         self.missing = fragment.length
         self.charged = 0
-        # Sorted pieces that do not overlap: starts[i] <= x < ends[i] is in pieces[i].
+        # Sorted pieces with gaps between them: starts[i] <= x < ends[i] is in pieces[i].
         self.starts: list[int] = []
         self.ends: list[int] = []
-        self.pieces: list[bytes] = []
+        self.pieces: list[bytearray] = []
 
     def agrees(self, fragment: Fragment) -> bool:
         """Whether all bytes of `fragment` that are here already are the same."""
@@ -48,29 +48,41 @@ class _Partial:
             i += 1
         return True
 
-    def gaps(self, fragment: Fragment) -> list[tuple[int, int]]:
-        """The ranges of `fragment` that are not here yet."""
-        gaps = []
-        position = fragment.offset
-        i = max(bisect_left(self.starts, fragment.offset) - 1, 0)
-        while i < len(self.starts) and self.starts[i] < fragment.end:
-            if position < self.starts[i]:
-                gaps.append((position, self.starts[i]))
-            position = max(position, self.ends[i])
-            i += 1
-        if position < fragment.end:
-            gaps.append((position, fragment.end))
-        return gaps
+    def touched(self, fragment: Fragment) -> tuple[int, int]:
+        """The pieces `fragment` overlaps or lies against, as a range of indexes."""
+        return bisect_left(self.ends, fragment.offset), bisect_right(self.starts, fragment.end)
 
-    def insert(self, start: int, data: bytes) -> None:
-        i = bisect_left(self.starts, start)
-        self.starts.insert(i, start)
-        self.ends.insert(i, start + len(data))
-        self.pieces.insert(i, data)
-        self.missing -= len(data)
+    def growth(self, fragment: Fragment, first: int, last: int) -> int:
+        """How many bytes of `fragment` are not in the pieces it touches."""
+        if first == last:
+            return len(fragment.data)
+        low, high = min(fragment.offset, self.starts[first]), max(fragment.end, self.ends[last - 1])
+        return high - low - sum(self.ends[first:last]) + sum(self.starts[first:last])
+
+    def join(self, fragment: Fragment, first: int, last: int) -> None:
+        """Make one piece of `fragment` and the pieces it touches."""
+        self.missing -= self.growth(fragment, first, last)
+        start, end, data = fragment.offset, fragment.end, fragment.data
+        if first == last:
+            joined = bytearray(data)
+        else:
+            # The first of them grows, so that fragments in order cost nothing but their bytes.
+            joined, position = self.pieces[first], self.ends[first]
+            if start < self.starts[first]:
+                joined[:0] = data[: self.starts[first] - start]
+            for i in range(first + 1, last):
+                joined += data[position - start : self.starts[i] - start]
+                joined += self.pieces[i]
+                position = self.ends[i]
+            if position < end:
+                joined += data[position - start :]
+            start, end = min(start, self.starts[first]), max(end, self.ends[last - 1])
+        self.starts[first:last] = [start]
+        self.ends[first:last] = [end]
+        self.pieces[first:last] = [joined]
 
     def message(self) -> bytes:
-        return frame(self.kind, b"".join(self.pieces))
+        return frame(self.kind, self.pieces[0] if self.pieces else b"")
 
 
 class Reassembly:
@@ -137,14 +149,19 @@ class Reassembly:
         return self._keep(partial, fragment)
 
     def _keep(self, partial: _Partial, fragment: Fragment) -> Discard | None:
-        gaps = partial.gaps(fragment)
-        if len(partial.pieces) + len(gaps) > self._limits.reassembly_ranges:
+        if not fragment.data:
+            return None
+        first, last = partial.touched(fragment)
+        growth = partial.growth(fragment, first, last)
+        if first == last:
+            if len(partial.pieces) >= self._limits.reassembly_ranges:
+                return Discard.OVER_BUDGET
+            growth += _PIECE_OVERHEAD_BYTES
+        if not self._charge(partial, growth):
             return Discard.OVER_BUDGET
-        size = sum(end - start + _PIECE_OVERHEAD_BYTES for start, end in gaps)
-        if not self._charge(partial, size):
-            return Discard.OVER_BUDGET
-        for start, end in gaps:
-            partial.insert(start, fragment.data[start - fragment.offset : end - fragment.offset])
+        partial.join(fragment, first, last)
+        if last - first > 1:
+            self._release(partial, (last - first - 1) * _PIECE_OVERHEAD_BYTES)
         return None
 
     def pop(self) -> tuple[int, bytes] | None:
@@ -175,6 +192,10 @@ class Reassembly:
             return False
         partial.charged += n
         return True
+
+    def _release(self, partial: _Partial, n: int) -> None:
+        self._account.release(Purpose.REASSEMBLY, n)
+        partial.charged -= n
 
     def _drop(self, seq: int) -> None:
         self._account.release(Purpose.REASSEMBLY, self._partial.pop(seq).charged)

@@ -1,8 +1,9 @@
 """A thousand handshakes at 20 % loss, with reordering and duplication, small MTUs and large certificates.
 
 The promise: at least 99.5 % complete within 60 virtual seconds, none hangs, and when all is closed
-the ledgers are where they began.  At MTU 256 the rate is reported and not asserted: a 20 KB chain
-then is a hundred datagrams each way of which each may be lost.
+the ledgers are where they began.  Six first hellos fit into 60 s by the timers of RFC 9147 section
+5.8.2, and each is lost or its answer is with probability 0.36; so 0.36^6 or 0.2 % cannot even begin,
+and whoever was answered once has to finish.  At MTU 256 the rate is reported and not asserted.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class Tally:
 
     tried: int = 0
     complete: int = 0
+    #: Of the others, those that never received anything: nothing could have saved them.
+    unheard: int = 0
     slowest: float = 0.0
     total: float = 0.0
 
@@ -44,6 +47,7 @@ class Tally:
         rate = 100 * self.complete / self.tried
         return (
             f"{self.complete} of {self.tried} ({rate:.2f} %) within {WITHIN_SECONDS:.0f} s, "
+            f"{self.unheard} of the others never heard anything, "
             f"mean {self.total / max(1, self.complete):.2f} s, slowest {self.slowest:.2f} s"
         )
 
@@ -82,6 +86,7 @@ def run(seed: int, mtu: int, identity: Identity, count: int, tally: Tally) -> No
 
     # Whatever did not complete has ended, on either side, once its time is over.
     world.pair.run_for(WITHIN_SECONDS)
+    tally.unheard += sum(world.client(at).counters.datagrams_received == 0 for at in waiting)
     for at in waiting:
         assert world.client(at).state in ("connected", "closed"), world.describe(at)
     world.close()
@@ -98,24 +103,27 @@ def tally_of(count: int, mtus: tuple[int, ...], seed: int) -> Tally:
 
 
 @pytest.mark.requirement("9147-5.8.2-1", "9147-5.8.3-1", "9147-7.2-2")
-def test_300_handshakes(record_property: Callable[[str, object], None]) -> None:
-    tally = tally_of(300, MTUS, seed=1)
-    record_property("handshakes", str(tally))
-    print(tally)
-    assert tally.tried >= 300
-    assert tally.complete / tally.tried >= 0.995, tally
-
-
-@pytest.mark.long
 def test_1000_handshakes(record_property: Callable[[str, object], None]) -> None:
-    tally = tally_of(1000, MTUS, seed=2)
+    tally = tally_of(1_000, MTUS, seed=1)
     record_property("handshakes", str(tally))
     print(tally)
-    assert tally.tried >= 1000
+    assert tally.tried >= 1_000
     assert tally.complete / tally.tried >= 0.995, tally
+    # What is left to luck once a peer has answered: one in a thousand.
+    assert tally.tried - tally.complete - tally.unheard <= tally.tried / 1_000, tally
 
 
 @pytest.mark.long
+def test_10000_handshakes(record_property: Callable[[str, object], None]) -> None:
+    tallies = [tally_of(1_000, MTUS, seed) for seed in range(100, 110)]
+    tried, complete = sum(tally.tried for tally in tallies), sum(tally.complete for tally in tallies)
+    unheard = sum(tally.unheard for tally in tallies)
+    record_property("handshakes", f"{complete} of {tried}, {unheard} unheard")
+    print(*tallies, sep="\n")
+    assert complete / tried >= 0.995
+    assert tried - complete - unheard <= tried / 1_000
+
+
 def test_at_mtu_256_the_rate_is_reported_and_nothing_hangs(
     record_property: Callable[[str, object], None],
 ) -> None:
@@ -123,3 +131,4 @@ def test_at_mtu_256_the_rate_is_reported_and_nothing_hangs(
     record_property("handshakes", str(tally))
     print(tally)
     assert tally.tried >= 100
+    assert tally.complete > 0

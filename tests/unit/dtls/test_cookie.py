@@ -116,13 +116,14 @@ def test_a_cookie_expires() -> None:
 @pytest.mark.requirement("9147-5.1-5", "9147-11-6")
 def test_the_previous_key_is_good_and_the_one_before_it_is_not() -> None:
     one = jar()
-    # Cookies that never age, so that what ends them here is their key.
-    one._lifetime = float("inf")
     old = one.make(FACTS, HERE, ROTATION_SECONDS - 1)
     between = one.make(FACTS, HERE, ROTATION_SECONDS + 1)
     assert old[0] != between[0]
     assert one.check(old, HERE, ROTATION_SECONDS + 1) is not None
     late = 2 * ROTATION_SECONDS + 2
+    one.make(FACTS, HERE, late)
+    # From here on cookies never age, so that what ends one is its key.
+    one._lifetime = float("inf")
     assert one.check(old, HERE, late) is None
     assert one.check(between, HERE, late) is not None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from sealwire.errors import Error
+from sealwire.errors import ConnectionClosed, Error
 
 if TYPE_CHECKING:
     from sealwire import dtls, stcp
@@ -104,3 +104,11 @@ class Facts(ProcessBound):
     def statistics(self) -> dict[str, int]:
         """The connection's counters by name."""
         return self.connection.counters.snapshot()
+
+
+def is_end(error: BaseException, facts: Facts) -> bool:
+    """Whether `error`, which a handler let through, only says that its connection ended.
+
+    That is nothing to report: a peer must not be able to write our log.
+    """
+    return isinstance(error, (ConnectionClosed, EOFError)) or error is facts.connection.error

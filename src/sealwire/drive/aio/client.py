@@ -145,7 +145,8 @@ async def open_peer(target: Target, make: MakePeer[PeerT]) -> PeerT:
             sock.close()
             raise
         try:
-            async with asyncio.timeout(max(0.0, (end - now) / left)):
+            share = max(0.0, (end - now) / left)
+            async with asyncio.timeout(share):
                 return await attempt.done
         except Error:
             # The peer answered: it is told why, and no other address is asked.
@@ -155,8 +156,7 @@ async def open_peer(target: Target, make: MakePeer[PeerT]) -> PeerT:
         except TimeoutError:
             attempt.port.close()
             where = show(info[4])
-            waited = time.monotonic() - now
-            reason = f"no answer from {where} within {waited:.3g} seconds{attempt.refusals.words}"
+            reason = f"no answer from {where} within {round(share, 2):g} seconds{attempt.refusals.words}"
             failure = TimeoutError(reason)
         except OSError as error:
             attempt.port.close()

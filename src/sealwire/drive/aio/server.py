@@ -14,10 +14,9 @@ from sealwire.drive.addresses import Hosts
 from sealwire.drive.aio.channel import DatagramChannel
 from sealwire.drive.aio.listener import Admit, Listener, OnOther, Service, listening_sockets
 from sealwire.drive.aio.port import Port
-from sealwire.drive.facts import ProcessBound
+from sealwire.drive.facts import ProcessBound, is_end
 from sealwire.drive.udp import Address
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
-from sealwire.errors import ConnectionClosed
 from sealwire.limits import Limits
 
 if TYPE_CHECKING:
@@ -140,12 +139,8 @@ class DatagramServer(ProcessBound):
     async def _serve(self, channel: DatagramChannel) -> None:
         try:
             await self._handler(channel)
-        except ConnectionClosed:
-            pass
         except Exception as error:
-            # A handler that lets the end of its connection through has nothing to report: a peer
-            # must not be able to write our log.
-            if error is not channel.connection.error:
+            if not is_end(error, channel):
                 message = "the handler of a DTLS connection failed"
                 self._loop.call_exception_handler({"message": message, "exception": error})
         finally:

@@ -162,6 +162,9 @@ class Stream(Facts):
 
     def _readable(self) -> None:
         connection = self._connection
+        if not self._wants_read():
+            self._choose_reading()  # others filled the ledger since the last turn
+            return
         try:
             for _ in range(_READS):
                 data = self.sock.recv(_READ_BYTES)
@@ -288,8 +291,11 @@ class Stream(Facts):
             return False
         return True
 
+    def _wants_read(self) -> bool:
+        return not self._eof_received and (self._fin_sent or self._connection.want_read)
+
     def _choose_reading(self) -> None:
-        want = not self._eof_received and (self._fin_sent or self._connection.want_read)
+        want = self._wants_read()
         if want != self._reading:
             self._reading = want
             if want:

@@ -19,7 +19,7 @@ from sealwire import stcp
 from sealwire.drive.addresses import AddressInfo, Hosts, bind, resolve, resolve_for_listening, show
 from sealwire.drive.aio.reader_writer import DEFAULT_LIMIT_BYTES, StreamReader, StreamWriter
 from sealwire.drive.aio.stream import Stream
-from sealwire.drive.facts import ProcessBound
+from sealwire.drive.facts import ProcessBound, is_end
 from sealwire.errors import Error, LimitReached
 from sealwire.limits import Ledger, Limits
 from sealwire.telemetry import EndpointCounters
@@ -306,9 +306,7 @@ class StreamServer(ProcessBound):
             return
         if not stream.gone.done():
             stream.close()
-        # A handler that lets the end of its connection through has nothing to report: a peer must
-        # not be able to write our log.
-        if error is not stream.connection.error:
+        if not is_end(error, stream):
             self._loop.call_exception_handler(
                 {"message": "the handler of an STCP connection failed", "exception": error, "task": task}
             )

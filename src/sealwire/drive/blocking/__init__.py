@@ -83,7 +83,7 @@ def wrap_socket(
     except BaseException:
         sock.close()
         raise
-    if do_handshake_on_connect and sock.gettimeout() != 0:
+    if do_handshake_on_connect and secure.gettimeout() != 0:
         _shake_hands(secure)
     return secure
 

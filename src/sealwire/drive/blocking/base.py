@@ -43,6 +43,7 @@ class SecureSocket(Facts):
         self._lock = threading.RLock()
         self._receiving = threading.Lock()
         self._receiver_waits = False
+        self._shaken = False
 
     # -- what a kind of socket does
 
@@ -131,7 +132,10 @@ class SecureSocket(Facts):
             HandshakeError, CertificateError, PeerAlert: no secure connection came to be.
             TimeoutError: it took too long.
         """
-        self._until(self._established, self._timeout, receive=True)
+        self._check_process()
+        if not self._shaken:
+            self._until(self._established, self._timeout, receive=True)
+            self._shaken = True
 
     def settimeout(self, seconds: float | None) -> None:
         """How long calls wait; see the class."""

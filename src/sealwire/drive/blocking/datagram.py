@@ -54,8 +54,9 @@ class DatagramSocket(SecureSocket):
         self.do_handshake()
         while True:
             try:
+                self._check_process()
                 with self._lock:
-                    self._check_process()
+                    self._check_open()
                     self.connection.send(data)
                 break
             except LimitReached:

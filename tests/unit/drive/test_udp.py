@@ -1,0 +1,195 @@
+"""The UDP socket under the drivers, and addresses: runs, full sockets, complaints of the network."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from typing import Any
+
+import pytest
+
+from sealwire.drive.addresses import bind, resolve_for_listening, show
+from sealwire.drive.udp import BATCH, Refusals, UdpSocket
+from sealwire.telemetry import ConnectionCounters
+from tests.unit.drive.harness import free_port, udp_socket
+
+
+class Scripted:
+    """Stands in for a socket: each call does the next thing of the script."""
+
+    def __init__(self, *script: Any) -> None:
+        self.script = list(script)
+        self.sent: list[bytes] = []
+
+    def setblocking(self, flag: bool) -> None: ...
+    def getsockopt(self, *_: int) -> int:
+        return 1 << 30
+
+    def close(self) -> None: ...
+
+    def _next(self) -> Any:
+        if not self.script:
+            raise BlockingIOError
+        thing = self.script.pop(0)
+        if isinstance(thing, OSError):
+            raise thing
+        return thing
+
+    def recvfrom(self, _n: int) -> Any:
+        return self._next()
+
+    def send(self, data: bytes) -> int:
+        self._next()
+        self.sent.append(data)
+        return len(data)
+
+    def sendto(self, data: bytes, _address: Any) -> int:
+        return self.send(data)
+
+
+def scripted(*script: Any, connected: bool = True) -> tuple[UdpSocket, Scripted]:
+    stand_in = Scripted(*script)
+    return UdpSocket(stand_in, connected=connected), stand_in  # type: ignore[arg-type]
+
+
+HERE = ("127.0.0.1", 1)
+REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+
+
+def test_a_batch_has_an_end() -> None:
+    with udp_socket() as sender, udp_socket() as receiver:
+        udp = UdpSocket(receiver, connected=False)
+        for n in range(BATCH + 5):
+            sender.sendto(b"%d" % n, receiver.getsockname())
+        first, second = udp.receive(), udp.receive()
+        assert [int(data) for data, _ in first + second] == list(range(BATCH + 5))
+        assert len(first) == BATCH
+        assert {address for _, address in first} == {sender.getsockname()}
+        assert udp.receive() == []
+
+
+def test_an_error_in_the_middle_of_a_run_is_a_hint() -> None:
+    udp, _ = scripted((b"1", HERE), REFUSED, (b"2", HERE), InterruptedError(), (b"3", HERE))
+    assert udp.receive() == [(b"1", HERE), (b"2", HERE)]
+    assert udp.refusals == 1
+    assert udp.last_refusal is REFUSED
+
+
+def test_errors_without_end_do_not_hold_the_loop() -> None:
+    udp, stand_in = scripted(*[REFUSED] * 1_000)
+    assert udp.receive() == []
+    assert len(stand_in.script) == 1_000 - BATCH
+
+
+def test_what_a_full_socket_does_not_take_waits_in_order() -> None:
+    udp, stand_in = scripted(None, None)
+    udp.send((b"%d" % n, HERE) for n in range(5))
+    assert stand_in.sent == [b"0", b"1"]
+    assert udp.blocked
+    stand_in.script += [None] * 10
+    udp.send([(b"5", HERE)])
+    assert stand_in.sent == [b"%d" % n for n in range(6)]
+    assert not udp.blocked
+
+
+def test_a_refusal_of_something_earlier_does_not_cost_a_datagram() -> None:
+    udp, stand_in = scripted(REFUSED, None, None)
+    udp.send([(b"1", HERE), (b"2", HERE)])
+    assert stand_in.sent == [b"1", b"2"]
+    assert (udp.refusals, udp.dropped) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "code", [errno.EMSGSIZE, errno.EPERM, errno.ENETUNREACH, errno.EINVAL, errno.ENOBUFS]
+)
+def test_a_destination_that_cannot_be_reached_stops_nobody_else(code: int) -> None:
+    udp, stand_in = scripted(None, OSError(code, "no"), None, connected=False)
+    udp.send([(b"1", HERE), (b"2", HERE), (b"3", HERE)])
+    assert stand_in.sent == [b"1", b"3"]
+    assert (udp.refusals, udp.dropped) == (1, 1)
+
+
+def test_a_broken_socket_is_no_hint() -> None:
+    udp, _ = scripted(OSError(errno.EBADF, "bad"))
+    with pytest.raises(OSError, match="bad"):
+        udp.receive()
+
+
+def test_a_forged_source_port_of_zero() -> None:
+    with udp_socket() as sock:
+        udp = UdpSocket(sock, connected=False)
+        udp.send([(b"x", ("127.0.0.1", 0))])
+        assert udp.dropped == 1
+
+
+def test_when_refusals_end_the_wait() -> None:
+    udp, _ = scripted(*[REFUSED] * 10)
+    counters = ConnectionCounters()
+    refusals = Refusals(udp, counters)
+    refusals.give_up_if_hopeless()
+    assert refusals.words == ""
+    for transmission in (1, 2):
+        counters.datagrams_sent += 2
+        for _ in range(2):  # one for each datagram of the transmission
+            udp._hint(REFUSED)
+            refusals.give_up_if_hopeless()
+        assert refusals.words == "; port unreachable was reported"
+        assert transmission
+    counters.datagrams_sent += 1
+    udp._hint(REFUSED)
+    with pytest.raises(ConnectionRefusedError, match="port unreachable"):
+        refusals.give_up_if_hopeless()
+    # Once somebody answered, a refusal says nothing.
+    counters.datagrams_received = 1
+    counters.datagrams_sent += 1
+    udp._hint(OSError(errno.EHOSTUNREACH, "No route to host"))
+    refusals.give_up_if_hopeless()
+    assert refusals.words == "; the path reported: No route to host"
+
+
+def test_the_first_refusal_is_enough_where_another_address_is_left() -> None:
+    udp, _ = scripted()
+    counters = ConnectionCounters(datagrams_sent=1)
+    refusals = Refusals(udp, counters)
+    refusals.move_on = True
+    udp._hint(REFUSED)
+    with pytest.raises(ConnectionRefusedError):
+        refusals.give_up_if_hopeless()
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_binding(kind: int) -> None:
+    async def infos(host: Any, port: int = 0) -> Any:
+        return await resolve_for_listening(asyncio.get_running_loop(), host, port, kind)
+
+    everywhere = asyncio.run(infos(None))
+    sockets = bind(everywhere)
+    assert len({sock.getsockname()[1] for sock in sockets}) == 1
+    for sock in sockets:
+        sock.close()
+    both = asyncio.run(infos(["127.0.0.1", "::1", "127.0.0.1"]))
+    assert len(both) == 2
+    sockets = bind(both, reuse_port=True)
+    again = bind(
+        [(*info[:4], (info[4][0], sockets[0].getsockname()[1], *info[4][2:])) for info in both],
+        reuse_port=True,
+    )
+    for sock in sockets + again:
+        sock.close()
+    port = free_port(kind)
+    holder = socket.socket(socket.AF_INET6, kind)
+    holder.bind(("::1", port))
+    if kind == socket.SOCK_STREAM:
+        holder.listen()
+    # The second address is taken, so the first is given back too.
+    with holder, pytest.raises(OSError, match="in use"):
+        bind(asyncio.run(infos(["127.0.0.1", "::1"], port)))
+    with socket.socket(socket.AF_INET, kind) as free:
+        free.bind(("127.0.0.1", port))
+
+
+def test_showing_addresses() -> None:
+    assert show(("127.0.0.1", 4433)) == "127.0.0.1:4433"
+    assert show(("::1", 4433, 0, 0)) == "[::1]:4433"
+    assert show("/run/x") == "/run/x"

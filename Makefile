@@ -17,7 +17,7 @@ BUILD := $(if $(and $(COMPILER),$(wildcard $(HEADER))),compiled,twin)
 READY := $(VENV)/.ready-$(BUILD)
 INPUTS := pyproject.toml setup.py $(shell find src -name '*.pyx' -o -name '*.pxd')
 
-.PHONY: demo test test-long lint bench fuzz docs clean help
+.PHONY: demo test test-long lint bench fuzz docs clean help compiler
 
 help:
 	@echo 'make demo       watch a DTLS 1.3 and an STCP connection move a real file on this machine'
@@ -53,19 +53,20 @@ fuzz: $(READY)
 docs: $(READY)
 	@$(BIN)/python -m pytest -q tests/test_docs.py tests/test_readme.py $(ARGS)
 
-$(READY): $(INPUTS)
+compiler:
+ifeq ($(BUILD),twin)
+	@missing='$(strip $(if $(COMPILER),,gcc) $(if $(wildcard $(HEADER)),,python3-dev))'; \
+	if [ "$$SEALWIRE_REQUIRE_COMPILED" = 1 ]; then \
+	  echo "make: SEALWIRE_REQUIRE_COMPILED=1, but there is no $$missing here: apt-get install $$missing (as root)" >&2; exit 1; \
+	fi; \
+	echo "make: no $$missing here, so going on without the compiled modules, on their slower plain-Python twins; to have them: apt-get install $$missing (as root), then make again"
+endif
+
+$(READY): $(INPUTS) | compiler
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo 'make: Python 3.11 or newer is needed and $(PYTHON) is not that: apt-get install python3, or make PYTHON=/path/to/python3' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo 'make: python3-venv is missing, and nothing can be installed without it: apt-get install python3-venv (as root), then make again' >&2; exit 1; }
-ifeq ($(BUILD),twin)
-	@missing='$(if $(COMPILER),,gcc) $(if $(wildcard $(HEADER)),,python3-dev)'; missing=$$(echo $$missing); \
-	if [ "$$SEALWIRE_REQUIRE_COMPILED" = 1 ]; then \
-	  echo "make: SEALWIRE_REQUIRE_COMPILED=1 but $$missing missing: apt-get install $$missing (as root)" >&2; exit 1; \
-	else \
-	  echo "make: going on without the compiled modules, on their plain-Python twins, which are slower; to have them: apt-get install $$missing (as root), then make again"; \
-	fi
-endif
 	@echo 'make: preparing $(VENV) (once, about a minute)'
 	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'

@@ -14,7 +14,6 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol
 
-from sealwire.cli import cert, connect, demo, serve, version
 from sealwire.cli.explain import explain
 from sealwire.cli.say import Exit, Failure, Say
 
@@ -31,12 +30,18 @@ class Verb(Protocol):
     def run(self, args: argparse.Namespace, say: Say) -> Exit: ...
 
 
-VERBS: dict[str, Verb] = {"cert": cert, "serve": serve, "connect": connect, "demo": demo}
+def load_verbs() -> dict[str, Verb]:
+    """The verbs by name.  Imported only now, so that what cannot be loaded is said in a sentence."""
+    from sealwire.cli import cert, connect, demo, serve
+
+    return {"cert": cert, "serve": serve, "connect": connect, "demo": demo}
+
+
 # Where a verb's stdout carries data, its words go to stderr.
 _DATA_ON_STDOUT = {"serve", "connect"}
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(verbs: dict[str, Verb]) -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser(
         prog="sealwire",
@@ -45,9 +50,9 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="store_true", help="say which sealwire, OpenSSL and Python run")
     _common(top, default=False)
-    verbs = top.add_subparsers(dest="verb", metavar="VERB")
-    for name, verb in VERBS.items():
-        sub = verbs.add_parser(name, help=verb.HELP, description=verb.HELP)
+    parsers = top.add_subparsers(dest="verb", metavar="VERB")
+    for name, verb in verbs.items():
+        sub = parsers.add_parser(name, help=verb.HELP, description=verb.HELP)
         # A verb's own --json must not undo one given before the verb.
         _common(sub, default=argparse.SUPPRESS)
         verb.options(sub)
@@ -56,7 +61,14 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code (see :class:`sealwire.cli.say.Exit`)."""
-    top = parser()
+    try:
+        verbs = load_verbs()
+    except ImportError as error:
+        say = Say(json="--json" in (sys.argv if arguments is None else arguments), text=sys.stderr)
+        failure = Failure(Exit.ENVIRONMENT, f"sealwire cannot be loaded: {error}", "install it again")
+        say.failure(failure)
+        return failure.code
+    top = parser(verbs)
     try:
         args = top.parse_args(arguments)
     except SystemExit as ended:  # argparse has said why: 2 for a wrong command line, 0 after --help
@@ -64,11 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say = Say(json=args.json, text=sys.stderr if args.verb in _DATA_ON_STDOUT else sys.stdout)
     try:
         if args.version:
+            from sealwire.cli import version
+
             return version.run(args, say)
         if args.verb is None:
             top.print_help()
             return Exit.USAGE
-        return VERBS[args.verb].run(args, say)
+        return verbs[args.verb].run(args, say)
     except BrokenPipeError:
         # The reader of our output is gone; saying so would fail again when Python flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

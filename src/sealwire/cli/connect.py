@@ -65,6 +65,8 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
     where = common.written(*args.peer)
     try:
         asyncio.run((_stream if args.stream else _datagrams)(args, context, say))
+    except BrokenPipeError:
+        raise  # whoever read our stdout is gone
     except OSError as error:
         raise explain(error, where) from error
     return Exit.OK

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import ssl
 import subprocess
 import sys
@@ -48,16 +49,46 @@ def test_help_names_every_verb_and_exit_code(capsys: pytest.CaptureFixture[str])
         assert word in words
 
 
-def test_a_reader_that_goes_away_ends_it_quietly(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        running.command(["cert", "--dir", tmp_path]), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+def test_a_reader_that_goes_away_ends_it_quietly(pki: Path) -> None:
+    identity = ("--cert", pki / "server.pem", "--key", pki / "server.key")
+    with running.serving("--listen", "127.0.0.1:0", *identity, "--echo", "--stream") as server:
+        where = f"127.0.0.1:{server.port}"
+        with subprocess.Popen(
+            running.command(["connect", where, "--cafile", pki / "ca.pem", "--stream"]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.close()
+            process.stdin.write(b"what nobody will read")
+            process.stdin.flush()
+            words = process.stderr.read().decode()
+            assert process.wait(timeout=60) == 3
+    assert words.startswith("TLSv1.3, ")
+    assert words.count("\n") == 1
+
+
+def test_a_package_that_cannot_be_loaded_is_one_sentence(tmp_path: Path) -> None:
+    """Compiled modules are demanded, and something in their place does not load."""
+    broken = tmp_path / "sealwire"
+    shutil.copytree(
+        Path(sealwire.__file__).parent, broken, ignore=shutil.ignore_patterns("*.so", "*.c", "__pycache__")
     )
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.stderr is not None
-    with process.stderr as words:
-        assert words.read() == b""
-    assert process.wait(timeout=60) == 3
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "SEALWIRE_REQUIRE_COMPILED": "1"}
+    done = subprocess.run(
+        running.command(["--version"]),
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 3
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("sealwire: sealwire cannot be loaded: SEALWIRE_REQUIRE_COMPILED=1, but ")
 
 
 def test_the_demo_moves_a_file_whole_four_ways(tmp_path: Path) -> None:

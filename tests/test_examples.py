@@ -1,0 +1,106 @@
+"""Every program in examples/ runs and does what it says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests import certificates
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+# Each name is used below: an example nobody runs is not one.
+RUN_HERE = {
+    "blocking_echo.py",
+    "datagram_echo_client.py",
+    "datagram_echo_server.py",
+    "sans_io_loop.py",
+    "stream_echo.py",
+}
+
+
+def command(name: str, *arguments: object) -> list[str]:
+    return [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+
+
+def run(name: str, *arguments: object, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        command(name, *arguments),
+        input=given,
+        capture_output=True,
+        env=ENVIRONMENT,
+        timeout=60,
+        check=False,
+    )
+
+
+@contextmanager
+def serving(name: str, *arguments: object) -> Iterator[int]:
+    """A server, from the line that says its port until it ends in order on an interrupt."""
+    process = subprocess.Popen(
+        command(name, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline().decode()
+            assert line.startswith("listening on port "), line
+            yield int(line.split()[-1])
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=20)
+            assert errors == b""
+            assert process.returncode == 0
+        finally:
+            process.kill()
+
+
+def credentials() -> list[object]:
+    identity = certificates.server()
+    return ["--cert", identity.certfile, "--key", identity.keyfile]
+
+
+def trust() -> list[object]:
+    return ["--cafile", certificates.server().cafile]
+
+
+def test_every_example_is_run() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == RUN_HERE
+
+
+def test_datagram_echo() -> None:
+    with serving("datagram_echo_server.py", "--port", 0, *credentials()) as port:
+        done = run("datagram_echo_client.py", "--port", port, *trust(), "hello", "world")
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"hello\nworld\n", b"")
+        done = run("datagram_echo_client.py", "--port", port, "--cafile", certificates.client().cafile, "x")
+        if certificates.client().cafile != certificates.server().cafile:
+            assert done.returncode == 1
+            assert done.stderr.startswith(b"CertificateError: ")
+
+
+def test_stream_echo() -> None:
+    with serving("stream_echo.py", "serve", "--port", 0, *credentials()) as port:
+        done = run("stream_echo.py", "connect", "--port", port, *trust(), given=b"hello\nworld\n")
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"hello\nworld\n", b"")
+
+
+def test_blocking_echo() -> None:
+    done = run("blocking_echo.py", *credentials(), *trust())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [b"DTLSv1.3", b"TLSv1.3"]
+    assert all(line.endswith(b" hello") for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sans_io_loop(seed: int) -> None:
+    done = run("sans_io_loop.py", *credentials(), *trust(), "--seed", seed)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"client: Connected" in done.stdout
+    assert done.stdout.rstrip().endswith(b"server received 'hello over a bad link'")

@@ -65,6 +65,7 @@ class Endpoint:
         admission: Callable[[Attempt], Admission] = accept_all,
         on_other: Callable[[Buffer, Address], None] | None = None,
         require_cookie: bool = True,
+        limit_unproved: bool = True,
     ) -> None:
         """
         Args:
@@ -73,7 +74,10 @@ class Endpoint:
             admission: asked for each attempt whose address is proved.
             on_other: gets datagrams of other protocols (RFC 7983) and hellos that offer no DTLS 1.3, so that
                 another stack can share the port.
-            require_cookie: off only where addresses cannot be forged [9147-5.1-7].
+            require_cookie: off, a client whose hello has the right key share is answered at once, with at
+                most three times the bytes it sent until it proves its address; a long certificate
+                chain then waits for the client to say more.
+            limit_unproved: off only where addresses cannot be forged, as after ICE [9147-5.1-7].
         """
         self.limits = limits or Limits()
         self.counters = EndpointCounters()
@@ -83,7 +87,7 @@ class Endpoint:
         self._initial_timeout = initial_timeout
         self._admission = admission
         self._on_other = on_other
-        self._require_cookie = require_cookie
+        self._limit_unproved = limit_unproved
         self._gate = Gate(configure(), self.limits, self.counters, require_cookie=require_cookie)
         self._connections: dict[Address, Connection] = {}
         # Attempts of addresses that have a live connection already, until they are complete.
@@ -243,7 +247,7 @@ class Endpoint:
             next_message_seq=attempt.message_seq,
             next_peer_message_seq=attempt.message_seq + 1,
             plain_sequence=attempt.plain_sequence,
-            address_proved=attempt.facts is not None,
+            address_proved=attempt.facts is not None or not self._limit_unproved,
         )
         connection.address = address
         connection.on_output = self._touch

@@ -222,38 +222,3 @@ def test_malformed_certificates_as_files(bad_certificates: list[Path], tmp_path:
             context.config()
         except ConfigurationError:
             pass  # some of them are merely unusual, and may be trusted by who wants to
-
-
-def test_captured_datagrams_of_other_stacks_to_every_entrance(shared_data: Path) -> None:
-    """Without their keys they are hellos to answer and noise to drop."""
-    import json
-
-    client_config, server_config = configs.client_context().config(), configs.server_context().config()
-    endpoint = dtls.Endpoint(lambda: server_config, limits=Limits())
-    captures = sorted((shared_data / "dtls13" / "dtls13_captures").glob("*.json"))
-    assert len(captures) >= 30
-    for path in captures:
-        datagrams = captured(json.loads(path.read_text()))[:40]
-        for connection in (
-            dtls.Connection.client(client_config, now=0.0, server_name="localhost"),
-            dtls.Connection.server(server_config, now=0.0),
-        ):
-            connection.transmit(0.0)
-            for datagram in datagrams:
-                connection.receive(datagram, 0.1)
-                law(connection, 0.1)
-                if connection.state == "closed":
-                    break
-        for datagram in datagrams:
-            endpoint.receive([(datagram, address(1))], 1.0)
-            endpoint.transmit(1.0)
-            endpoint.events()
-    assert endpoint.connections == 0
-    assert endpoint.counters.hello_retry_requests > 0
-
-
-def captured(case: dict[str, object]) -> list[bytes]:
-    """The datagrams of one capture."""
-    datagrams = case["datagrams"]
-    assert isinstance(datagrams, list)
-    return [bytes.fromhex(entry["hex"]) for entry in datagrams]

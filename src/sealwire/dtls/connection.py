@@ -552,12 +552,8 @@ class Connection:
         except ProtocolError as error:
             self._fail(error)
         if self._alert is not None:
-            level, alert = self._alert
+            datagrams += self._transmit_alert(*self._alert)
             self._alert = None
-            _, record = self._sealing.record(self._alert_epoch, ContentType.ALERT, bytes((level, alert)))
-            # An alert to an address nobody proved counts as well.
-            if self._budget is None or len(record) <= self._budget:
-                datagrams.append(record)
         if self.state is State.CLOSED:
             self._sealing.clear()
         if datagrams:
@@ -567,6 +563,15 @@ class Connection:
             if self._budget is not None:
                 self._budget -= size
         return datagrams
+
+    def _transmit_alert(self, level: int, alert: Alert) -> list[bytes]:
+        try:
+            _, record = self._sealing.record(self._alert_epoch, ContentType.ALERT, bytes((level, alert)))
+        except ProtocolError:
+            # Record numbers are used up, which may be why the connection ends.
+            return []
+        # An alert to an address nobody proved counts as well.
+        return [record] if self._budget is None or len(record) <= self._budget else []
 
     def _transmit_data(self, datagrams: list[bytes], now: float) -> None:
         sealer = self._sealing.sealer(self._sealing.epoch)

@@ -12,11 +12,11 @@ Finished               ->
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, replace
 
 from sealwire.crypto.certificates import Purpose
 from sealwire.crypto.groups import HYBRID_GROUPS, Group, KeyShare
+from sealwire.crypto.names import server_name_indication
 from sealwire.crypto.suites import SUITES, SuiteSpec
 from sealwire.errors import Alert, ConfigurationError, HandshakeError
 from sealwire.tls13 import extensions as ext
@@ -64,26 +64,20 @@ class Target:
     server_name: str | None
     #: The connection id we want to receive; None not to offer the extension (RFC 9146).
     connection_id: bytes | None
+    #: What the server_name extension carries: no addresses, no final dot (RFC 6066 section 3).
+    sni: str | None
 
     @classmethod
     def checked(cls, settings: Settings, server_name: str | None, connection_id: bytes | None) -> Target:
-        """ConfigurationError where names are to be checked and there is none (CVE-2025-27809's class)."""
+        """ConfigurationError for what is no name, and where names are checked for want of one.
+
+        The latter is the class of CVE-2025-27809.
+        """
         if server_name is None and settings.check_hostname:
             raise ConfigurationError(
                 "no server name to check the certificate for: give one, or set check_hostname to False"
             )
-        return cls(server_name, connection_id)
-
-    @property
-    def sni(self) -> str | None:
-        """What server_name may carry: RFC 6066 section 3 excludes addresses and a trailing dot."""
-        if self.server_name is None:
-            return None
-        try:
-            ipaddress.ip_address(self.server_name)
-        except ValueError:
-            return self.server_name.removesuffix(".")
-        return None
+        return cls(server_name, connection_id, server_name_indication(server_name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +113,6 @@ def start(exchange: Exchange, target: Target) -> State:
     # lie in the first fragment of a split hello (docs/design.md, journey c).
     block.add(ext.SUPPORTED_VERSIONS, (exchange.flavor.version,))
     if target.sni is not None:
-        try:
-            target.sni.encode("ascii")
-        except UnicodeEncodeError:
-            raise ConfigurationError(
-                f"server name {target.sni!r} is not ASCII: give its IDNA form (xn--...)"
-            ) from None
         block.add(ext.SERVER_NAME, target.sni)
     block.add(ext.SUPPORTED_GROUPS, settings.groups)
     block.add(ext.SIGNATURE_ALGORITHMS, settings.signature_schemes)

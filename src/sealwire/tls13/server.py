@@ -165,7 +165,8 @@ class ExpectClientHello(State):
         session_id = hello.legacy_session_id if exchange.flavor.compatibility_mode else b""
         request = retry_request(exchange.flavor, session_id, spec.suite, selection.group, b"")
         exchange.send(EPOCH_PLAIN, request)
-        exchange.send_compatibility_ccs()
+        if session_id:
+            exchange.send_compatibility_ccs()
         transcript = Transcript.after_retry(
             exchange.provider, spec, message_hash(exchange.provider, spec, message), request
         )

@@ -336,10 +336,12 @@ class HandshakeLayer:
         """An ACK of everything to be acknowledged, in the highest sending epoch [9147-7-7, 9147-7-8]."""
         epoch = self._sealing.epoch
         room = max((limit - self._sealing.overhead(epoch) - 2) // RECORD_NUMBER_BYTES, 0)
-        # [9147-7.1-7]: the newest ones, if not all fit; [9147-7-6]: none of an epoch above the ACK's.
-        readable = [number for number in self._to_acknowledge if number.epoch <= epoch]
+        # [9147-7.1-7]: the newest ones, if not all fit; [9147-7-6]: during the handshake none of an epoch
+        # above the ACK's.  Later the two directions count their epochs apart (decision A3).
+        complete = self.engine.complete
+        readable = [number for number in self._to_acknowledge if complete or number.epoch <= epoch]
         numbers = readable[len(readable) - min(room, len(readable)) :]
-        if self.engine.complete:
+        if complete:
             # RFC 9147 section 7 [9147-7-4]: during the handshake the list stays until the flight is over.
             self._to_acknowledge.clear()
         self._counters.acks_sent += 1

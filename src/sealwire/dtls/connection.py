@@ -286,8 +286,15 @@ class Connection:
         """
         if self.state in (State.CLOSING, State.CLOSED):
             raise self.error or ConnectionClosed("the connection is closed")
-        self._layer.update_keys(now, request_peer=request_peer)
-        self._notify()
+        try:
+            self._layer.update_keys(now, request_peer=request_peer)
+        except ProtocolError as error:
+            # Message numbers or memory have run out with the change half made: the end, as it is
+            # when the same happens while receiving.
+            self._fail(error)
+            raise
+        finally:
+            self._notify()
 
     def export(self, label: bytes, context: bytes, n: int) -> bytes:
         """Exported keying material of `n` bytes (RFC 8446 section 7.5); Error before completion."""

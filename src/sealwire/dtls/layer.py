@@ -146,7 +146,9 @@ class HandshakeLayer:
                 else:
                     kept = False
         # The peer repeats a flight that ours answers, and has not got ours.
-        unanswered = not fresh and (not self.engine.complete or epoch in self._flight.epochs)
+        # That is so in the handshake only: updates of both sides' keys may cross, each answering nothing.
+        handshaking = not self.engine.complete or epoch in self._flight.epochs
+        unanswered = not fresh and epoch < EPOCH_APPLICATION and handshaking
         if unanswered:
             # RFC 9147 section 5.8.1 [9147-5.8.1-3]
             self._flight.prompt(now)

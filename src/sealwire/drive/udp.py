@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
@@ -37,6 +38,39 @@ _BROKEN: Final = frozenset((errno.EBADF, errno.ENOTSOCK))
 _REFUSED_TRANSMISSIONS: Final = 3
 
 
+# Python names it from 3.14 on; it is 8 in every Linux.
+_IP_PKTINFO: Final = 8
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(20)
+
+
+class Reached(tuple[Any, ...]):
+    """A peer's address, equal to the plain one, that remembers which of our addresses it reached.
+
+    A socket bound to every address would answer from whichever the routes prefer, and a peer that
+    asked another one would not take that for an answer.
+    """
+
+    own: tuple[int, int, bytes]
+
+    @classmethod
+    def at(cls, address: Address, own: tuple[int, int, bytes]) -> Reached:
+        """`address`, reached at what `own` says: a control message for the answer."""
+        reached = cls(address)
+        reached.own = own
+        return reached
+
+
+def _report_own_address(sock: socket.socket) -> bool:
+    """Have each datagram say where it arrived; False where one address leaves no doubt."""
+    if sys.platform != "linux" or sock.getsockname()[0] not in ("0.0.0.0", "::"):  # noqa: S104
+        return False
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    return True
+
+
 class UdpSocket:
     """A non-blocking UDP socket; `connected` ones have one peer and send to it.
 
@@ -56,6 +90,7 @@ class UdpSocket:
         self.dropped = 0
         self._connected = connected
         self._waiting: deque[tuple[bytes, Address]] = deque()
+        self._reached = not connected and _report_own_address(sock)
 
     @property
     def blocked(self) -> bool:
@@ -69,7 +104,7 @@ class UdpSocket:
             OSError: the socket itself is broken.
         """
         batch: list[tuple[bytes, Address]] = []
-        recvfrom = self.sock.recvfrom
+        recvfrom = self._receive_reached if self._reached else self.sock.recvfrom
         attempts = BATCH
         while attempts:
             attempts -= 1
@@ -92,10 +127,7 @@ class UdpSocket:
         while waiting:
             data, address = waiting[0]
             try:
-                if self._connected:
-                    self.sock.send(data)
-                else:
-                    self.sock.sendto(data, address)
+                self._send(data, address)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -110,13 +142,32 @@ class UdpSocket:
 
     def _retry(self, data: bytes, address: Address) -> bool:
         try:
-            if self._connected:
-                self.sock.send(data)
-            else:
-                self.sock.sendto(data, address)
+            self._send(data, address)
         except OSError:
             return False
         return True
+
+    def _send(self, data: bytes, address: Address) -> None:
+        if self._connected:
+            self.sock.send(data)
+        elif isinstance(address, Reached):
+            self.sock.sendmsg([data], [address.own], 0, address)
+        else:
+            self.sock.sendto(data, address)
+
+    def _receive_reached(self, n: int) -> tuple[bytes, Address]:
+        data, ancillary, _, address = self.sock.recvmsg(n, _ANCILLARY_BYTES)
+        for level, kind, value in ancillary:
+            if (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO):
+                # struct in_pktinfo: interface, local address to send from, destination in the header.
+                own = (level, kind, bytes(4) + value[4:8] + bytes(4))
+                return data, Reached.at(address, own)
+            if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
+                # struct in6_pktinfo: address, interface; the latter only matters with link-local.
+                link_local = value[0] == 0xFE and value[1] & 0xC0 == 0x80
+                own = (level, kind, value if link_local else value[:16] + bytes(4))
+                return data, Reached.at(address, own)
+        return data, address
 
     def _hint(self, error: OSError) -> None:
         if error.errno in _BROKEN:
@@ -125,9 +176,14 @@ class UdpSocket:
         self.last_refusal = error
 
     def connect(self, address: Address) -> None:
-        """Have one peer from here on."""
-        self.sock.connect(address)
-        self._connected = True
+        """Have one peer from here on.
+
+        Not where connecting could move the socket to another of our addresses: there strangers'
+        datagrams still come and are the caller's to drop.
+        """
+        if not isinstance(address, Reached):
+            self.sock.connect(address)
+            self._connected = True
 
     def close(self) -> None:
         self._waiting.clear()

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from sealwire.context import Config
     from sealwire.wire import Buffer
 
-#: What the objects of one connection weigh in the ledger.
+#: What the objects of one connection weigh in the ledger (measured with tracemalloc, rounded up).
 CONNECTION_BYTES: Final = 8 * 1024
 
 _WARNING: Final = 1
@@ -200,6 +200,14 @@ class Connection:
             and self.queued < self._limits.send_queue_bytes
             and self._ledger.held <= self._ledger.limit * _HIGH_WATER
         )
+
+    @property
+    def record_bytes_missing(self) -> int:
+        """The most that can be read from the network without reading beyond the record in progress.
+
+        For a driver that gives the byte stream back after close_notify.
+        """
+        return self._deframer.missing
 
     def export(self, label: bytes, context: bytes, n: int) -> bytes:
         """`n` bytes of keying material for `label` (RFC 8446 section 7.5; RFC 5705).

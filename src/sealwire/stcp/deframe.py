@@ -52,6 +52,14 @@ class Deframer:
         """Bytes of an unfinished record kept for later."""
         return len(self._partial)
 
+    @property
+    def missing(self) -> int:
+        """Bytes still missing to the end of the record in progress, or to that of its header."""
+        held = len(self._partial)
+        if held < HEADER_BYTES:
+            return HEADER_BYTES - held
+        return HEADER_BYTES + _body_bytes(self._partial) - held
+
     def records(self, data: Buffer) -> Iterator[memoryview]:
         """Yield each record that `data` completes, header included, in order.
 

@@ -186,3 +186,26 @@ def test_no_connection_no_protocol() -> None:
             await create_datagram_endpoint(Recorder, context=client_context())
 
     run(main())
+
+
+def test_a_failing_protocol_is_reported_and_lives_on() -> None:
+    class Failing(Recorder):
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            super().datagram_received(data, addr)
+            if data == b"bad":
+                raise RuntimeError("a mistake in the application")
+
+    async def main() -> None:
+        async with await start_datagram_server(
+            echo_datagrams, "127.0.0.1", 0, context=server_context()
+        ) as server:
+            transport, protocol = await create_datagram_endpoint(
+                Failing, remote_addr=("127.0.0.1", port_of(server)), context=client_context()
+            )
+            transport.sendto(b"bad")
+            transport.sendto(b"good")
+            await eventually(lambda: protocol.last() == ("received", b"good"))
+            transport.close()
+            await asyncio.sleep(0)
+
+    run(main(), reports=1)

@@ -617,3 +617,22 @@ def test_the_peers_keys_may_change_at_any_time() -> None:
             await finish(writer)
 
     run(main())
+
+
+def test_a_peer_that_is_gone_when_it_is_accepted_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with await serve() as server:
+            with monkeypatch.context() as patch:
+                patch.setattr(
+                    "sealwire.drive.aio.streams.Stream",
+                    lambda *_, **__: (_ for _ in ()).throw(OSError(errno.ENOTCONN, "not connected")),
+                )
+                for _ in range(3):
+                    with socket.create_connection(("127.0.0.1", port_of(server))) as stranger:
+                        stranger.setblocking(False)
+                        assert await asyncio.get_running_loop().sock_recv(stranger, 1) == b""
+            assert server.ledger.held == 0
+            _, writer = await connect(server)
+            await finish(writer)
+
+    run(main())

@@ -20,6 +20,7 @@ from sealwire.errors import (
     CertificateError,
     ConfigurationError,
     ConnectionClosed,
+    LimitReached,
     PeerAlert,
     Truncated,
 )
@@ -41,11 +42,13 @@ def _nothing_left() -> Iterator[None]:
 
 
 @contextmanager
-def peer(kind: int, handler: Handler, context: Context | None = None) -> Iterator[tuple[int, Future[Any]]]:
+def peer(
+    kind: int, handler: Handler, context: Context | None = None, host: str = "127.0.0.1"
+) -> Iterator[tuple[int, Future[Any]]]:
     """A server for one connection in a thread: its port, and what the handler returned."""
     context = context or server_context()
     sock = socket.socket(socket.AF_INET, kind)
-    sock.bind(("127.0.0.1", 0))
+    sock.bind((host, 0))
     sock.settimeout(10)
     port = sock.getsockname()[1]
     if kind == STREAM:
@@ -456,3 +459,55 @@ def test_a_datagram_server_serves_the_first_peer_and_nobody_else() -> None:
             connect(port, DATAGRAM, timeout=0.3)
         secure.send(b"y")
         assert secure.recv() == b"y"
+
+
+@pytest.mark.parametrize("kind", [STREAM, DATAGRAM])
+def test_two_threads_may_receive(kind: int) -> None:
+    with peer(kind, echo) as (port, _), connect(port, kind) as secure, ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(secure.recv, 1 if kind == STREAM else 100) for _ in range(2)]
+        time.sleep(0.05)
+        secure.sendall(b"a")
+        secure.sendall(b"b")
+        assert sorted(each.result(10) for each in waiting) == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("kind", [STREAM, DATAGRAM])
+def test_closing_ends_a_wait_in_another_thread(kind: int) -> None:
+    with peer(kind, echo) as (port, _), ThreadPoolExecutor(1) as pool:
+        secure = connect(port, kind)
+        waiting = pool.submit(secure.recv)
+        time.sleep(0.05)
+        secure.close()
+        try:
+            assert waiting.result(5) == b""
+        except ConnectionClosed:
+            pass
+
+
+def test_a_message_that_never_fits_is_refused() -> None:
+    limits = Limits(send_queue_bytes=500)
+    with peer(DATAGRAM, echo) as (port, _), connect(port, DATAGRAM, limits=limits) as secure:
+        secure.send(b"x" * 100)
+        assert secure.recv() == b"x" * 100
+        with pytest.raises(LimitReached):
+            secure.send(b"x" * 1_000)
+
+
+def test_a_server_on_every_address_answers_from_the_one_that_was_asked() -> None:
+    def handler(secure: DatagramSocket) -> Any:
+        echo(secure)
+        return secure.getpeername()
+
+    with peer(DATAGRAM, handler, host="0.0.0.0") as (port, served):
+        with create_connection(
+            ("127.0.0.2", port), 5, context=client_context(), server_hostname="localhost", kind=DATAGRAM
+        ) as secure:
+            secure.send(b"x")
+            assert secure.recv() == b"x"
+            here = secure.getsockname()
+            # Strangers are not served and do not disturb.
+            with udp_socket() as stranger:
+                stranger.sendto(b"\x16\xfe\xfd" + bytes(50), ("127.0.0.2", port))
+            secure.send(b"y")
+            assert secure.recv() == b"y"
+        assert served.result(10) == here

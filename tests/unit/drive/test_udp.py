@@ -28,6 +28,9 @@ class Scripted:
 
     def close(self) -> None: ...
 
+    def getsockname(self) -> Any:
+        return HERE
+
     def _next(self) -> Any:
         if not self.script:
             raise BlockingIOError

@@ -89,6 +89,20 @@ def test_what_is_held_grows_with_what_came_not_with_what_was_declared() -> None:
     assert deframer.held == 700
 
 
+def test_reading_record_by_record_never_reads_beyond() -> None:
+    expected = [record(HANDSHAKE, b"abc"), record(ALERT, b""), record(APPLICATION_DATA, bytes(300))]
+    stream = b"".join(expected)
+    deframer = Deframer()
+    found: list[bytes] = []
+    while stream:
+        n = deframer.missing
+        read = [bytes(view) for view in deframer.records(stream[:n])]
+        assert len(read) <= 1
+        found += read
+        stream = stream[n:]
+    assert found == expected
+
+
 def test_complete_records_are_not_copied() -> None:
     stream = record(APPLICATION_DATA, b"abc") * 2
     views = list(Deframer().records(stream))

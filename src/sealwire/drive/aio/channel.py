@@ -121,6 +121,7 @@ class DatagramChannel(Facts):
         finally:
             if self._owns_port:
                 self._port.close()
+            self._changed.set()  # whoever waits in recv
 
     async def __aenter__(self) -> DatagramChannel:
         return self

@@ -119,10 +119,11 @@ async def open_peer(target: Target, make: MakePeer[PeerT]) -> PeerT:
     host, limits = target.host, target.limits
     seconds = limits.handshake_seconds if target.timeout is None else target.timeout
     end = time.monotonic() + seconds
-    infos = await resolve(loop, host, target.port, socket.SOCK_DGRAM, family=target.family)
     bindable: list[AddressInfo] = []
-    if target.local_addr is not None:
-        bindable = await resolve(loop, *target.local_addr, socket.SOCK_DGRAM, family=target.family)
+    async with asyncio.timeout(seconds):
+        infos = await resolve(loop, host, target.port, socket.SOCK_DGRAM, family=target.family)
+        if target.local_addr is not None:
+            bindable = await resolve(loop, *target.local_addr, socket.SOCK_DGRAM, family=target.family)
     failure: OSError = OSError(f"{host} has no address")
     for n, info in enumerate(infos):
         left = len(infos) - n

@@ -85,11 +85,13 @@ class Port:
         if self._closed:
             return
         now = time.monotonic()
-        self._send(now)
-        self._after_turn(batch)
-        if self._turned is not None:
-            self._turned()
-        self._set_timer()
+        try:
+            self._send(now)
+            self._after_turn(batch)
+            if self._turned is not None:
+                self._turned()
+        finally:
+            self._set_timer()
 
     async def unblocked(self) -> None:
         """Wait until the kernel takes datagrams again.  Returns at once if it does."""

@@ -47,7 +47,16 @@ class _Peer(Facts):
 
     def received(self) -> None:
         for message in self._connection.messages():
-            self._protocol.datagram_received(message, self.address)
+            try:
+                self._protocol.datagram_received(message, self.address)
+            except Exception as error:
+                # As asyncio: reported, and the transport lives on.
+                context = {
+                    "message": "datagram_received failed",
+                    "exception": error,
+                    "protocol": self._protocol,
+                }
+                asyncio.get_running_loop().call_exception_handler(context)
 
     def happened(self, event: dtls.Event) -> None:
         if isinstance(event, dtls.PeerClosed):

@@ -60,7 +60,12 @@ async def start_datagram_server(
     context.config()  # a context that cannot serve is an error before anything is bound
     sockets = await listening_sockets(host, port, family=family, reuse_port=reuse_port)
     service = Service(context, limits or Limits(), mtu, admission, on_other)
-    return DatagramServer(asyncio.get_running_loop(), sockets, handler, service)
+    try:
+        return DatagramServer(asyncio.get_running_loop(), sockets, handler, service)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
 
 
 class DatagramServer(ProcessBound):

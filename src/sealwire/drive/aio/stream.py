@@ -54,6 +54,9 @@ class Stream(Facts):
         on_gone: Callable[[Stream], None] | None = None,
     ) -> None:
         super().__init__()
+        sock.setblocking(False)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.loop = loop
         self.sock = sock
         self.peername = sock.getpeername()

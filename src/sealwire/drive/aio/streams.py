@@ -75,7 +75,6 @@ async def open_connection(
                     raise ValueError("host and port, or sock, must be given")
                 sock = await _connect(loop, host, port, family, local_addr)
             try:
-                sock.setblocking(False)
                 connection = stcp.Connection.client(
                     config, now=time.monotonic(), server_name=server_hostname or host, limits=limits
                 )
@@ -123,7 +122,6 @@ async def _connect(
                     sock.bind(bindable[0])
                 elif locals_:
                     raise OSError(f"no local address fits {show(address)}")
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 await loop.sock_connect(sock, address)
             except BaseException:
                 sock.close()
@@ -259,17 +257,17 @@ class StreamServer(ProcessBound):
             sock.close()
             return
         try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = stcp.Connection.server(
                 self._context.config(), now=time.monotonic(), limits=limits, ledger=self.ledger
             )
-            stream = Stream(self._loop, sock, connection, limits, on_gone=self._gone)
         except LimitReached:
             self.counters.admissions_refused += 1
             sock.close()
             return
+        try:
+            stream = Stream(self._loop, sock, connection, limits, on_gone=self._gone)
         except OSError:
+            connection.release()
             sock.close()  # the peer is gone already
             return
         self.counters.connections_opened += 1

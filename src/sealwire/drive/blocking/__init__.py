@@ -139,6 +139,18 @@ def create_connection(
     limits: Limits | None = ...,
     mtu: int = ...,
 ) -> DatagramSocket: ...
+@overload
+def create_connection(
+    address: tuple[str, int],
+    timeout: float | None = ...,
+    source_address: tuple[str, int] | None = ...,
+    *,
+    context: Context,
+    server_hostname: str | None = ...,
+    kind: socket.SocketKind,
+    limits: Limits | None = ...,
+    mtu: int = ...,
+) -> StreamSocket | DatagramSocket: ...
 def create_connection(
     address: tuple[str, int],
     timeout: float | None = None,

@@ -113,8 +113,11 @@ class SecureSocket(Facts):
                 self._receiving.release()
 
     def _wait(self, read: bool, write: bool, until: float | None) -> None:
+        descriptor = self._sock.fileno()
+        if descriptor < 0:
+            return  # closed by another thread: the next step says so
         poll = select.poll()
-        poll.register(self._sock, (select.POLLIN if read else 0) | (select.POLLOUT if write else 0))
+        poll.register(descriptor, (select.POLLIN if read else 0) | (select.POLLOUT if write else 0))
         # Rounded up: waking a little early would only make another step.
         milliseconds = None if until is None else max(0.0, until - time.monotonic()) * 1000 + 1
         poll.poll(milliseconds)
@@ -189,6 +192,7 @@ class SecureSocket(Facts):
                 self._say_goodbye()
             self._until(lambda: not self._wants_write(), _CLOSE_SECONDS, receive=False)
             self._linger(_CLOSE_SECONDS)
+            self._sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits in poll
         except OSError:
             pass  # the connection is over either way
         finally:

@@ -2,7 +2,7 @@
 
 A client's socket is connected.  A server's is bound: strangers go through the cookie exchange of
 an endpoint, and the first whose handshake is done becomes the peer; the socket is then connected
-to it, so that the kernel turns everybody else away.
+to it, so that the kernel turns everybody else away (bound to every address, it drops them itself).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sealwire import dtls
 from sealwire.drive.blocking.base import SecureSocket
@@ -53,14 +53,16 @@ class DatagramSocket(SecureSocket):
         """
         self.do_handshake()
         while True:
-            try:
-                self._check_process()
-                with self._lock:
-                    self._check_open()
+            with self._lock:
+                self._check_open()
+                empty = self.connection.send_queue_bytes == 0
+                try:
                     self.connection.send(data)
-                break
-            except LimitReached:
-                self._until(self._flushed, self._timeout, receive=False)
+                    break
+                except LimitReached:
+                    if empty:
+                        raise  # it would not fit later either
+            self._until(self._flushed, self._timeout, receive=False)
         try:
             self._until(self._flushed, self._timeout, receive=False)
         except BlockingIOError:
@@ -87,11 +89,18 @@ class DatagramSocket(SecureSocket):
             ValueError: the message is longer than `n`; it is kept, whole.
         """
         self.do_handshake()
-        self._until(self._receivable, self._timeout, receive=True)
-        with self._lock:
+        taken: list[bytes] = []
+
+        def take() -> bool:
+            if not self._receivable():
+                return False
             if len(self._ready[0]) > n:
                 raise ValueError(f"the next message has {len(self._ready[0])} bytes, more than {n}")
-            return self._ready.popleft()
+            taken.append(self._ready.popleft())
+            return True
+
+        self._until(take, self._timeout, receive=True)
+        return taken[0]
 
     def _receivable(self) -> bool:
         if not self._ready:
@@ -233,7 +242,7 @@ class ServerDatagramSocket(DatagramSocket):
 
     def _take(self, batch: Sequence[tuple[bytes, Address]], now: float) -> None:
         if self._peer is not None:
-            # What strangers had sent before the socket was connected.
+            # What strangers sent before the socket was connected, or always if it cannot be.
             batch = [item for item in batch if item[1] == self._peer.address]
         self._endpoint.receive(batch, now)
 
@@ -264,6 +273,9 @@ class ServerDatagramSocket(DatagramSocket):
 
     def _established(self) -> bool:
         return self._peer is not None
+
+    def getpeername(self) -> Any:
+        return self.connection.address
 
     def _say_goodbye(self) -> None:
         self._endpoint.close(time.monotonic())

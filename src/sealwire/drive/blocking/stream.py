@@ -55,8 +55,10 @@ class StreamSocket(SecureSocket):
     def _step(self, now: float, *, read: bool) -> None:
         connection = self._connection
         while read and not self._eof and connection.want_read:
+            # After our close_notify the peer's ends the TLS stream, and what is behind it is not ours.
+            n = connection.record_bytes_missing if connection.state == "closing" else _READ_BYTES
             try:
-                data = self._sock.recv(_READ_BYTES)
+                data = self._sock.recv(n)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
@@ -142,9 +144,15 @@ class StreamSocket(SecureSocket):
         if n == 0:
             return b""
         self.do_handshake()
-        self._until(self._readable, self._timeout, receive=True)
-        with self._lock:
-            return self._connection.read(n)
+        taken: list[bytes] = []
+
+        def take() -> bool:
+            if self._readable():
+                taken.append(self._connection.read(n))
+            return bool(taken)
+
+        self._until(take, self._timeout, receive=True)
+        return taken[0]
 
     def _readable(self) -> bool:
         connection = self._connection

@@ -61,12 +61,13 @@ class Connected(State):
     __slots__ = (
         "_deriver",
         "_exporter_secret",
+        "_following_asks",
         "_is_client",
         "_receive",
         "_resumption_secret",
         "_send",
+        "_update_follows",
         "_update_handle",
-        "_update_requested",
         "session",
     )
 
@@ -96,10 +97,11 @@ class Connected(State):
             ours, theirs = theirs, ours
         self._send = _TrafficKeys(EPOCH_APPLICATION, ours)
         self._receive = _TrafficKeys(EPOCH_APPLICATION, theirs)
-        # The handle of our KeyUpdate that is not acknowledged yet, 0 if there is none, and
-        # whether another must follow it.
+        # The handle of our KeyUpdate that is not acknowledged yet, 0 if there is none; whether
+        # another must follow it, and whether that one asks the peer for its own.
         self._update_handle = 0
-        self._update_requested = False
+        self._update_follows = False
+        self._following_asks = False
         exchange.outputs.append(HandshakeDone())
 
     def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
@@ -119,9 +121,9 @@ class Connected(State):
     def update_keys(self, *, request_peer: bool) -> None:
         """Send KeyUpdate, and move to new sending keys when the flavor allows."""
         if self._update_handle:
-            # RFC 9147 section 8 [9147-8-2]: one at a time; the peer's request is answered by the
-            # next one.
-            self._update_requested = True
+            # RFC 9147 section 8 [9147-8-2]: one at a time; the next one serves all that wait.
+            self._update_follows = True
+            self._following_asks |= request_peer
             return
         handle = self.exchange.send(self._send.epoch, KeyUpdate(request_peer).encode())
         if self.exchange.flavor.keys_wait_for_acknowledgement:
@@ -141,9 +143,10 @@ class Connected(State):
         # RFC 9147 section 8 [9147-8-2, 9147-8-8]
         self._update_handle = 0
         self._advance(self._send, Direction.SEND)
-        if self._update_requested:
-            self._update_requested = False
-            self.update_keys(request_peer=False)
+        if self._update_follows:
+            asks = self._following_asks
+            self._update_follows = self._following_asks = False
+            self.update_keys(request_peer=asks)
 
     def _advance(self, keys: _TrafficKeys, direction: Direction) -> None:
         deriver = self._deriver

@@ -24,7 +24,7 @@ from sealwire.crypto.credentials import Password, PathName
 from sealwire.crypto.groups import DEFAULT_GROUPS, Group, parse_groups
 from sealwire.crypto.providers import CryptoProvider, default_provider
 from sealwire.crypto.signatures import DEFAULT_SCHEMES, SignatureScheme
-from sealwire.crypto.suites import SUITES, CipherSuite, parse_suites
+from sealwire.crypto.suites import DEFAULT_SUITES, CipherSuite, parse_suites
 from sealwire.errors import Alert, ConfigurationError, HandshakeError, ProtocolError
 from sealwire.limits import Limits
 
@@ -153,7 +153,7 @@ class Context:
         self.protocol = Protocol(protocol)
         self._provider = provider or default_provider()
         client = self.protocol is Protocol.CLIENT
-        self._suites = tuple(SUITES)
+        self._suites = DEFAULT_SUITES
         self._groups = tuple(group for group in DEFAULT_GROUPS if self._provider.supports(group))
         self._key_shares: tuple[Group, ...] | None = None
         self._alpn: tuple[bytes, ...] = ()
@@ -294,13 +294,17 @@ class Context:
         self._changed()
         self._alpn = tuple(encoded)
 
-    def set_ciphersuites(self, names: str | Sequence[str]) -> None:
+    def set_ciphersuites(self, names: str | Sequence[str], *, allow_short_tags: bool = False) -> None:
         """Cipher suites, best first; a list, or one string with ``:``.
 
+        Args:
+            allow_short_tags: needed for TLS_AES_128_CCM_8_SHA256, whose 8-byte tag stands only 128 forged
+                records per key (RFC 9147 section 4.5.3); for devices that can do nothing else.
+
         Raises:
-            ConfigurationError: an unknown suite.
+            ConfigurationError: an unknown suite, or one with short tags that were not allowed.
         """
-        suites = parse_suites(names)
+        suites = parse_suites(names, allow_short_tags=allow_short_tags)
         self._changed()
         self._suites = suites
 

@@ -25,7 +25,7 @@ from sealwire.context import (
 from sealwire.crypto.groups import DEFAULT_GROUPS, Group
 from sealwire.crypto.providers.deterministic import DeterministicProvider
 from sealwire.crypto.signatures import DEFAULT_SCHEMES, SignatureScheme
-from sealwire.crypto.suites import SUITES, CipherSuite
+from sealwire.crypto.suites import DEFAULT_SUITES, CipherSuite
 from sealwire.errors import Alert, ConfigurationError, HandshakeError
 from sealwire.limits import Limits
 from tests.unit.crypto.authority import Issued, authority, ec_key, issue, rsa_key
@@ -67,7 +67,7 @@ class TestDefaults:
 
     def test_of_a_client_config(self) -> None:
         config = Context(PROTOCOL_CLIENT).config()
-        assert config.suites == tuple(SUITES)
+        assert config.suites == DEFAULT_SUITES
         assert config.groups == DEFAULT_GROUPS
         assert config.key_shares is None
         assert config.signature_schemes == DEFAULT_SCHEMES
@@ -234,6 +234,14 @@ class TestNegotiation:
         with pytest.raises(ConfigurationError, match="ALPN"):
             context.set_alpn_protocols(names)
         assert context.config().alpn == ()
+
+    def test_short_tags_are_for_those_who_ask(self) -> None:
+        context = Context()
+        with pytest.raises(ConfigurationError, match="allow_short_tags=True"):
+            context.set_ciphersuites(["TLS_AES_128_CCM_8_SHA256"])
+        assert context.config().suites == DEFAULT_SUITES
+        context.set_ciphersuites(["TLS_AES_128_CCM_8_SHA256"], allow_short_tags=True)
+        assert context.config().suites == (CipherSuite.TLS_AES_128_CCM_8_SHA256,)
 
     def test_suites_and_groups(self) -> None:
         context = Context()

@@ -2,8 +2,8 @@
 
 The files are C2SP's (github.com/C2SP/wycheproof, Apache-2.0), read in place from the shared data; each
 states in every group where its cases come from.  What our interface cannot express (192-bit AES
-keys, GCM nonces other than 12 bytes) is left out by rule and counted against the file's own totals.
-CCM suites are not offered, so aes_ccm_test.json has no test here.
+keys, nonces other than 12 bytes, tags no suite has) is left out by rule and counted against the file's
+own totals.
 """
 
 from __future__ import annotations
@@ -87,6 +87,8 @@ def agreed(group: Group, provider: OpenSslProvider, share: bytes) -> bytes | Non
 AEADS = [
     ("aes_gcm", CipherSuite.TLS_AES_128_GCM_SHA256, {"valid": 40, "invalid": 27}),
     ("aes_gcm", CipherSuite.TLS_AES_256_GCM_SHA384, {"valid": 39, "invalid": 27}),
+    ("aes_ccm", CipherSuite.TLS_AES_128_CCM_SHA256, {"valid": 51, "invalid": 27}),
+    ("aes_ccm", CipherSuite.TLS_AES_128_CCM_8_SHA256, {"valid": 8}),
     ("chacha20_poly1305", CipherSuite.TLS_CHACHA20_POLY1305_SHA256, {"valid": 256, "invalid": 60}),
 ]
 
@@ -96,7 +98,8 @@ def test_aead(shared_data: Path, file: str, suite: CipherSuite, expected: dict[s
     spec: SuiteSpec = SUITES[suite]
     seen: Counter[str] = Counter()
     for group, test in cases(shared_data, file):
-        if group["keySize"] != spec.key_bytes * 8 or group["ivSize"] != spec.iv_bytes * 8:
+        sizes = (group["keySize"], group["ivSize"], group["tagSize"])
+        if sizes != (spec.key_bytes * 8, spec.iv_bytes * 8, spec.tag_bytes * 8):
             continue
         aead = PROVIDER.aead(spec, field(test, "key"))
         nonce, aad = field(test, "iv"), field(test, "aad")

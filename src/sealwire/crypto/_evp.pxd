@@ -24,11 +24,17 @@ cdef enum Algorithm:
     AES_128_GCM = 0
     AES_256_GCM = 1
     CHACHA20_POLY1305 = 2
+    AES_128_CCM = 3
+    AES_128_CCM_8 = 4
 
 cdef enum:
+    ALGORITHMS = 5
     NONCE_BYTES = 12
-    TAG_BYTES = 16
     SAMPLE_BYTES = 16
+
+# Bytes of the tag behind what `algorithm` seals.
+cdef inline int tag_bytes(Algorithm algorithm) noexcept nogil:
+    return 8 if algorithm == AES_128_CCM_8 else 16
 
 # The loaded and tested functions; raises Unavailable.
 cdef const Api* api() except NULL
@@ -38,13 +44,15 @@ cdef void* new_aead(Algorithm algorithm, const uint8_t* key, bint sealing) excep
 cdef void* new_mask(Algorithm algorithm, const uint8_t* key) except NULL
 cdef void release(void* context) noexcept
 
-# Seals n > 0 bytes of `data` into n + TAG_BYTES of `out`, which may be where `data` is.
+# Seals n > 0 bytes of `data` into n + tag_bytes() of `out`, which may be where `data` is.
 cdef int seal(
-    void* context, const uint8_t* nonce, const uint8_t* aad, int aad_n, const uint8_t* data, int n, uint8_t* out
+    void* context, Algorithm algorithm, const uint8_t* nonce, const uint8_t* aad, int aad_n,
+    const uint8_t* data, int n, uint8_t* out
 ) noexcept nogil
-# Opens n >= TAG_BYTES bytes of `data` into n - TAG_BYTES of `out`, whose content means nothing on 0.
+# Opens n >= tag_bytes() bytes of `data` into that much less of `out`, whose content means nothing on 0.
 cdef int open(
-    void* context, const uint8_t* nonce, const uint8_t* aad, int aad_n, const uint8_t* data, int n, uint8_t* out
+    void* context, Algorithm algorithm, const uint8_t* nonce, const uint8_t* aad, int aad_n,
+    const uint8_t* data, int n, uint8_t* out
 ) noexcept nogil
 # RFC 9147 section 4.2.3: `count` samples to as many masks, SAMPLE_BYTES apart, 2 bytes used of each.
 cdef int mask(void* context, Algorithm algorithm, const uint8_t* samples, int count, uint8_t* out) noexcept nogil

@@ -27,14 +27,15 @@ class Unavailable(Exception):
     """No libcrypto here can be used; the text says why."""
 
 
-# EVP_CTRL_AEAD_GET_TAG and EVP_CTRL_AEAD_SET_TAG.
+# EVP_CTRL_AEAD_SET_IVLEN, EVP_CTRL_AEAD_GET_TAG and EVP_CTRL_AEAD_SET_TAG.
 cdef enum:
+    SET_IVLEN = 0x09
     GET_TAG = 0x10
     SET_TAG = 0x11
 
 cdef Api _api
-cdef void* _aead_ciphers[3]
-cdef void* _mask_ciphers[3]
+cdef void* _aead_ciphers[ALGORITHMS]
+cdef void* _mask_ciphers[ALGORITHMS]
 cdef bint _ready = False
 _description = ""
 _reason = ""
@@ -149,7 +150,13 @@ cdef str _take(void* handle):
     ):
         return f"{text} is not OpenSSL 3.0 or newer"
 
-    names = ((b"AES-128-GCM", b"AES-128-ECB"), (b"AES-256-GCM", b"AES-256-ECB"), (b"ChaCha20-Poly1305", b"ChaCha20"))
+    names = (
+        (b"AES-128-GCM", b"AES-128-ECB"),
+        (b"AES-256-GCM", b"AES-256-ECB"),
+        (b"ChaCha20-Poly1305", b"ChaCha20"),
+        (b"AES-128-CCM", b"AES-128-ECB"),
+        (b"AES-128-CCM", b"AES-128-ECB"),
+    )
     for n, (aead, mask_name) in enumerate(names):
         _aead_ciphers[n] = _api.fetch(NULL, aead, NULL)
         _mask_ciphers[n] = _api.fetch(NULL, mask_name, NULL)
@@ -177,10 +184,31 @@ cdef void* _new(void* cipher, const uint8_t* key, bint sealing) except NULL:
     return context
 
 
+cdef inline bint _is_ccm(Algorithm algorithm) noexcept nogil:
+    return algorithm == AES_128_CCM or algorithm == AES_128_CCM_8
+
+
+cdef void* _new_aead(Algorithm algorithm, const uint8_t* key, bint sealing) except NULL:
+    # Nonces of 12 bytes and tags of 16 are the defaults of these ciphers, except of CCM, which
+    # wants to know both before it has a key.
+    cdef void* context
+    if not _is_ccm(algorithm):
+        return _new(_aead_ciphers[<int>algorithm], key, sealing)
+    context = _new(_aead_ciphers[<int>algorithm], NULL, sealing)
+    if (
+        _api.control(context, SET_IVLEN, NONCE_BYTES, NULL) <= 0
+        or _api.control(context, SET_TAG, tag_bytes(algorithm), NULL) <= 0
+        or (_api.encrypt_init if sealing else _api.decrypt_init)(context, NULL, key, NULL, NULL) <= 0
+    ):
+        _api.free_context(context)
+        _api.clear_errors()
+        raise Unavailable("libcrypto refused a key")
+    return context
+
+
 cdef void* new_aead(Algorithm algorithm, const uint8_t* key, bint sealing) except NULL:
-    # Nonces of 12 bytes and tags of 16 are the defaults of these ciphers.
     api()
-    return _new(_aead_ciphers[<int>algorithm], key, sealing)
+    return _new_aead(algorithm, key, sealing)
 
 
 cdef void* new_mask(Algorithm algorithm, const uint8_t* key) except NULL:
@@ -198,15 +226,18 @@ cdef void release(void* context) noexcept:
 
 
 cdef int seal(
-    void* context, const uint8_t* nonce, const uint8_t* aad, int aad_n, const uint8_t* data, int n, uint8_t* out
+    void* context, Algorithm algorithm, const uint8_t* nonce, const uint8_t* aad, int aad_n,
+    const uint8_t* data, int n, uint8_t* out
 ) noexcept nogil:
     cdef int written = 0
     if (
         _api.encrypt_init(context, NULL, NULL, nonce, NULL) > 0
+        # RFC 3610 section 2.2: CCM begins with the length of the message.
+        and (not _is_ccm(algorithm) or _api.encrypt_update(context, NULL, &written, NULL, n) > 0)
         and _api.encrypt_update(context, NULL, &written, aad, aad_n) > 0
         and _api.encrypt_update(context, out, &written, data, n) > 0
         and _api.encrypt_final(context, out + n, &written) > 0
-        and _api.control(context, GET_TAG, TAG_BYTES, out + n) > 0
+        and _api.control(context, GET_TAG, tag_bytes(algorithm), out + n) > 0
     ):
         return 1
     _api.clear_errors()
@@ -214,13 +245,26 @@ cdef int seal(
 
 
 cdef int open(
-    void* context, const uint8_t* nonce, const uint8_t* aad, int aad_n, const uint8_t* data, int n, uint8_t* out
+    void* context, Algorithm algorithm, const uint8_t* nonce, const uint8_t* aad, int aad_n,
+    const uint8_t* data, int n, uint8_t* out
 ) noexcept nogil:
     cdef int written = 0
-    n -= TAG_BYTES
+    n -= tag_bytes(algorithm)
+    if _is_ccm(algorithm):
+        # The tag is checked with the text, in one call; there is nothing final to ask for.
+        if (
+            _api.decrypt_init(context, NULL, NULL, nonce, NULL) > 0
+            and _api.control(context, SET_TAG, tag_bytes(algorithm), <void*>(data + n)) > 0
+            and _api.decrypt_update(context, NULL, &written, NULL, n) > 0
+            and _api.decrypt_update(context, NULL, &written, aad, aad_n) > 0
+            and _api.decrypt_update(context, out, &written, data, n) > 0
+        ):
+            return 1
+        _api.clear_errors()
+        return 0
     if (
         _api.decrypt_init(context, NULL, NULL, nonce, NULL) > 0
-        and _api.control(context, SET_TAG, TAG_BYTES, <void*>(data + n)) > 0
+        and _api.control(context, SET_TAG, tag_bytes(algorithm), <void*>(data + n)) > 0
         and _api.decrypt_update(context, NULL, &written, aad, aad_n) > 0
         and (n == 0 or _api.decrypt_update(context, out, &written, data, n) > 0)
         and _api.decrypt_final(context, out + n, &written) > 0
@@ -251,7 +295,8 @@ cdef int mask(void* context, Algorithm algorithm, const uint8_t* samples, int co
 
 # Published answers: for each algorithm key, nonce, associated data, text, text sealed; then key,
 # sample and mask.  GCM: test cases 4 and 16 of McGrew and Viega, "The Galois/Counter Mode of
-# Operation"; AES: FIPS 197 appendix C.1 and C.3; ChaCha20: RFC 8439 sections 2.8.2 and 2.3.2.
+# Operation"; AES: FIPS 197 appendix C.1 and C.3; ChaCha20: RFC 8439 sections 2.8.2 and 2.3.2; CCM:
+# NIST SP 800-38C example 3 has the tag of 8 bytes, Wycheproof's aes_ccm_test tcId 13 the one of 16.
 _GCM_NONCE = bytes.fromhex("cafebabefacedbaddecaf888")
 _GCM_AAD = bytes.fromhex("feedfacedeadbeeffeedfacedeadbeefabaddad2")
 _GCM_TEXT = bytes.fromhex(
@@ -307,6 +352,28 @@ KNOWN_ANSWERS = [
         ),
         (bytes(range(32)), bytes.fromhex("01000000000000090000004a00000000"), bytes.fromhex("10f1")),
     ),
+    (
+        "AES-128-CCM",
+        (
+            bytes.fromhex("d97c9b043bdccfd59491a995e78f1696"),
+            bytes.fromhex("ef423240358830df915506a3"),
+            bytes.fromhex("3ddba7b3ab69c8b2"),
+            bytes.fromhex("f047594a5cffda64303a80b2fa6a957169"),
+            bytes.fromhex("e0caf2a9d50f70ecaa43b4a287c3b34a99cff4c61882b413b686ff35b63a3a73de"),
+        ),
+        (bytes(range(16)), _AES_SAMPLE, bytes.fromhex("69c4")),
+    ),
+    (
+        "AES-128-CCM-8",
+        (
+            bytes(range(0x40, 0x50)),
+            bytes(range(0x10, 0x1C)),
+            bytes(range(0x14)),
+            bytes(range(0x20, 0x38)),
+            bytes.fromhex("e3b201a9f5b71a7a9b1ceaeccd97e70b6176aad9a4428aa5484392fbc1b09951"),
+        ),
+        (bytes(range(16)), _AES_SAMPLE, bytes.fromhex("69c4")),
+    ),
 ]
 
 
@@ -325,20 +392,22 @@ cdef int _sealed_right(int algorithm, tuple answer) except -1:
     cdef void* sealing = NULL
     cdef void* opening = NULL
     cdef int n = len(text)
-    cdef bytearray out = bytearray(n + TAG_BYTES)
+    cdef Algorithm kind = <Algorithm>algorithm
+    cdef int whole = n + tag_bytes(kind)
+    cdef bytearray out = bytearray(whole)
     cdef bytearray back = bytearray(n)
     cdef bytearray forged = bytearray(sealed)
     forged[n - 1] ^= 1
     try:
-        sealing = _new(_aead_ciphers[algorithm], key, True)
-        opening = _new(_aead_ciphers[algorithm], key, False)
+        sealing = _new_aead(kind, key, True)
+        opening = _new_aead(kind, key, False)
         # Each twice and with a forgery in between: a context must not remember what it did before.
         for _ in range(2):
-            if not seal(sealing, nonce, aad, <int>len(aad), text, n, out) or out != sealed:
+            if not seal(sealing, kind, nonce, aad, <int>len(aad), text, n, out) or out != sealed:
                 return False
-            if open(opening, nonce, aad, <int>len(aad), forged, n + TAG_BYTES, back):
+            if open(opening, kind, nonce, aad, <int>len(aad), forged, whole, back):
                 return False
-            if not open(opening, nonce, aad, <int>len(aad), sealed, n + TAG_BYTES, back) or back != text:
+            if not open(opening, kind, nonce, aad, <int>len(aad), sealed, whole, back) or back != text:
                 return False
         return True
     finally:

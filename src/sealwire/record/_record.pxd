@@ -9,7 +9,7 @@ from sealwire.crypto._evp cimport NONCE_BYTES
 cdef enum:
     APPLICATION_DATA = 23
     MAX_CONTENT_BYTES = 16384
-    MAX_SEALED_BYTES = 16401  # content, type, tag
+    MAX_INNER_BYTES = 16385  # content and type
     STREAM_HEADER_BYTES = 5
     # Below this many bytes (some 5 us of work) giving the GIL away costs more than it allows.
     RELEASE_BYTES = 8192

@@ -17,7 +17,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from sealwire.crypto cimport _evp
-from sealwire.crypto._evp cimport NONCE_BYTES, SAMPLE_BYTES, TAG_BYTES
+from sealwire.crypto._evp cimport NONCE_BYTES, SAMPLE_BYTES
 
 from sealwire.crypto.suites import AeadKind
 from sealwire.errors import Discard
@@ -51,6 +51,8 @@ cdef _evp.Algorithm algorithm_of(object spec) except *:
         return _evp.CHACHA20_POLY1305
     if spec.aead is AeadKind.AES_GCM:
         return _evp.AES_128_GCM if spec.key_bytes == 16 else _evp.AES_256_GCM
+    if spec.aead is AeadKind.AES_CCM and spec.key_bytes == 16:
+        return _evp.AES_128_CCM_8 if spec.tag_bytes == 8 else _evp.AES_128_CCM
     raise ValueError(f"{spec.name} has no compiled implementation")
 
 
@@ -78,6 +80,8 @@ cdef class Sealer:
     cdef const char* _cid_start
     cdef int _cid_bytes
     cdef uint8_t _first
+    cdef int _tag_bytes
+    cdef int _least
     cdef bint _busy
     cdef readonly uint64_t epoch
     cdef readonly int64_t sequence
@@ -102,7 +106,10 @@ cdef class Sealer:
         # RFC 9147 section 4 [9147-4-7]: a negotiated connection id is in every record.
         self._first = 0x20 | (0x10 if self._cid_bytes else 0) | <uint8_t>(self.epoch & 3)
         self.sequence = sequence
-        self.overhead = 1 + self._cid_bytes + 4 + 1 + TAG_BYTES
+        self._tag_bytes = _evp.tag_bytes(self._algorithm)
+        # RFC 9147 section 4.2.3 [9147-4.2.3-4]: content and padding that make a whole sample.
+        self._least = max(SAMPLE_BYTES - self._tag_bytes - 1, 0)
+        self.overhead = 1 + self._cid_bytes + 4 + 1 + self._tag_bytes
         self.seal_limit = spec.seal_limit
 
     def __dealloc__(self):
@@ -121,8 +128,9 @@ cdef class Sealer:
         PyObject_GetBuffer(content, &view, PyBUF_SIMPLE)
         try:
             check(content_type, view.len, padding)
+            padding = max(padding, self._least - view.len)
             sequence = self._reserve(1)
-            record = PyBytes_FromStringAndSize(NULL, header + view.len + 1 + padding + TAG_BYTES)
+            record = PyBytes_FromStringAndSize(NULL, header + view.len + 1 + padding + self._tag_bytes)
             out = <uint8_t*>PyBytes_AS_STRING(record)
             if not (
                 self._protect(
@@ -188,7 +196,7 @@ cdef class Sealer:
                 viewed += 1
                 if views[n].len > MAX_CONTENT_BYTES:
                     raise BufferError("a message grew while it was being sealed")
-                record = PyBytes_FromStringAndSize(NULL, self.overhead + views[n].len)
+                record = PyBytes_FromStringAndSize(NULL, self.overhead + max(views[n].len, self._least))
                 outs[n] = <uint8_t*>PyBytes_AS_STRING(record)
                 records.append(record)
                 total += views[n].len
@@ -213,7 +221,8 @@ cdef class Sealer:
         cdef int n
         for n in range(count):
             if not self._protect(
-                sequence + n, content_type, <const uint8_t*>views[n].buf, <int>views[n].len, 0, False, True, outs[n]
+                sequence + n, content_type, <const uint8_t*>views[n].buf, <int>views[n].len,
+                max(self._least - <int>views[n].len, 0), False, True, outs[n]
             ):
                 return False
             memcpy(samples + n * SAMPLE_BYTES, outs[n] + header, SAMPLE_BYTES)
@@ -246,15 +255,15 @@ cdef class Sealer:
         out[at] = <uint8_t>sequence
         at += 1
         if with_length:
-            out[at] = <uint8_t>((inner + TAG_BYTES) >> 8)
-            out[at + 1] = <uint8_t>(inner + TAG_BYTES)
+            out[at] = <uint8_t>((inner + self._tag_bytes) >> 8)
+            out[at + 1] = <uint8_t>(inner + self._tag_bytes)
             at += 2
         memcpy(out + at, content, n)
         out[at + n] = content_type
         memset(out + at + n + 1, 0, padding)
         make_nonce(self._iv, sequence, nonce)
         # RFC 9147 section 4 [9147-4-10]: the associated data is the header before masking.
-        return _evp.seal(self._aead, nonce, out, at, out + at, inner, out + at)
+        return _evp.seal(self._aead, self._algorithm, nonce, out, at, out + at, inner, out + at)
 
 
 cdef inline void _apply_mask(uint8_t* number, const uint8_t* mask, int n) noexcept nogil:
@@ -292,6 +301,7 @@ cdef class Opener:
     cdef const char* _cid_start
     cdef int _cid_bytes
     cdef uint8_t _first
+    cdef int _tag_bytes
     cdef bint _busy
     # Bit (number % window) says whether the number was seen, for the last `window` numbers.
     cdef uint64_t* _seen
@@ -313,6 +323,7 @@ cdef class Opener:
         self._aead = _evp.new_aead(self._algorithm, key, False)
         self._mask = _evp.new_mask(self._algorithm, sn_key)
         memcpy(self._iv, PyBytes_AS_STRING(iv), NONCE_BYTES)
+        self._tag_bytes = _evp.tag_bytes(self._algorithm)
         self._seen = <uint64_t*>PyMem_Malloc(window // 8)
         if self._seen == NULL:
             raise MemoryError
@@ -467,7 +478,7 @@ cdef class Opener:
         # RFC 9147 section 4.2.3 [9147-4.2.3-3]: below a sample there is nothing to make a mask from.
         if end - at < SAMPLE_BYTES:
             record.dropped = SHORT_CIPHERTEXT
-        elif end - at > MAX_SEALED_BYTES:
+        elif end - at > MAX_INNER_BYTES + self._tag_bytes:
             record.dropped = OVERSIZED_RECORD
         else:
             record.body = <int>(end - at)
@@ -508,7 +519,8 @@ cdef class Opener:
         record.sequence = _reconstruct(low, 8 * record.number_bytes, self.highest)
         make_nonce(self._iv, record.sequence, nonce)
         if not _evp.open(
-            self._aead, nonce, header, record.header, record.start + record.header, record.body, record.inner
+            self._aead, self._algorithm, nonce, header, record.header,
+            record.start + record.header, record.body, record.inner
         ):
             # RFC 9147 section 4.5.3 [9147-4.5.3-3]: forgeries are counted per key.
             self.forged += 1
@@ -521,7 +533,7 @@ cdef class Opener:
         if record.dropped:
             return
         # RFC 8446 section 5.4: the type is the last byte that is not zero.
-        record.content = content_bytes(record.inner, record.body - TAG_BYTES)
+        record.content = content_bytes(record.inner, record.body - self._tag_bytes)
         if record.content < 0:
             record.dropped = EMPTY_CONTENT
             return

@@ -13,11 +13,11 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from sealwire.crypto cimport _evp
-from sealwire.crypto._evp cimport NONCE_BYTES, TAG_BYTES
+from sealwire.crypto._evp cimport NONCE_BYTES
 from sealwire.record._record cimport (
     APPLICATION_DATA,
     MAX_CONTENT_BYTES,
-    MAX_SEALED_BYTES,
+    MAX_INNER_BYTES,
     RELEASE_BYTES,
     STREAM_HEADER_BYTES,
     algorithm_of,
@@ -39,6 +39,8 @@ cdef class StreamSealer:
     """See :class:`sealwire.record.reference.StreamSealer`."""
 
     cdef void* _aead
+    cdef _evp.Algorithm _algorithm
+    cdef int _tag_bytes
     cdef uint8_t _iv[NONCE_BYTES]
     cdef bint _busy
     cdef readonly uint64_t epoch
@@ -50,7 +52,9 @@ cdef class StreamSealer:
         check_start(b"", sequence, 0, MAX_STREAM_SEQUENCE + 1)
         cdef bytes key = checked(keys.key, spec.key_bytes, "key")
         cdef bytes iv = checked(keys.iv, NONCE_BYTES, "iv")
-        self._aead = _evp.new_aead(algorithm_of(spec), key, True)
+        self._algorithm = algorithm_of(spec)
+        self._tag_bytes = _evp.tag_bytes(self._algorithm)
+        self._aead = _evp.new_aead(self._algorithm, key, True)
         memcpy(self._iv, PyBytes_AS_STRING(iv), NONCE_BYTES)
         self.epoch = epoch
         self.sequence = sequence
@@ -98,7 +102,7 @@ cdef class StreamSealer:
             raise internal_error(f"record numbers of epoch {self.epoch} are used up")
         self.sequence += count
         self.sealed += count
-        records = PyBytes_FromStringAndSize(NULL, n + count * (STREAM_HEADER_BYTES + 1 + padding + TAG_BYTES))
+        records = PyBytes_FromStringAndSize(NULL, n + count * (STREAM_HEADER_BYTES + 1 + padding + self._tag_bytes))
         out = <uint8_t*>PyBytes_AS_STRING(records)
         if n < RELEASE_BYTES:
             sealed = self._seal_records(sequence, content_type, data, n, limit, count, padding, out)
@@ -131,17 +135,18 @@ cdef class StreamSealer:
             out[0] = APPLICATION_DATA
             out[1] = 3
             out[2] = 3
-            out[3] = <uint8_t>((inner + TAG_BYTES) >> 8)
-            out[4] = <uint8_t>(inner + TAG_BYTES)
+            out[3] = <uint8_t>((inner + self._tag_bytes) >> 8)
+            out[4] = <uint8_t>(inner + self._tag_bytes)
             memcpy(out + STREAM_HEADER_BYTES, data, part)
             out[STREAM_HEADER_BYTES + part] = content_type
             memset(out + STREAM_HEADER_BYTES + part + 1, 0, padding)
             make_nonce(self._iv, sequence, nonce)
             if not _evp.seal(
-                self._aead, nonce, out, STREAM_HEADER_BYTES, out + STREAM_HEADER_BYTES, inner, out + STREAM_HEADER_BYTES
+                self._aead, self._algorithm, nonce, out, STREAM_HEADER_BYTES,
+                out + STREAM_HEADER_BYTES, inner, out + STREAM_HEADER_BYTES
             ):
                 return False
-            out += STREAM_HEADER_BYTES + inner + TAG_BYTES
+            out += STREAM_HEADER_BYTES + inner + self._tag_bytes
             data += part
             n -= part
             sequence += 1
@@ -154,6 +159,8 @@ cdef class StreamOpener:
     """See :class:`sealwire.record.reference.StreamOpener`."""
 
     cdef void* _aead
+    cdef _evp.Algorithm _algorithm
+    cdef int _tag_bytes
     cdef uint8_t _iv[NONCE_BYTES]
     cdef bint _broken
     cdef bint _busy
@@ -165,7 +172,9 @@ cdef class StreamOpener:
         check_start(b"", sequence, 0, MAX_STREAM_SEQUENCE + 1)
         cdef bytes key = checked(keys.key, spec.key_bytes, "key")
         cdef bytes iv = checked(keys.iv, NONCE_BYTES, "iv")
-        self._aead = _evp.new_aead(algorithm_of(spec), key, False)
+        self._algorithm = algorithm_of(spec)
+        self._tag_bytes = _evp.tag_bytes(self._algorithm)
+        self._aead = _evp.new_aead(self._algorithm, key, False)
         memcpy(self._iv, PyBytes_AS_STRING(iv), NONCE_BYTES)
         self.epoch = epoch
         self.sequence = sequence
@@ -198,11 +207,11 @@ cdef class StreamOpener:
         if data[0] != APPLICATION_DATA:
             raise stream_error(Alert.UNEXPECTED_MESSAGE, "record is not protected")
         # RFC 8446 section 5.2 allows 256 bytes over the content; section 5.4 then allows one.
-        if n > MAX_SEALED_BYTES:
+        if n > MAX_INNER_BYTES + self._tag_bytes:
             raise stream_error(Alert.RECORD_OVERFLOW, "record is longer than the protocol allows")
         if self.sequence > MAX_STREAM_SEQUENCE:
             raise internal_error(f"record numbers of epoch {self.epoch} are used up")
-        if n < TAG_BYTES:
+        if n < self._tag_bytes:
             raise stream_error(Alert.BAD_RECORD_MAC, "record failed authentication")
         inner = <uint8_t*>PyMem_RawMalloc(n)
         if inner == NULL:
@@ -211,20 +220,22 @@ cdef class StreamOpener:
             make_nonce(self._iv, self.sequence, nonce)
             if n < RELEASE_BYTES:
                 good = _evp.open(
-                    self._aead, nonce, data, STREAM_HEADER_BYTES, data + STREAM_HEADER_BYTES, <int>n, inner
+                    self._aead, self._algorithm, nonce, data, STREAM_HEADER_BYTES,
+                    data + STREAM_HEADER_BYTES, <int>n, inner
                 )
             else:
                 self._busy = True
                 with nogil:
                     good = _evp.open(
-                        self._aead, nonce, data, STREAM_HEADER_BYTES, data + STREAM_HEADER_BYTES, <int>n, inner
+                        self._aead, self._algorithm, nonce, data, STREAM_HEADER_BYTES,
+                        data + STREAM_HEADER_BYTES, <int>n, inner
                     )
                 self._busy = False
             if not good:
                 raise stream_error(Alert.BAD_RECORD_MAC, "record failed authentication")
             self.sequence += 1
             self.opened += 1
-            content = content_bytes(inner, <int>n - TAG_BYTES)
+            content = content_bytes(inner, <int>n - self._tag_bytes)
             # RFC 8446 section 5.4: a record of zeros only has no type.
             if content < 0:
                 raise stream_error(Alert.UNEXPECTED_MESSAGE, "record holds only padding")

@@ -28,6 +28,7 @@ APPLICATION_DATA: Final = 23
 # more: content, type and padding together are at most one byte longer.
 MAX_CONTENT_BYTES: Final = 1 << 14
 MAX_INNER_BYTES: Final = MAX_CONTENT_BYTES + 1
+# The longest tag of any suite; TLS_AES_128_CCM_8_SHA256 has half of it.
 TAG_BYTES: Final = 16
 MAX_CID_BYTES: Final = 255
 # RFC 9147 section 4.2.3: the mask is computed from this many bytes of ciphertext.
@@ -164,6 +165,8 @@ def _nonce(iv: int, sequence: int) -> bytes:
 class Sealer:
     """Protects records of one DTLS 1.3 sending epoch (RFC 9147 section 4).
 
+    Content too short to mask its number with (below 7 bytes, with 8-byte tags only) is padded.
+
     Attributes:
         epoch: the epoch.
         sequence: number of the next record.
@@ -173,7 +176,19 @@ class Sealer:
         seal_limit: records these keys may seal (RFC 9147 section 4.5.3).
     """
 
-    __slots__ = ("_aead", "_cid", "_iv", "_mask", "epoch", "overhead", "seal_limit", "sealed", "sequence")
+    __slots__ = (
+        "_aead",
+        "_cid",
+        "_iv",
+        "_least",
+        "_mask",
+        "_tag_bytes",
+        "epoch",
+        "overhead",
+        "seal_limit",
+        "sealed",
+        "sequence",
+    )
 
     def __init__(
         self,
@@ -200,7 +215,10 @@ class Sealer:
         self.epoch = epoch
         self.sequence = sequence
         self.sealed = 0
-        self.overhead = 1 + len(cid) + 2 + 2 + 1 + TAG_BYTES
+        self._tag_bytes = spec.tag_bytes
+        # RFC 9147 section 4.2.3 [9147-4.2.3-4]: content and padding that make a whole sample.
+        self._least = max(SAMPLE_BYTES - spec.tag_bytes - 1, 0)
+        self.overhead = 1 + len(cid) + 2 + 2 + 1 + spec.tag_bytes
         self.seal_limit = spec.seal_limit
 
     def seal(
@@ -275,14 +293,14 @@ class Sealer:
             header.append(sequence & 0xFF)
         else:
             header += (sequence & 0xFFFF).to_bytes(2, "big")
+        padding = max(padding, self._least - len(content))
         inner_bytes = len(content) + 1 + padding
         if with_length:
-            header += (inner_bytes + TAG_BYTES).to_bytes(2, "big")
+            header += (inner_bytes + self._tag_bytes).to_bytes(2, "big")
         inner = bytearray(content)
         inner.append(content_type)
         inner += bytes(padding)
         # RFC 9147 section 4 [9147-4-10]: the associated data is the header before masking.
-        # With a 16-byte tag there is always a whole sample to mask with [9147-4.2.3-4].
         body = self._aead.seal(_nonce(self._iv, sequence), bytes(inner), bytes(header))
         # RFC 9147 section 4.2.3 [9147-4.2.3-1]: the first bytes of the mask over the number.
         mask = self._mask(body[:SAMPLE_BYTES])
@@ -309,6 +327,7 @@ class Opener:
         "_iv",
         "_mask",
         "_seen",
+        "_tag_bytes",
         "_window",
         "epoch",
         "forged",
@@ -342,6 +361,7 @@ class Opener:
         self._aead = provider.aead(spec, keys.key)
         self._mask = provider.mask(spec, keys.sn_key)
         self._iv = int.from_bytes(keys.iv, "big")
+        self._tag_bytes = spec.tag_bytes
         self._cid = bytes(cid)
         self._window = window
         # Bit n stands for the number `highest` - n.
@@ -400,7 +420,7 @@ class Opener:
         # RFC 9147 section 4.2.3 [9147-4.2.3-3]: nothing to compute a mask from.
         if len(body) < SAMPLE_BYTES:
             return _DROPPED[Discard.SHORT_CIPHERTEXT]
-        if len(body) > MAX_INNER_BYTES + TAG_BYTES:
+        if len(body) > MAX_INNER_BYTES + self._tag_bytes:
             return _DROPPED[Discard.OVERSIZED_RECORD]
         mask = self._mask(body[:SAMPLE_BYTES])
         plain_header = bytearray(datagram[offset : header.body_offset])
@@ -445,7 +465,7 @@ class StreamSealer:
         seal_limit: records these keys may seal.
     """
 
-    __slots__ = ("_aead", "_iv", "epoch", "seal_limit", "sealed", "sequence")
+    __slots__ = ("_aead", "_iv", "_tag_bytes", "epoch", "seal_limit", "sealed", "sequence")
 
     def __init__(
         self, provider: CryptoProvider, spec: SuiteSpec, keys: TrafficKeys, epoch: int, *, sequence: int = 0
@@ -454,6 +474,7 @@ class StreamSealer:
         check_start(b"", sequence, 0, MAX_STREAM_SEQUENCE + 1)
         self._aead = provider.aead(spec, keys.key)
         self._iv = int.from_bytes(keys.iv, "big")
+        self._tag_bytes = spec.tag_bytes
         self.epoch = epoch
         self.sequence = sequence
         self.sealed = 0
@@ -504,7 +525,7 @@ class StreamSealer:
         inner.append(content_type)
         inner += bytes(padding)
         # RFC 8446 section 5.2: every protected record looks like TLS 1.2 application data.
-        header = b"\x17\x03\x03" + (len(inner) + TAG_BYTES).to_bytes(2, "big")
+        header = b"\x17\x03\x03" + (len(inner) + self._tag_bytes).to_bytes(2, "big")
         return header + self._aead.seal(_nonce(self._iv, sequence), bytes(inner), header)
 
 
@@ -517,7 +538,7 @@ class StreamOpener:
         opened: records opened with these keys.
     """
 
-    __slots__ = ("_aead", "_broken", "_iv", "epoch", "opened", "sequence")
+    __slots__ = ("_aead", "_broken", "_iv", "_tag_bytes", "epoch", "opened", "sequence")
 
     def __init__(
         self, provider: CryptoProvider, spec: SuiteSpec, keys: TrafficKeys, epoch: int, *, sequence: int = 0
@@ -525,6 +546,7 @@ class StreamOpener:
         check_start(b"", sequence, 0, MAX_STREAM_SEQUENCE + 1)
         self._aead = provider.aead(spec, keys.key)
         self._iv = int.from_bytes(keys.iv, "big")
+        self._tag_bytes = spec.tag_bytes
         self._broken = False
         self.epoch = epoch
         self.sequence = sequence
@@ -548,12 +570,12 @@ class StreamOpener:
         if record[0] != APPLICATION_DATA:
             raise stream_error(Alert.UNEXPECTED_MESSAGE, "record is not protected")
         # RFC 8446 section 5.2 allows 256 bytes over the content; section 5.4 then allows one.
-        if n > MAX_INNER_BYTES + TAG_BYTES:
+        if n > MAX_INNER_BYTES + self._tag_bytes:
             raise stream_error(Alert.RECORD_OVERFLOW, "record is longer than the protocol allows")
         if self.sequence > MAX_STREAM_SEQUENCE:
             raise internal_error(f"record numbers of epoch {self.epoch} are used up")
         inner = None
-        if n >= TAG_BYTES:
+        if n >= self._tag_bytes:
             inner = self._aead.open(
                 _nonce(self._iv, self.sequence),
                 record[STREAM_HEADER_BYTES:],

@@ -91,6 +91,27 @@ def test_what_a_record_cannot_hold(layer: Layer) -> None:
     assert one.sequence == 1
 
 
+@pytest.mark.requirement("9147-4.2.3-4")
+@each_layer
+@each_suite
+def test_every_record_is_long_enough_to_be_masked(layer: Layer, spec: SuiteSpec) -> None:
+    """Only 8-byte tags need padding for it; seal() and seal_run() put in the same."""
+    keys = datagram_keys(spec)
+    one, run = (layer.sealer(PROVIDER, spec, keys, 3) for _ in range(2))
+    opener = layer.opener(PROVIDER, spec, keys, 3)
+    contents = [bytes(range(n)) for n in range(12)]
+    records = [one.seal(23, content) for content in contents]
+    assert run.seal_run(23, contents) == records
+    header = one.overhead - 1 - spec.tag_bytes
+    assert header == 5
+    sizes = [len(record) - header for record in records]
+    assert sizes == [max(16, n + 1 + spec.tag_bytes) for n in range(12)]
+    assert [int.from_bytes(record[3:5], "big") for record in records] == sizes
+    # Padding that was asked for counts: it is not added to.
+    assert len(one.seal(23, b"", 7)) == header + max(16, 8 + spec.tag_bytes)
+    assert opener.open_run(records, 0, 0)[0] == [(23, n, content) for n, content in enumerate(contents)]
+
+
 @pytest.mark.requirement("9147-4.2.1-6")
 @each_layer
 def test_numbers_end_and_never_wrap(layer: Layer) -> None:

@@ -56,7 +56,8 @@ def test_round_trip(layer: Layer, spec: SuiteSpec) -> None:
     ):
         record = sealer.seal(content_type, content, padding)
         assert record[:3] == b"\x17\x03\x03"
-        assert int.from_bytes(record[3:5], "big") == len(record) - 5 == len(content) + padding + 17
+        size = len(content) + padding + 1 + spec.tag_bytes
+        assert int.from_bytes(record[3:5], "big") == len(record) - 5 == size
         assert opener.open(record) == (content_type, content)
     assert (sealer.sequence, sealer.sealed, opener.sequence, opener.opened) == (4, 4, 4, 4)
 

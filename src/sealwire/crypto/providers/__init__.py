@@ -31,7 +31,7 @@ class Digest(Protocol):
 
 
 class Aead(Protocol):
-    """An AEAD under one key.  Nonces are 12 bytes; the 16-byte tag is at the ciphertext's end."""
+    """An AEAD under one key.  Nonces are 12 bytes; the tag (of the suite's length) ends the ciphertext."""
 
     def seal(self, nonce: bytes, data: Buffer, aad: Buffer) -> bytes:
         """Ciphertext and tag."""

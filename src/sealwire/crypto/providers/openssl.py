@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.ciphers.algorithms import AES, ChaCha20
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -114,14 +114,20 @@ class OpenSslProvider:
     def aead(self, spec: SuiteSpec, key: bytes) -> Aead:
         if len(key) != spec.key_bytes:
             raise ValueError(f"{spec.name} takes a key of {spec.key_bytes} bytes, not {len(key)}")
-        return _Aead(AESGCM(key) if spec.aead is AeadKind.AES_GCM else ChaCha20Poly1305(key))
+        match spec.aead:
+            case AeadKind.AES_GCM:
+                return _Aead(AESGCM(key))
+            case AeadKind.AES_CCM:
+                return _Aead(AESCCM(key, spec.tag_bytes))
+            case AeadKind.CHACHA20_POLY1305:
+                return _Aead(ChaCha20Poly1305(key))
 
     def mask(self, spec: SuiteSpec, sn_key: bytes) -> Mask:
         if len(sn_key) != spec.key_bytes:
             raise ValueError(f"{spec.name} takes an sn_key of {spec.key_bytes} bytes, not {len(sn_key)}")
         # RFC 9147 section 4.2.3 [9147-4.2.3-1]: AES-ECB of the sample; for ChaCha20 the sample is block
         # counter (4 bytes, little-endian) and nonce (12), just as `cryptography` lays out its 16-byte nonce.
-        if spec.aead is AeadKind.AES_GCM:
+        if spec.aead is not AeadKind.CHACHA20_POLY1305:
             # Whole blocks leave no state in ECB, so one encryptor serves every record.
             return Cipher(AES(sn_key), ECB()).encryptor().update  # noqa: S305
         encryptor = Cipher(ChaCha20(sn_key, bytes(16)), None).encryptor()
@@ -223,7 +229,7 @@ class _HybridShare:
 class _Aead:
     __slots__ = ("_decrypt", "seal")
 
-    def __init__(self, cipher: AESGCM | ChaCha20Poly1305) -> None:
+    def __init__(self, cipher: AESGCM | AESCCM | ChaCha20Poly1305) -> None:
         self.seal = cipher.encrypt
         self._decrypt = cipher.decrypt
 

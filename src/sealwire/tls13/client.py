@@ -271,10 +271,15 @@ def _check_hello(exchange: Exchange, offer: Offer, hello: ServerHello) -> SuiteS
             )
         raise _older_version(exchange, flavor.version_name(hello.legacy_version))
     hello.extensions.refuse_misplaced()
-    if version != flavor.version or hello.legacy_version != flavor.legacy_version:
+    if version != flavor.version:
         raise HandshakeError(
             Alert.ILLEGAL_PARAMETER,
             f"the server selected {flavor.version_name(version)}, which was not offered",
+        )
+    if hello.legacy_version != flavor.legacy_version:
+        # RFC 8446 section 4.1.3, RFC 9147 section 5.4 [9147-5.4-1]
+        raise HandshakeError(
+            Alert.ILLEGAL_PARAMETER, f"ServerHello has legacy_version {hello.legacy_version:#06x}"
         )
     # RFC 9147 section 5 [9147-5-1]: DTLS has no echo; over a stream it must be exact.
     if hello.legacy_session_id_echo != offer.hello.legacy_session_id:

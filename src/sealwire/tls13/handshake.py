@@ -144,8 +144,12 @@ class Handshake:
             raise state.error
         try:
             kind, body = open_message(message)
-            if epoch != state.epoch or kind not in state.expects:
+            if kind not in state.expects:
                 raise state.unexpected(kind)
+            if epoch != state.epoch:
+                raise ProtocolError(
+                    Alert.UNEXPECTED_MESSAGE, f"{kind.name} came in epoch {epoch} instead of {state.epoch}"
+                )
             self._state = state.receive(kind, body, bytes(message))
         except ProtocolError as error:
             if not self.complete and not isinstance(error, HandshakeError):

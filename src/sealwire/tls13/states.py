@@ -42,8 +42,8 @@ class State:
         raise AssertionError(f"{type(self).__name__} expects nothing")
 
     def unexpected(self, kind: HandshakeType) -> ProtocolError:
-        """The error for a message of a type this state does not expect."""
-        expected = ", ".join(expect.name for expect in self.expects) or "nothing"
+        """The error for a message of a type this state does not expect, or not from this side."""
+        expected = ", ".join(expect.name for expect in self.expects if expect is not kind) or "nothing"
         return ProtocolError(Alert.UNEXPECTED_MESSAGE, f"expected {expected}, got {kind.name}")
 
 

@@ -18,7 +18,7 @@ import pytest
 from sealwire.context import CERT_OPTIONAL, Config
 from sealwire.errors import Alert, HandshakeError, ProtocolError
 from sealwire.tls13.contract import Direction, InstallKeys, Output, SendMessage
-from sealwire.tls13.extensions import Extensions, Where
+from sealwire.tls13.extensions import Extensions
 from sealwire.tls13.flavor import DTLS, TLS, Flavor
 from sealwire.tls13.handshake import Handshake
 from sealwire.tls13.messages import (
@@ -232,10 +232,10 @@ def refused(
 # --- taking messages apart and putting them together wrongly -----------------------------------
 
 
-def changed(block: Extensions, *, remove: Sequence[int] = (), **_: None) -> Extensions:
+def without(block: Extensions, *codes: int) -> Extensions:
     """A copy of a block, without some."""
     copy = Extensions(block.where)
-    copy._entries = {code: value for code, value in block._entries.items() if code not in remove}
+    copy._entries = {code: value for code, value in block._entries.items() if code not in codes}
     return copy
 
 
@@ -285,12 +285,3 @@ def with_raw_extension(message: bytes, block: Extensions, code: int, body: bytes
         writer.vector16(body)
     out = writer.finish()
     return message[:1] + len(out).to_bytes(3, "big") + out
-
-
-__all__ = [
-    "Delivery",
-    "Pair",
-    "Rogue",
-    "Where",
-    "refused",
-]

@@ -222,9 +222,9 @@ HELLO: dict[str, Cell] = {
     "an unknown suite": Cell(
         ("8446-NEG-3",),
         _KT.SERVER_HELLO,
-        hello(lambda message: replace(message, suite=CipherSuite(0x1304))),
+        hello(lambda message: replace(message, suite=CipherSuite(0x13FF))),
         Alert.ILLEGAL_PARAMETER,
-        "SUITE_1304",
+        "SUITE_13FF",
     ),
     "a suite that was not offered": Cell(
         ("8446-NEG-3",),

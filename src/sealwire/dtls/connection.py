@@ -122,7 +122,8 @@ class Connection:
         self._handshake_deadline: float | None = now + limits.handshake_seconds
         self._send_queue = MessageQueue(account, Purpose.SEND_QUEUE, limits.send_queue_bytes)
         self._receive_queue = MessageQueue(account, Purpose.RECEIVE_QUEUE, limits.receive_queue_bytes)
-        self._alert: tuple[int, Alert] | None = None
+        # Level and description of what is to be said last.
+        self._alerts: list[tuple[int, Alert]] = []
         self._alert_epoch = EPOCH_PLAIN
         self._peer_closed_at: RecordNumber | None = None
         self._events: list[Event] = []
@@ -303,8 +304,9 @@ class Connection:
     def close(self, now: float) -> None:
         """Send what is queued and close_notify, then be closed.  May be called again."""
         if self.state is State.HANDSHAKING:
-            # Nobody waits for a close_notify yet; user_canceled tells the peer to stop waiting.
+            # [8446-ALERT-2]: user_canceled says why, and close_notify that this is all.
             self._queue_alert(_WARNING, Alert.USER_CANCELED)
+            self._queue_alert(_WARNING, Alert.CLOSE_NOTIFY)
             self._finish(None)
         elif self.state is State.CONNECTED:
             self.state = State.CLOSING
@@ -314,7 +316,7 @@ class Connection:
         """Be closed at once, without a word to the peer."""
         if self.state is not State.CLOSED:
             self._finish(error)
-            self._alert = None
+            self._alerts.clear()
 
     # --- time ------------------------------------------------------------------------------
 
@@ -526,7 +528,7 @@ class Connection:
         self._finish(error)
 
     def _queue_alert(self, level: int, alert: Alert) -> None:
-        self._alert = (level, alert)
+        self._alerts.append((level, alert))
         # Decision A18: the highest epoch the peer can read for sure.
         if self.state is not State.HANDSHAKING:
             self._alert_epoch = self._sealing.epoch
@@ -558,9 +560,8 @@ class Connection:
                     self._transmit_data(datagrams, now)
         except ProtocolError as error:
             self._fail(error)
-        if self._alert is not None:
-            datagrams += self._transmit_alert(*self._alert)
-            self._alert = None
+        if self._alerts:
+            datagrams += self._transmit_alerts()
         if self.state is State.CLOSED:
             self._sealing.clear()
         if datagrams:
@@ -571,14 +572,18 @@ class Connection:
                 self._budget -= size
         return datagrams
 
-    def _transmit_alert(self, level: int, alert: Alert) -> list[bytes]:
+    def _transmit_alerts(self) -> list[bytes]:
+        """One datagram with what is to be said last, if it may be sent."""
+        alerts, self._alerts = self._alerts, []
+        datagram = b""
         try:
-            _, record = self._sealing.record(self._alert_epoch, ContentType.ALERT, bytes((level, alert)))
+            for alert in alerts:
+                datagram += self._sealing.record(self._alert_epoch, ContentType.ALERT, bytes(alert))[1]
         except ProtocolError:
             # Record numbers are used up, which may be why the connection ends.
             return []
-        # An alert to an address nobody proved counts as well.
-        return [record] if self._budget is None or len(record) <= self._budget else []
+        # Alerts to an address nobody proved count as well.
+        return [datagram] if self._budget is None or len(datagram) <= self._budget else []
 
     def _transmit_data(self, datagrams: list[bytes], now: float) -> None:
         sealer = self._sealing.sealer(self._sealing.epoch)

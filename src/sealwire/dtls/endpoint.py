@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 
 from sealwire.context import Config
+from sealwire.dtls.charges import open_account
 from sealwire.dtls.connection import (
     DEFAULT_MTU_BYTES,
-    HANDSHAKE_BYTES,
     INITIAL_TIMEOUT_SECONDS,
     Connection,
 )
@@ -26,8 +26,8 @@ from sealwire.dtls.events import Closed, Connected, Event, State
 from sealwire.dtls.flight import timeout_after
 from sealwire.dtls.gate import Attempt, Gate, OlderVersion, Reply
 from sealwire.dtls.header import ContentType, is_ciphertext
-from sealwire.errors import Discard
-from sealwire.limits import Account, Ledger, Limits, Purpose
+from sealwire.errors import Discard, LimitReached
+from sealwire.limits import Account, Ledger, Limits
 from sealwire.telemetry import EndpointCounters
 from sealwire.tls13.handshake import DTLS, Handshake
 from sealwire.wire import Buffer
@@ -126,6 +126,9 @@ class Endpoint:
         for datagram, address in batch:
             if not datagram:
                 self.counters.discard(Discard.EMPTY)
+            elif not 20 <= datagram[0] <= 63:
+                # RFC 7983 section 7: not DTLS, though it may come from a peer of ours (STUN, SRTP).
+                self._receive_other(datagram, address)
             elif _may_be_hello(datagram):
                 # What came before it from this peer comes first.
                 self._receive_runs(runs, now)
@@ -151,15 +154,17 @@ class Endpoint:
                 self._touch(connection)
         runs.clear()
 
-    def _receive_unknown(self, datagram: Buffer, address: Address) -> None:
-        first = datagram[0]
-        if 20 <= first <= 63:
-            # RFC 7983 section 7: this range is DTLS's.
-            known = is_ciphertext(first) or first in (ContentType.ALERT, ContentType.ACK)
-            self.counters.discard(Discard.UNKNOWN_PEER if known else Discard.NOT_DTLS)
-            return
+    def _receive_other(self, datagram: Buffer, address: Address) -> None:
         self.counters.discard(Discard.OTHER_PROTOCOL)
         if self._on_other is not None:
+            self._on_other(datagram, address)
+
+    def _receive_unknown(self, datagram: Buffer, address: Address) -> None:
+        first = datagram[0]
+        known = is_ciphertext(first) or first in (ContentType.ALERT, ContentType.ACK)
+        self.counters.discard(Discard.UNKNOWN_PEER if known else Discard.NOT_DTLS)
+        if self._on_other is not None and not is_ciphertext(first):
+            # A record of an older version looks like this: the other stack's handshake goes on.
             self._on_other(datagram, address)
 
     def _receive_hello(self, datagram: Buffer, address: Address, now: float) -> None:
@@ -201,8 +206,9 @@ class Endpoint:
             else:
                 self.counters.discard(Discard.REFUSED)
             return
-        account = Account(self.ledger, self.limits.connection_bytes)
-        if not account.charge(Purpose.CONNECTION, HANDSHAKE_BYTES):
+        try:
+            account = open_account(self.ledger, self.limits)
+        except LimitReached:
             self.counters.admissions_refused += 1
             self.counters.discard(Discard.OVER_BUDGET)
             return

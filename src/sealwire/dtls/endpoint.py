@@ -13,6 +13,7 @@ import enum
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
+from typing import Final
 
 from sealwire.context import Config
 from sealwire.dtls.charges import open_account
@@ -31,6 +32,9 @@ from sealwire.limits import Account, Ledger, Limits
 from sealwire.telemetry import EndpointCounters
 from sealwire.tls13.handshake import DTLS, Handshake
 from sealwire.wire import Buffer
+
+# Timers that were replaced, kept before the heap is made anew; below this it costs more than it frees.
+_SPARE_TIMERS: Final = 64
 
 
 class Admission(enum.Enum):
@@ -300,6 +304,11 @@ class Endpoint:
         elif self._timer_of.get(connection) != deadline:
             self._timer_of[connection] = deadline
             heapq.heappush(self._timers, (deadline, next(self._order), connection))
+        if len(self._timers) > 2 * len(self._timer_of) + _SPARE_TIMERS:
+            # Timers that hold no more keep connections alive that are long gone: for four minutes,
+            # which is more than memory lasts in a storm of short connections.
+            self._timers = [(at, next(self._order), one) for one, at in self._timer_of.items()]
+            heapq.heapify(self._timers)
 
     def _promote(self, connection: Connection) -> None:
         address = connection.address

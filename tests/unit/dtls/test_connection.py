@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sealwire import dtls
-from sealwire.dtls.connection import CONNECTION_BYTES, HANDSHAKE_BYTES
+from sealwire.dtls.charges import CONNECTION_BYTES, HANDSHAKE_BYTES
 from sealwire.dtls.header import ContentType
 from sealwire.errors import (
     Alert,

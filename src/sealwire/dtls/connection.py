@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from sealwire.context import Config
+from sealwire.dtls.charges import handshake_over, open_account
 from sealwire.dtls.epochs import Opening, Sealing
 from sealwire.dtls.events import Closed, Connected, Event, PeerClosed, State
 from sealwire.dtls.header import (
@@ -44,10 +45,6 @@ from sealwire.tls13.contract import EPOCH_APPLICATION, EPOCH_HANDSHAKE, EPOCH_PL
 from sealwire.tls13.handshake import DTLS, Handshake
 from sealwire.wire import Buffer
 
-# What the objects of a connection weigh while it shakes hands, and later (measured with tracemalloc
-# over 1,000 connections of each kind, rounded up).
-HANDSHAKE_BYTES: Final = 32 * 1024
-CONNECTION_BYTES: Final = 12 * 1024
 # RFC 9147 section 5.8.2 [9147-5.8.2-1]
 INITIAL_TIMEOUT_SECONDS: Final = 1.0
 # Leaves room for IPv6 and UDP headers on every path that carries IPv6 (1280 bytes), as QUIC does.
@@ -157,7 +154,7 @@ class Connection:
             LimitReached: the ledger has no room.
         """
         limits = limits or Limits()
-        account = _open_account(ledger, limits)
+        account = open_account(ledger or Ledger(limits.total_bytes), limits)
         # RFC 9147 section 5.1 [9147-5.1-13]: an empty id says that we need none and take the server's.
         handshake = Handshake.client(config, DTLS, server_name=server_name, connection_id=b"")
         return cls(
@@ -196,7 +193,7 @@ class Connection:
             limits=limits,
             mtu=mtu,
             initial_timeout=initial_timeout,
-            account=_open_account(ledger, limits),
+            account=open_account(ledger or Ledger(limits.total_bytes), limits),
             address_proved=address_proved,
         )
 
@@ -491,7 +488,7 @@ class Connection:
         self.was_connected = True
         self._handshake_deadline = None
         self._budget = None
-        self._account.release(Purpose.CONNECTION, HANDSHAKE_BYTES - CONNECTION_BYTES)
+        handshake_over(self._account)
         self._events.append(Connected(self._layer.engine.session))
 
     # --- alerts and the end --------------------------------------------------------------------
@@ -601,11 +598,3 @@ class Connection:
         if self.state is State.CLOSING:
             self._queue_alert(_WARNING, Alert.CLOSE_NOTIFY)
             self._finish(None)
-
-
-def _open_account(ledger: Ledger | None, limits: Limits) -> Account:
-    """An account that holds the charge for a connection in its handshake."""
-    account = Account(ledger or Ledger(limits.total_bytes), limits.connection_bytes)
-    if not account.charge(Purpose.CONNECTION, HANDSHAKE_BYTES):
-        raise LimitReached("total_bytes", "no memory is left for another connection")
-    return account

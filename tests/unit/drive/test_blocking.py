@@ -511,3 +511,14 @@ def test_a_server_on_every_address_answers_from_the_one_that_was_asked() -> None
             secure.send(b"y")
             assert secure.recv() == b"y"
         assert served.result(10) == here
+
+
+@pytest.mark.parametrize("kind", [STREAM, DATAGRAM])
+def test_keys_may_change_at_any_time(kind: int) -> None:
+    with peer(kind, echo) as (port, _), connect(port, kind) as secure:
+        for n in range(10):
+            secure.update_keys(request_peer=n % 2 == 0)
+            for _ in range(5):
+                secure.send(b"x")
+                assert secure.recv() == b"x"
+        assert secure.statistics()["key_updates"] >= 10

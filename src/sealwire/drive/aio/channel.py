@@ -111,6 +111,12 @@ class DatagramChannel(Facts):
                 raise
             raise StopAsyncIteration from None
 
+    def update_keys(self, *, request_peer: bool = False) -> None:
+        """Move to new sending keys (RFC 9147 section 8); with `request_peer` ask the peer for the same."""
+        self._check_process()
+        self._connection.update_keys(time.monotonic(), request_peer=request_peer)
+        self._port.schedule()
+
     async def aclose(self) -> None:
         """Send what waits and close_notify, then let the connection go.  May be called again."""
         self._check_process()

@@ -132,6 +132,12 @@ class Stream(Facts):
                 self._backlog_bytes += len(data)
         self._turn()
 
+    def update_keys(self, *, request_peer: bool) -> None:
+        """New sending keys from the next record on."""
+        self._check_process()
+        self._connection.update_keys(request_peer=request_peer)
+        self._turn()
+
     def took(self) -> None:
         """The application read something: reading from the network may go on."""
         if not self.gone.done():

@@ -71,6 +71,10 @@ class SecureSocket(Facts):
         """Queue close_notify."""
         raise NotImplementedError
 
+    def _new_keys(self, *, request_peer: bool) -> None:
+        """Have the engine change its sending keys."""
+        raise NotImplementedError
+
     def _parted(self) -> bool:
         """Whether nothing more can come from the peer."""
         raise NotImplementedError
@@ -139,6 +143,17 @@ class SecureSocket(Facts):
         if not self._shaken:
             self._until(self._established, self._timeout, receive=True)
             self._shaken = True
+
+    def update_keys(self, *, request_peer: bool = False) -> None:
+        """Move to new sending keys; with `request_peer` ask the peer for the same.
+
+        The peer's part of it happens inside later calls.
+        """
+        self.do_handshake()
+        with self._lock:
+            self._check_open()
+            self._new_keys(request_peer=request_peer)
+        self._until(lambda: not self._wants_write(), self._timeout, receive=False)
 
     def settimeout(self, seconds: float | None) -> None:
         """How long calls wait; see the class."""

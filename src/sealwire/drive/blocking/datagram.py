@@ -172,6 +172,9 @@ class DatagramSocket(SecureSocket):
         if isinstance(event, dtls.PeerClosed):
             self._peer_closed = True
 
+    def _new_keys(self, *, request_peer: bool) -> None:
+        self.connection.update_keys(time.monotonic(), request_peer=request_peer)
+
     def _wants_write(self) -> bool:
         return self._udp.blocked
 

@@ -199,6 +199,9 @@ class StreamSocket(SecureSocket):
 
     # -- ends
 
+    def _new_keys(self, *, request_peer: bool) -> None:
+        self._connection.update_keys(request_peer=request_peer)
+
     def _say_goodbye(self) -> None:
         self._connection.close()
 

@@ -76,7 +76,14 @@ class Selection:
 
 def check_hello(flavor: Flavor, hello: ClientHello) -> None:
     """What every ClientHello must satisfy whatever we are configured for."""
-    versions = hello.extensions.get(ext.SUPPORTED_VERSIONS) or (hello.legacy_version,)
+    versions = hello.extensions.get(ext.SUPPORTED_VERSIONS)
+    if versions is None:
+        # RFC 8446 section 4.2.1 [8446-NEG-1]: whatever legacy_version says, it does not say 1.3.
+        if hello.legacy_version not in flavor.older_versions:
+            raise HandshakeError(
+                Alert.PROTOCOL_VERSION, f"ClientHello without supported_versions offers no {flavor.name}"
+            )
+        versions = (hello.legacy_version,)
     if flavor.version not in versions:
         spoken = next((code for code in versions if code in flavor.older_versions), versions[0])
         raise HandshakeError(

@@ -187,11 +187,10 @@ class ExpectSecondClientHello(State):
 
     expects = (HandshakeType.CLIENT_HELLO,)
 
-    # RFC 8446 section 4.1.2: what a second ClientHello may change.
+    # RFC 8446 section 4.1.2: what a second ClientHello may change.  No cookie: we gave none.
     _MAY_CHANGE = frozenset(
         (
             ext.KEY_SHARES.code,
-            ext.COOKIE.code,
             ext.EARLY_DATA.code,
             ext.PRE_SHARED_KEYS.code,
             ext.PADDING_CODE,

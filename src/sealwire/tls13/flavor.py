@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from sealwire.crypto.hkdf import DTLS13_PREFIX, TLS13_PREFIX
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Flavor:
-    """The constants of one of the two protocols."""
+    """The constants of one of the two protocols; there are two objects, compared by identity."""
 
     name: str
     #: The code of version 1.3 in supported_versions.

@@ -37,6 +37,8 @@ _FATAL: Final = 2
 _AMPLIFICATION: Final = 3
 # Alerts to strangers a second; they help honest clients to fail fast and nobody needs more.
 _ALERTS_PER_SECOND: Final = 100
+# A stranger's datagram costs no more than so many pieces; small ones of several records may share one.
+_FRAGMENTS_PER_DATAGRAM: Final = 8
 # Slots of proved addresses: what a flood of unproved hellos cannot reach.
 _PROVED_SLOTS_PART: Final = 8
 
@@ -121,21 +123,37 @@ class Gate:
 
     def receive(self, datagram: Buffer, address: Address, config: Config, now: float) -> Answer:
         """Judge one datagram that may begin with (a fragment of) a ClientHello."""
-        record = decode_plaintext(datagram, 0)
-        if isinstance(record, Discard):
-            return record
-        if record.content_type != ContentType.HANDSHAKE:
-            return Discard.UNKNOWN_PEER
-        try:
-            fragment = decode_fragments(record.content)[0]
-        except ProtocolError:
-            return Discard.BAD_FRAGMENT
+        answer: Answer = Discard.UNKNOWN_PEER
+        offset, fragments_left, size = 0, _FRAGMENTS_PER_DATAGRAM, len(datagram)
+        while offset < len(datagram):
+            record = decode_plaintext(datagram, offset)
+            if isinstance(record, Discard):
+                return answer if offset else record
+            if record.content_type != ContentType.HANDSHAKE:
+                return answer
+            offset = record.end
+            try:
+                fragments = decode_fragments(record.content)
+            except ProtocolError:
+                return Discard.BAD_FRAGMENT
+            for fragment in fragments[:fragments_left]:
+                answer = self._receive_fragment(fragment, address, config, record.sequence, size, now)
+                if answer is not Discard.INCOMPLETE_HELLO:
+                    return answer
+                # The bytes of a datagram count once.
+                size = 0
+                fragments_left -= 1
+        return answer
+
+    def _receive_fragment(
+        self, fragment: Fragment, address: Address, config: Config, record: int, size: int, now: float
+    ) -> Answer:
         if fragment.kind is not HandshakeType.CLIENT_HELLO or fragment.message_seq > 1:
             return Discard.UNKNOWN_PEER
         if fragment.whole:
-            hello = WholeHello(fragment.data, len(datagram), record.sequence)
+            hello = WholeHello(fragment.data, size, record)
         else:
-            collected = self._collect(fragment, address, record.sequence, len(datagram), now)
+            collected = self._collect(fragment, address, record, size, now)
             if isinstance(collected, Discard):
                 return collected
             hello = collected

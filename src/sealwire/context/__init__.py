@@ -13,18 +13,20 @@ import importlib
 import os
 import ssl
 import sys
-import weakref
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+from sealwire.context.config import Config
+from sealwire.context.keylog import KeyLog
 from sealwire.crypto import trust
 from sealwire.crypto.certificates import CertificateVerifier, Credential, load_credential
 from sealwire.crypto.credentials import Password, PathName
 from sealwire.crypto.groups import DEFAULT_GROUPS, Group, parse_groups
 from sealwire.crypto.providers import CryptoProvider, default_provider
-from sealwire.crypto.signatures import DEFAULT_SCHEMES, SignatureScheme
-from sealwire.crypto.suites import DEFAULT_SUITES, CipherSuite, parse_suites
+from sealwire.crypto.psk import ClientCallback, ServerCallback
+from sealwire.crypto.signatures import DEFAULT_SCHEMES
+from sealwire.crypto.suites import DEFAULT_SUITES, parse_suites
+from sealwire.crypto.ticketkeys import TicketKeys
 from sealwire.errors import Alert, ConfigurationError, HandshakeError, ProtocolError
 from sealwire.limits import Limits
 
@@ -60,82 +62,6 @@ PROTOCOL_SERVER = Protocol.SERVER
 ServerNameCallback = Callable[[str | None, "Context"], "Context | None"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Config:
-    """What connections are made with: a Context as it was when asked.  Immutable; share it freely.
-
-    Attributes:
-        key_shares: groups a client sends shares for at once; None leaves it to the protocol.
-        alpn: application protocols, best first.
-        verify_mode: CERT_NONE, CERT_OPTIONAL or CERT_REQUIRED.
-        max_chain_bytes, max_chain_length: bounds on a peer's certificate list.
-        keylog: takes one line of a key log (RFC 9850), without its line end; None writes none.
-    """
-
-    provider: CryptoProvider
-    suites: tuple[CipherSuite, ...]
-    groups: tuple[Group, ...]
-    key_shares: tuple[Group, ...] | None
-    signature_schemes: tuple[SignatureScheme, ...]
-    alpn: tuple[bytes, ...]
-    credentials: tuple[Credential, ...]
-    verify_mode: int
-    check_hostname: bool
-    verifier: CertificateVerifier = field(repr=False)
-    max_chain_bytes: int
-    max_chain_length: int
-    keylog: Callable[[str], None] | None = field(repr=False)
-    choose: Callable[[str | None], Config | None] | None = field(repr=False, default=None)
-
-    def credential_for(
-        self, server_name: str | None, schemes: Sequence[SignatureScheme]
-    ) -> Credential | None:
-        """The credential to show a peer that accepts `schemes`.
-
-        The first that is for `server_name`, else the first that can sign at all; None if none can.
-        """
-        able = [one for one in self.credentials if not set(one.schemes).isdisjoint(schemes)]
-        if server_name is not None:
-            for credential in able:
-                if credential.serves(server_name):
-                    return credential
-        return able[0] if able else None
-
-    def for_server_name(self, name: str | None) -> Config:
-        """The Config to go on with for a client that asked for `name`; runs ``sni_callback``.
-
-        Raises:
-            HandshakeError: what the callback raised, or internal_error if it failed otherwise.
-        """
-        if self.choose is None:
-            return self
-        return self.choose(name) or self
-
-
-class _KeyLog:
-    """An open key log: secrets in the NSS format (RFC 9850), for debugging with a packet analyser."""
-
-    __slots__ = ("__weakref__", "_fd", "name")
-
-    def __init__(self, name: PathName) -> None:
-        self.name = os.fspath(name)
-        try:
-            # Whoever reads this file reads the traffic: nobody but its owner may.
-            self._fd = os.open(self.name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else "this is no file name"
-            raise ConfigurationError(f"cannot open key log {self.name!r}: {why}; check the path") from None
-        weakref.finalize(self, os.close, self._fd)
-
-    def __call__(self, line: str) -> None:
-        try:
-            # One write in append mode, so that lines of several processes do not mix.
-            os.write(self._fd, line.rstrip("\n").encode("ascii") + b"\n")
-        except OSError:
-            # A full disk costs the log a line, not the peer its connection.
-            return
-
-
 class Context:
     """Settings of one side, with the names and defaults of :class:`ssl.SSLContext`.
 
@@ -163,8 +89,11 @@ class Context:
         self._verify_mode = CERT_REQUIRED if client else CERT_NONE
         self._check_hostname = client
         self._allow_legacy = False
-        self._keylog: _KeyLog | None = None
+        self._keylog: KeyLog | None = None
         self._sni_callback: ServerNameCallback | None = None
+        self._psk_client: ClientCallback | None = None
+        self._psk_server: ServerCallback | None = None
+        self._ticket_keys = TicketKeys(provider=self._provider)
         self._config: Config | None = None
 
     def __repr__(self) -> str:
@@ -343,10 +272,55 @@ class Context:
 
     @sni_callback.setter
     def sni_callback(self, callback: ServerNameCallback | None) -> None:
-        if callback is not None and not callable(callback):
-            raise TypeError("sni_callback must be callable or None")
+        _check_callable(callback, "sni_callback")
         self._changed()
         self._sni_callback = callback
+
+    # Keys agreed before.
+
+    def set_psk_client_callback(self, callback: ClientCallback | None) -> None:
+        """Offer servers a pre-shared key; ``callback(None) -> (identity, secret)``, as in ssl.
+
+        It may also return an :class:`~sealwire.crypto.psk.ExternalPsk`, or None for no key.  It is called
+        once for each connection.
+
+        Raises:
+            ConfigurationError: this is a server's context.
+        """
+        if self.protocol is not Protocol.CLIENT:
+            raise ConfigurationError("a server has no PSK client callback: call set_psk_server_callback")
+        _check_callable(callback, "a PSK callback")
+        self._changed()
+        self._psk_client = callback
+
+    def set_psk_server_callback(self, callback: ServerCallback | None) -> None:
+        """Accept clients with a pre-shared key; ``callback(identity) -> secret``, as in ssl.
+
+        It may also return an :class:`~sealwire.crypto.psk.ExternalPsk`; None or ``b""`` for an identity it
+        does not know.  A server with a callback needs no certificate.
+
+        Raises:
+            ConfigurationError: this is a client's context.
+        """
+        if self.protocol is not Protocol.SERVER:
+            raise ConfigurationError("a client has no PSK server callback: call set_psk_client_callback")
+        _check_callable(callback, "a PSK callback")
+        self._changed()
+        self._psk_server = callback
+
+    def set_ticket_keys(self, keys: Sequence[bytes]) -> None:
+        """Seal session tickets under the first of `keys`, and open those of all of them.
+
+        Without it keys are random, unknown to other processes, and replace themselves.  It takes effect
+        for connections there are already.
+
+        Args:
+            keys: secrets of 32 bytes or more, the same on all processes and hosts that share tickets.
+
+        Raises:
+            ConfigurationError: no key, or one that is too short or there twice.
+        """
+        self._ticket_keys.replace(keys)
 
     # Debugging.
 
@@ -360,7 +334,7 @@ class Context:
 
     @keylog_filename.setter
     def keylog_filename(self, name: PathName | None) -> None:
-        keylog = None if name is None else _KeyLog(name)
+        keylog = None if name is None else KeyLog(name)
         self._changed()
         self._keylog = keylog
 
@@ -377,7 +351,7 @@ class Context:
         return self._config
 
     def _freeze(self) -> Config:
-        if self.protocol is Protocol.SERVER and not self._credentials:
+        if self.protocol is Protocol.SERVER and not self._credentials and self._psk_server is None:
             raise ConfigurationError("a server needs a certificate: call load_cert_chain first")
         shares = self._key_shares
         if shares is not None:
@@ -410,6 +384,9 @@ class Context:
             max_chain_length=limits.certificate_chain_length,
             keylog=self._keylog,
             choose=None if self._sni_callback is None else self._chooser(self._sni_callback),
+            psk_client=self._psk_client,
+            psk_server=self._psk_server,
+            ticket_keys=self._ticket_keys,
         )
 
     def _chooser(self, callback: ServerNameCallback) -> Callable[[str | None], Config | None]:
@@ -440,6 +417,11 @@ class Context:
         return blocking.wrap_socket(
             self, sock, server_side=server_side, server_hostname=server_hostname, **options
         )
+
+
+def _check_callable(callback: object, name: str) -> None:
+    if callback is not None and not callable(callback):
+        raise TypeError(f"{name} must be callable or None")
 
 
 def create_default_context(

@@ -1,0 +1,108 @@
+"""Config: what connections are made with, a Context as it was when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from sealwire.crypto.certificates import CertificateVerifier, Credential
+from sealwire.crypto.groups import Group
+from sealwire.crypto.providers import CryptoProvider
+from sealwire.crypto.psk import (
+    ClientCallback,
+    Psk,
+    ServerCallback,
+    ask_client,
+    ask_server,
+    find_psk,
+    psks_to_offer,
+)
+from sealwire.crypto.signatures import SignatureScheme
+from sealwire.crypto.suites import SUITES, CipherSuite
+from sealwire.crypto.ticketkeys import TicketKeys
+
+__all__ = ["Config"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Config:
+    """What connections are made with: a Context as it was when asked.  Immutable; share it freely.
+
+    Attributes:
+        key_shares: groups a client sends shares for at once; None leaves it to the protocol.
+        alpn: application protocols, best first.
+        verify_mode: CERT_NONE, CERT_OPTIONAL or CERT_REQUIRED.
+        max_chain_bytes, max_chain_length: bounds on a peer's certificate list.
+        keylog: takes one line of a key log (RFC 9850), without its line end; None writes none.
+        psk_client, psk_server: the application's callbacks; :meth:`offer_psks` and :meth:`find_psk` ask them.
+        ticket_keys: seal and open session tickets.
+    """
+
+    provider: CryptoProvider
+    suites: tuple[CipherSuite, ...]
+    groups: tuple[Group, ...]
+    key_shares: tuple[Group, ...] | None
+    signature_schemes: tuple[SignatureScheme, ...]
+    alpn: tuple[bytes, ...]
+    credentials: tuple[Credential, ...]
+    verify_mode: int
+    check_hostname: bool
+    verifier: CertificateVerifier = field(repr=False)
+    max_chain_bytes: int
+    max_chain_length: int
+    keylog: Callable[[str], None] | None = field(repr=False)
+    choose: Callable[[str | None], Config | None] | None = field(repr=False, default=None)
+    psk_client: ClientCallback | None = field(repr=False, default=None)
+    psk_server: ServerCallback | None = field(repr=False, default=None)
+    ticket_keys: TicketKeys = field(repr=False, default_factory=TicketKeys)
+
+    def credential_for(
+        self, server_name: str | None, schemes: Sequence[SignatureScheme]
+    ) -> Credential | None:
+        """The credential to show a peer that accepts `schemes`.
+
+        The first that is for `server_name`, else the first that can sign at all; None if none can.
+        """
+        able = [one for one in self.credentials if not set(one.schemes).isdisjoint(schemes)]
+        if server_name is not None:
+            for credential in able:
+                if credential.serves(server_name):
+                    return credential
+        return able[0] if able else None
+
+    def for_server_name(self, name: str | None) -> Config:
+        """The Config to go on with for a client that asked for `name`; runs ``sni_callback``.
+
+        Raises:
+            HandshakeError: what the callback raised, or internal_error if it failed otherwise.
+        """
+        if self.choose is None:
+            return self
+        return self.choose(name) or self
+
+    def offer_psks(self, prefix: bytes) -> tuple[Psk, ...]:
+        """External keys a client puts into its ClientHello, best first; none without a callback.
+
+        Calls the application, so once per connection.
+
+        Args:
+            prefix: TLS13_PREFIX or DTLS13_PREFIX; imported keys differ between the two.
+
+        Raises:
+            HandshakeError: internal_error, the callback failed.
+        """
+        psk = None if self.psk_client is None else ask_client(self.psk_client)
+        if psk is None:
+            return ()
+        return psks_to_offer(self.provider, prefix, psk, [SUITES[suite].hash_name for suite in self.suites])
+
+    def find_psk(self, identity: bytes, prefix: bytes) -> Psk | None:
+        """The external key a client offers by `identity`; None if the application does not know it.
+
+        Raises:
+            HandshakeError: internal_error, the callback failed.
+        """
+        callback = self.psk_server
+        if callback is None:
+            return None
+        return find_psk(self.provider, prefix, identity, lambda name: ask_server(callback, name))

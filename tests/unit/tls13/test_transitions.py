@@ -34,7 +34,7 @@ from tests.unit.tls13.engines import (
     retrying,
 )
 from tests.unit.tls13.test_key_update import TICKET
-from tests.unit.tls13.test_rogue_clients import from_cookie
+from tests.unit.tls13.test_rogue_client_hellos import from_cookie
 
 SNAPSHOT = Path(__file__).resolve().parents[2] / "snapshots" / "transitions.txt"
 _KT = HandshakeType

@@ -1,22 +1,19 @@
-"""A client that does one thing wrong, and the one alert the server has for it."""
+"""A client whose first or second hello is wrong, and the one alert the server has for it."""
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sealwire.context import Config
-from sealwire.crypto.certificates import CertificateVerifier, Purpose
 from sealwire.crypto.groups import Group
 from sealwire.crypto.signatures import SignatureScheme
 from sealwire.crypto.suites import SUITES, CipherSuite
-from sealwire.errors import Alert, CertificateError, CertificateFailure
+from sealwire.errors import Alert
 from sealwire.tls13 import extensions as ext
-from sealwire.tls13.authentication import signed_content
 from sealwire.tls13.extensions import (
     Extension,
     Extensions,
@@ -28,69 +25,31 @@ from sealwire.tls13.extensions import (
 from sealwire.tls13.flavor import DTLS, TLS, Flavor
 from sealwire.tls13.handshake import Handshake
 from sealwire.tls13.messages import (
-    Certificate,
-    CertificateEntry,
-    CertificateVerify,
     ClientHello,
     HandshakeType,
     frame,
 )
 from sealwire.tls13.server import retry_request
-from sealwire.tls13.transcript import Transcript, message_hash
-from tests import certificates
-from tests.certificates import Kind
+from sealwire.tls13.transcript import message_hash
+from tests.unit.tls13.cells import Cell, Change, cells
 from tests.unit.tls13.engines import (
-    FLAVORS,
     Delivery,
     Pair,
-    certificate,
-    certificate_verify,
     client,
     client_hello,
     default,
     each_flavor,
-    mutual,
-    optional,
     put,
     refused,
     retrying,
     server,
-    server_hello,
     with_alpn,
     with_raw_extension,
     without,
 )
 
 _KT = HandshakeType
-Change = Callable[[bytes, Pair], bytes]
 HelloChange = Callable[[ClientHello], ClientHello]
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """`change` is made to a message of the client; the server answers with `alert`."""
-
-    ids: tuple[str, ...]
-    change: Change
-    alert: Alert
-    match: str = ""
-    settings: Callable[[], tuple[Config, Config]] = default
-    flavors: tuple[Flavor, ...] = FLAVORS
-
-
-def cells(*tables: tuple[str, dict[str, Cell]]) -> pytest.MarkDecorator:
-    """Parametrization over every cell and its protocols."""
-    return pytest.mark.parametrize(
-        ("flavor", "cell"),
-        [
-            pytest.param(
-                flavor, cell, id=f"{table}: {name} ({flavor.name})", marks=pytest.mark.requirement(*cell.ids)
-            )
-            for table, entries in tables
-            for name, cell in entries.items()
-            for flavor in cell.flavors
-        ],
-    )
 
 
 def hello(change: HelloChange) -> Change:
@@ -591,234 +550,3 @@ def test_what_a_cookie_cannot_bind_shows_in_finished(flavor: Flavor) -> None:
     pair.waiting.append(delivery)
     # The client cannot even open the answer; in memory its signature is the first thing to fail.
     refused(pair, Alert.DECRYPT_ERROR, victim="client")
-
-
-# --- certificates of clients -------------------------------------------------------------------
-
-
-def shown(change: Callable[[Certificate], Certificate]) -> Change:
-    return lambda message, pair: change(certificate(message)).encode()
-
-
-def leaf(der: Callable[[bytes], bytes], code: int | None = None, body: bytes = b"") -> Change:
-    def change(message: Certificate) -> Certificate:
-        first, *others = message.entries
-        block = first.extensions if code is None else put(first.extensions, code, body)
-        return replace(message, entries=(CertificateEntry(der(first.der), block), *others))
-
-    return shown(change)
-
-
-def same(der: bytes) -> bytes:
-    return der
-
-
-CERTIFICATE: dict[str, Cell] = {
-    "empty": Cell(
-        ("8446-AUTH-3",),
-        shown(lambda message: replace(message, entries=())),
-        Alert.CERTIFICATE_REQUIRED,
-        "no certificate",
-    ),
-    "with a context": Cell(
-        ("8446-POST-4",),
-        shown(lambda message: replace(message, context=b"c")),
-        Alert.ILLEGAL_PARAMETER,
-        "context",
-    ),
-    "with an answer to nothing": Cell(
-        ("8446-NEG-2", "8446-AUTH-6"), leaf(same, 5, b"\x01\0\0\x01x"), Alert.UNSUPPORTED_EXTENSION
-    ),
-    "with an extension of another message": Cell(
-        ("8446-NEG-2",), leaf(same, 13, b""), Alert.ILLEGAL_PARAMETER, "belong"
-    ),
-    "that is no certificate": Cell(("8446-AUTH-5",), leaf(lambda der: b"nonsense"), Alert.BAD_CERTIFICATE),
-    "with too many certificates": Cell(
-        ("8446-AUTH-5",),
-        shown(lambda message: replace(message, entries=message.entries * 11)),
-        Alert.BAD_CERTIFICATE,
-        "longer than 10 certificates",
-    ),
-    "with too many bytes": Cell(
-        ("8446-AUTH-5",),
-        leaf(lambda der: der + bytes(48 * 1024)),
-        Alert.BAD_CERTIFICATE,
-        "longer than 49152 bytes",
-    ),
-    "of somebody else": Cell(
-        ("8446-AUTH-5",),
-        leaf(lambda der: certificates.client(Kind.RSA_2048).chain[0]),
-        Alert.UNKNOWN_CA,
-    ),
-    "of a server": Cell(
-        ("8446-AUTH-5",),
-        leaf(lambda der: certificates.server().chain[0]),
-        Alert.UNSUPPORTED_CERTIFICATE,
-    ),
-    "with bytes behind it": Cell(
-        ("8446-NEG-10",),
-        lambda message, pair: frame(_KT.CERTIFICATE, message[4:] + b"\0"),
-        Alert.DECODE_ERROR,
-    ),
-}
-
-
-def replaced(flavor: Flavor, kind: HandshakeType, cell: Cell, settings: tuple[Config, Config]) -> None:
-    pair = Pair(flavor, settings)
-    delivery = pair.run_until(kind, to_server=True)
-    pair.waiting.popleft()
-    message = cell.change(delivery.message, pair)
-    assert message != delivery.message
-    refused(pair, cell.alert, cell.match, victim="server", act=lambda: pair.deliver(delivery.but(message)))
-
-
-@cells(("Certificate", CERTIFICATE))
-def test_one_wrong_certificate(flavor: Flavor, cell: Cell) -> None:
-    replaced(flavor, _KT.CERTIFICATE, cell, mutual())
-    if cell.alert is not Alert.CERTIFICATE_REQUIRED:
-        # One that is shown is judged also where none had to be.
-        replaced(flavor, _KT.CERTIFICATE, cell, (mutual()[0], optional()[1]))
-
-
-def transcript_hash(pair: Pair) -> bytes:
-    """The hash over everything delivered and waiting up to the client's Certificate."""
-    suite = next(one for one in pair.delivered if one.kind is _KT.SERVER_HELLO)
-    transcript = Transcript(pair.server_settings.provider, SUITES[server_hello(suite.message).suite])
-    for delivery in pair.delivered:
-        transcript.add(delivery.message)
-    return transcript.hash()
-
-
-def signed(content: Callable[[Pair], bytes]) -> Change:
-    def change(message: bytes, pair: Pair) -> bytes:
-        [credential] = pair.client_settings.credentials
-        scheme = SignatureScheme.ECDSA_SECP256R1_SHA256
-        return CertificateVerify(scheme, credential.sign(scheme, content(pair))).encode()
-
-    return change
-
-
-def named(scheme: SignatureScheme) -> Change:
-    return lambda message, pair: replace(certificate_verify(message), scheme=scheme).encode()
-
-
-def flipped(message: bytes, pair: Pair) -> bytes:
-    return message[:-1] + bytes((message[-1] ^ 1,))
-
-
-VERIFY: dict[str, Cell] = {
-    "flipped": Cell(("8446-AUTH-2",), flipped, Alert.DECRYPT_ERROR),
-    "in the server's name": Cell(
-        ("8446-AUTH-2",),
-        signed(lambda pair: signed_content(Purpose.SERVER, transcript_hash(pair))),
-        Alert.DECRYPT_ERROR,
-    ),
-    "over another transcript": Cell(
-        ("8446-AUTH-2",), signed(lambda pair: signed_content(Purpose.CLIENT, bytes(32))), Alert.DECRYPT_ERROR
-    ),
-    "of another curve": Cell(
-        ("8446-AUTH-2",), named(SignatureScheme.ECDSA_SECP384R1_SHA384), Alert.ILLEGAL_PARAMETER
-    ),
-    "with PKCS #1": Cell(("8446-AUTH-2",), named(SignatureScheme.RSA_PKCS1_SHA256), Alert.ILLEGAL_PARAMETER),
-    "with a scheme nobody asked for": Cell(
-        ("8446-AUTH-2",), named(SignatureScheme.ED448), Alert.ILLEGAL_PARAMETER, "ED448"
-    ),
-    "cut short": Cell(
-        ("8446-NEG-10",),
-        lambda message, pair: frame(_KT.CERTIFICATE_VERIFY, message[4:-1]),
-        Alert.DECODE_ERROR,
-    ),
-}
-
-
-@cells(("CertificateVerify", VERIFY))
-def test_one_wrong_certificate_verify(flavor: Flavor, cell: Cell) -> None:
-    replaced(flavor, _KT.CERTIFICATE_VERIFY, cell, mutual())
-
-
-@each_flavor
-def test_the_right_signature_made_here_is_accepted(flavor: Flavor) -> None:
-    """The cells above would prove nothing if their way of signing were wrong in itself."""
-    pair = Pair(flavor, mutual())
-    delivery = pair.run_until(_KT.CERTIFICATE_VERIFY, to_server=True)
-    message = signed(lambda pair: signed_content(Purpose.CLIENT, transcript_hash(pair)))(
-        delivery.message, pair
-    )
-    pair.waiting.popleft()
-    pair.deliver(delivery.but(message))
-
-
-FINISHED: dict[str, Cell] = {
-    "flipped": Cell(("8446-KS-4",), flipped, Alert.DECRYPT_ERROR),
-    "too short": Cell(
-        ("8446-KS-4",), lambda message, pair: frame(_KT.FINISHED, message[4:-1]), Alert.DECODE_ERROR
-    ),
-    "too long": Cell(
-        ("8446-KS-4",), lambda message, pair: frame(_KT.FINISHED, message[4:] + b"\0"), Alert.DECODE_ERROR
-    ),
-    "the server's own": Cell(
-        ("8446-KS-4",),
-        lambda message, pair: next(one.message for one in pair.delivered if one.kind is _KT.FINISHED),
-        Alert.DECRYPT_ERROR,
-    ),
-}
-
-
-@cells(("Finished", FINISHED))
-def test_one_wrong_finished(flavor: Flavor, cell: Cell) -> None:
-    for settings in (default(), mutual(), optional()):
-        replaced(flavor, _KT.FINISHED, cell, settings)
-
-
-@each_flavor
-@pytest.mark.requirement("8446-AUTH-3")
-def test_a_certificate_without_its_proof(flavor: Flavor) -> None:
-    for settings in (mutual(), (mutual()[0], optional()[1])):
-        pair = Pair(flavor, settings)
-        pair.rogue = lambda one: [] if one.to_server and one.kind is _KT.CERTIFICATE_VERIFY else [one]
-        refused(pair, Alert.UNEXPECTED_MESSAGE, "expected CERTIFICATE_VERIFY, got FINISHED", victim="server")
-
-
-@each_flavor
-@pytest.mark.requirement("8446-AUTH-3")
-def test_a_proof_without_a_certificate(flavor: Flavor) -> None:
-    pair = Pair(flavor, optional())
-    proof = CertificateVerify(SignatureScheme.ECDSA_SECP256R1_SHA256, b"x").encode()
-    pair.run_until(_KT.FINISHED, to_server=True)
-    pair.waiting.appendleft(Delivery(True, 2, proof))
-    refused(pair, Alert.UNEXPECTED_MESSAGE, "expected FINISHED", victim="server")
-
-
-@each_flavor
-@pytest.mark.requirement("8446-AUTH-3")
-def test_no_certificate_message_at_all(flavor: Flavor) -> None:
-    for settings in (mutual(), optional()):
-        pair = Pair(flavor, settings)
-        pair.rogue = lambda one: (
-            [] if one.to_server and one.kind in (_KT.CERTIFICATE, _KT.CERTIFICATE_VERIFY) else [one]
-        )
-        refused(pair, Alert.UNEXPECTED_MESSAGE, "expected CERTIFICATE, got FINISHED", victim="server")
-
-
-@each_flavor
-@pytest.mark.requirement("8446-AUTH-4")
-def test_a_certificate_nobody_asked_for(flavor: Flavor) -> None:
-    pair = Pair(flavor)
-    pair.run_until(_KT.FINISHED, to_server=True)
-    pair.waiting.appendleft(Delivery(True, 2, Certificate(b"", ()).encode()))
-    refused(pair, Alert.UNEXPECTED_MESSAGE, "expected FINISHED, got CERTIFICATE", victim="server")
-
-
-@each_flavor
-@pytest.mark.requirement("8446-AUTH-5")
-@pytest.mark.parametrize(
-    ("days", "failure"), [(400, CertificateFailure.EXPIRED), (-400, CertificateFailure.NOT_YET_VALID)]
-)
-def test_certificates_out_of_their_time(flavor: Flavor, days: int, failure: CertificateFailure) -> None:
-    ours, theirs = mutual()
-    now = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
-    verifier = CertificateVerifier((certificates.client().root,), clock=lambda: now)
-    pair = Pair(flavor, (ours, replace(theirs, verifier=verifier)))
-    error = refused(pair, Alert.CERTIFICATE_EXPIRED, victim="server")
-    assert isinstance(error, CertificateError)
-    assert error.failure is failure

@@ -23,7 +23,7 @@ _READ_BYTES = 64 * 1024
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("peer", type=common.endpoint, metavar="HOST:PORT", help="where to connect")
+    parser.add_argument("peer", type=common.peer, metavar="HOST:PORT", help="where to connect")
     parser.add_argument("--cafile", metavar="FILE", help="trust the CAs in this file (default: the system's)")
     parser.add_argument("--servername", metavar="NAME", help="name to expect of the server (default: HOST)")
     parser.add_argument("--insecure", action="store_true", help="accept any certificate; for tests")

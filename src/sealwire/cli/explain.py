@@ -26,7 +26,7 @@ _CERTIFICATE_STEPS = {
     CertificateFailure.MALFORMED: "look at it with: openssl x509 -text",
     CertificateFailure.MISSING: "the peer must present a certificate",
     CertificateFailure.REVOKED: "the peer needs a new certificate",
-    CertificateFailure.REJECTED: "see docs/cli.md for what certificates need",
+    CertificateFailure.REJECTED: "see docs/certificates.md for what certificates need",
 }
 
 _ALERT_STEPS = {
@@ -89,7 +89,7 @@ def explain(error: BaseException, where: str = "the peer") -> Failure:
             return Failure(
                 Exit.ENVIRONMENT,
                 f"nothing listens at {where}",
-                "start the server there or check host and port",
+                "start the server there, or check host, port and --stream",
             )
         case TimeoutError():
             return Failure(
@@ -103,7 +103,11 @@ def explain(error: BaseException, where: str = "the peer") -> Failure:
             )
         case OSError():
             reason = error.strerror or str(error) or type(error).__name__
-            return Failure(Exit.ENVIRONMENT, f"{error.filename or where}, {reason.lower()}", "check that")
+            return Failure(
+                Exit.ENVIRONMENT,
+                f"{error.filename or where}, {reason.lower()}",
+                "check host, port and network",
+            )
         case _:
             return Failure(
                 Exit.ENVIRONMENT,

@@ -57,6 +57,14 @@ def endpoint(text: str) -> tuple[str, int]:
     return (host[1:-1] if bracketed else host), int(port)
 
 
+def peer(text: str) -> tuple[str, int]:
+    """An endpoint one can connect to; for argparse."""
+    host, port = endpoint(text)
+    if port == 0:
+        raise argparse.ArgumentTypeError("nobody can be reached at port 0")
+    return host, port
+
+
 def written(host: str, port: int) -> str:
     """The reverse of `endpoint`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

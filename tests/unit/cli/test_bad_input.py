@@ -84,6 +84,11 @@ def test_addresses_that_are_none(capsys: pytest.CaptureFixture[str], peer: str) 
     assert "is not HOST:PORT" in capsys.readouterr().err
 
 
+def test_port_0_is_only_for_listening(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["connect", "localhost:0"]) == USAGE
+    assert "nobody can be reached at port 0" in capsys.readouterr().err
+
+
 def test_a_key_without_its_certificate(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["connect", "localhost:1", "--key", "client.key"]) == USAGE
     assert "--cert" in complaint(capsys)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sealwire.crypto.certificates import CertificateVerifier, Credential
 from sealwire.crypto.groups import Group
@@ -20,6 +20,7 @@ from sealwire.crypto.psk import (
 from sealwire.crypto.signatures import SignatureScheme
 from sealwire.crypto.suites import SUITES, CipherSuite
 from sealwire.crypto.ticketkeys import TicketKeys
+from sealwire.limits import Limits
 
 __all__ = ["Config"]
 
@@ -69,6 +70,24 @@ class Config:
                 if credential.serves(server_name):
                     return credential
         return able[0] if able else None
+
+    def within(self, limits: Limits) -> Config:
+        """The same, with the bounds of `limits` on a peer's certificate list."""
+        size, length = limits.certificate_chain_bytes, limits.certificate_chain_length
+        if (self.max_chain_bytes, self.max_chain_length) == (size, length):
+            return self
+        choose = self.choose
+
+        def bounded(name: str | None) -> Config | None:
+            chosen = None if choose is None else choose(name)
+            return None if chosen is None else chosen.within(limits)
+
+        return replace(
+            self,
+            max_chain_bytes=size,
+            max_chain_length=length,
+            choose=None if choose is None else bounded,
+        )
 
     def for_server_name(self, name: str | None) -> Config:
         """The Config to go on with for a client that asked for `name`; runs ``sni_callback``.

@@ -80,6 +80,7 @@ class Connection:
     ) -> None:
         """Made by :meth:`client`, :meth:`server` or an Endpoint."""
         if mtu < _MIN_MTU_BYTES:
+            account.close()
             raise ValueError(f"an MTU of {mtu} bytes is below the least one, {_MIN_MTU_BYTES}")
         self.config = config
         self.limits = limits
@@ -119,7 +120,6 @@ class Connection:
         self._handshake_deadline: float | None = now + limits.handshake_seconds
         self._send_queue = MessageQueue(account, Purpose.SEND_QUEUE, limits.send_queue_bytes)
         self._receive_queue = MessageQueue(account, Purpose.RECEIVE_QUEUE, limits.receive_queue_bytes)
-        # Level and description of what is to be said last.
         self._alerts: list[tuple[int, Alert]] = []
         self._alert_epoch = EPOCH_PLAIN
         self._peer_closed_at: RecordNumber | None = None
@@ -154,7 +154,7 @@ class Connection:
             LimitReached: the ledger has no room.
         """
         limits = limits or Limits()
-        account = open_account(ledger or Ledger(limits.total_bytes), limits)
+        config = config.within(limits)
         # RFC 9147 section 5.1 [9147-5.1-13]: an empty id says that we need none and take the server's.
         handshake = Handshake.client(config, DTLS, server_name=server_name, connection_id=b"")
         return cls(
@@ -164,7 +164,8 @@ class Connection:
             limits=limits,
             mtu=mtu,
             initial_timeout=initial_timeout,
-            account=account,
+            # Last, so that nothing is charged for what could not be made.
+            account=open_account(ledger or Ledger(limits.total_bytes), limits),
         )
 
     @classmethod
@@ -186,6 +187,7 @@ class Connection:
         until the peer proves it.
         """
         limits = limits or Limits()
+        config = config.within(limits)
         return cls(
             config,
             Handshake.server(config, DTLS),
@@ -287,8 +289,7 @@ class Connection:
         try:
             self._layer.update_keys(now, request_peer=request_peer)
         except ProtocolError as error:
-            # Message numbers or memory have run out with the change half made: the end, as it is
-            # when the same happens while receiving.
+            # Message numbers or memory have run out with the change half made, which is the end.
             self._fail(error)
             raise
         finally:
@@ -557,8 +558,7 @@ class Connection:
                     self._transmit_data(datagrams, now)
         except ProtocolError as error:
             self._fail(error)
-        if self._alerts:
-            datagrams += self._transmit_alerts()
+        datagrams += self._transmit_alerts()
         if self.state is State.CLOSED:
             self._sealing.clear()
         if datagrams:
@@ -580,7 +580,7 @@ class Connection:
             # Record numbers are used up, which may be why the connection ends.
             return []
         # Alerts to an address nobody proved count as well.
-        return [datagram] if self._budget is None or len(datagram) <= self._budget else []
+        return [datagram] if datagram and (self._budget is None or len(datagram) <= self._budget) else []
 
     def _transmit_data(self, datagrams: list[bytes], now: float) -> None:
         sealer = self._sealing.sealer(self._sealing.epoch)

@@ -232,6 +232,7 @@ class Endpoint:
 
     def _open(self, attempt: Attempt, config: Config, account: Account, known: bytes, now: float) -> None:
         address = attempt.address
+        config = config.within(self.limits)
         timeout = self._initial_timeout
         if attempt.facts is None:
             handshake = Handshake.server(config, DTLS)

@@ -153,6 +153,7 @@ class Connection:
         """
         limits = limits or Limits()
         ledger = ledger or Ledger(limits.total_bytes)
+        config = config.within(limits)
         handshake = Handshake.client(config, TLS, server_name=server_name)
         connection = cls(handshake, config, is_client=True, now=now, limits=limits, ledger=ledger)
         connection._apply_outputs()
@@ -165,6 +166,7 @@ class Connection:
         """A server's end, waiting for a ClientHello.  Arguments and errors as for `client`."""
         limits = limits or Limits()
         ledger = ledger or Ledger(limits.total_bytes)
+        config = config.within(limits)
         handshake = Handshake.server(config, TLS)
         return cls(handshake, config, is_client=False, now=now, limits=limits, ledger=ledger)
 

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from sealwire.crypto.groups import Group
+from sealwire.crypto.groups import HYBRID_SPECS, Group
 from sealwire.crypto.keys import PssPublicKey
 from sealwire.crypto.providers.openssl import OpenSslProvider
 from sealwire.crypto.signatures import SignatureScheme, verify
@@ -172,10 +172,17 @@ def test_ecdh_p256(shared_data: Path) -> None:
     assert seen == {"valid": 330, "acceptable": 1, "invalid": 24}
 
 
-def test_mlkem_768_inside_the_hybrid_group(shared_data: Path) -> None:
-    curve = X25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
-    curve_share = curve.public_key().public_bytes_raw()
-    curve_secret = curve.exchange(FixedProvider().x25519_key().public_key())
+@pytest.mark.requirement("MLKEM-1")
+@pytest.mark.parametrize("group", [Group.X25519MLKEM768, Group.SECP256R1MLKEM768], ids=lambda one: one.name)
+def test_mlkem_768_inside_the_hybrid_groups(group: Group, shared_data: Path) -> None:
+    spec = HYBRID_SPECS[group]
+    peer = FixedProvider(x25519=bytes(range(1, 33)), scalar=2).key_share(spec.curve)
+    curve_secret = peer.finish(FixedProvider().key_share(spec.curve).public)
+
+    def joined(curve_part: bytes, kem_part: bytes) -> bytes:
+        # draft-ietf-tls-ecdhe-mlkem section 4.
+        return kem_part + curve_part if group is Group.X25519MLKEM768 else curve_part + kem_part
+
     seen: Counter[str] = Counter()
     for _, test in cases(shared_data, "mlkem_768"):
         if len(field(test, "seed")) != 64:
@@ -183,14 +190,15 @@ def test_mlkem_768_inside_the_hybrid_group(shared_data: Path) -> None:
             assert test["result"] == "invalid"
             seen["our own seed"] += 1
             continue
-        share = FixedProvider(mlkem_seed=field(test, "seed")).key_share(Group.X25519MLKEM768)
-        assert share.public[:1184] == field(test, "ek"), told(test)
+        provider = FixedProvider(mlkem_seed=field(test, "seed"))
+        share = provider.key_share(group)
+        assert share.public == joined(provider.key_share(spec.curve).public, field(test, "ek")), told(test)
         if test["result"] == "valid":
-            secret = share.finish(field(test, "c") + curve_share)
-            assert secret == field(test, "K") + curve_secret, told(test)
+            secret = share.finish(joined(peer.public, field(test, "c")))
+            assert secret == joined(curve_secret, field(test, "K")), told(test)
         else:
             with pytest.raises(ProtocolError) as caught:
-                share.finish(field(test, "c") + curve_share)
+                share.finish(joined(peer.public, field(test, "c")))
             assert caught.value.alert is Alert.ILLEGAL_PARAMETER
         seen[test["result"]] += 1
     assert seen == {"valid": 153, "invalid": 20, "our own seed": 20}

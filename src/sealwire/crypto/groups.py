@@ -1,8 +1,8 @@
 """Key exchange groups: code points, names, and the exact length of every share.
 
 A share travels twice: the offer (client) and the answer (server).  For the curves both have one
-length; X25519MLKEM768 sends an encapsulation key one way and a ciphertext the other, each in
-front of an X25519 share (draft-ietf-tls-ecdhe-mlkem).  Lengths are checked before any arithmetic.
+length; a hybrid group sends an ML-KEM encapsulation key one way and a ciphertext the other, beside
+a share of its curve (draft-ietf-tls-ecdhe-mlkem).  Lengths are checked before any arithmetic.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ __all__ = [
     "DEFAULT_GROUPS",
     "GROUPS",
     "HYBRID_GROUPS",
-    "MLKEM768_CIPHERTEXT_BYTES",
-    "MLKEM768_KEY_BYTES",
+    "HYBRID_SPECS",
     "Group",
     "GroupSpec",
+    "HybridSpec",
     "KeyShare",
     "bad_share",
     "parse_groups",
@@ -34,8 +34,12 @@ class Group(enum.IntEnum):
 
     SECP256R1 = 0x0017
     SECP384R1 = 0x0018
+    SECP521R1 = 0x0019
     X25519 = 0x001D
+    X448 = 0x001E
+    SECP256R1MLKEM768 = 0x11EB
     X25519MLKEM768 = 0x11EC
+    SECP384R1MLKEM1024 = 0x11ED
 
     @classmethod
     def _missing_(cls, value: object) -> Group | None:
@@ -47,12 +51,34 @@ class Group(enum.IntEnum):
         return member
 
 
-#: Groups with a post-quantum part; their shares need a datagram of their own.
-HYBRID_GROUPS = frozenset((Group.X25519MLKEM768,))
+@dataclass(frozen=True, slots=True)
+class HybridSpec:
+    """What a hybrid group is made of; sizes in bytes, of the ML-KEM parts alone.
 
-# FIPS 203 table 3, parameter set ML-KEM-768.
-MLKEM768_KEY_BYTES = 1184
-MLKEM768_CIPHERTEXT_BYTES = 1088
+    `curve_first` is the order of shares and secrets.
+    """
+
+    curve: Group
+    parameter_set: int
+    key_bytes: int
+    ciphertext_bytes: int
+    curve_first: bool
+
+
+# FIPS 203 table 3 for the sizes.  draft-ietf-tls-ecdhe-mlkem section 4 [MLKEM-1]: with X25519 the ML-KEM
+# part comes first, with the NIST curves the ECDH part, in shares and secret alike.
+HYBRID_SPECS: Mapping[Group, HybridSpec] = MappingProxyType(
+    {
+        Group.X25519MLKEM768: HybridSpec(Group.X25519, 768, 1184, 1088, False),
+        Group.SECP256R1MLKEM768: HybridSpec(Group.SECP256R1, 768, 1184, 1088, True),
+        Group.SECP384R1MLKEM1024: HybridSpec(Group.SECP384R1, 1024, 1568, 1568, True),
+    }
+)
+
+#: Groups with a post-quantum part; their shares need a datagram of their own.
+HYBRID_GROUPS = frozenset(HYBRID_SPECS)
+
+_MLKEM_SECRET_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,26 +92,40 @@ class GroupSpec:
     names: tuple[str, ...]
 
 
-#: Every group this package speaks, in default order of preference.
+def _hybrid(group: Group, curve: GroupSpec, name: str) -> GroupSpec:
+    spec = HYBRID_SPECS[group]
+    return GroupSpec(
+        group,
+        spec.key_bytes + curve.offer_bytes,
+        spec.ciphertext_bytes + curve.answer_bytes,
+        _MLKEM_SECRET_BYTES + curve.secret_bytes,
+        (name,),
+    )
+
+
+_X25519 = GroupSpec(Group.X25519, 32, 32, 32, ("x25519", "curve25519"))
+_P256 = GroupSpec(Group.SECP256R1, 65, 65, 32, ("secp256r1", "P-256", "prime256v1"))
+_P384 = GroupSpec(Group.SECP384R1, 97, 97, 48, ("secp384r1", "P-384"))
+
+#: Every group this package speaks: the defaults in order of preference, then those to be asked for.
 GROUPS: Mapping[Group, GroupSpec] = MappingProxyType(
     {
         spec.group: spec
         for spec in (
-            GroupSpec(
-                Group.X25519MLKEM768,
-                MLKEM768_KEY_BYTES + 32,
-                MLKEM768_CIPHERTEXT_BYTES + 32,
-                64,
-                ("X25519MLKEM768",),
-            ),
-            GroupSpec(Group.X25519, 32, 32, 32, ("x25519", "curve25519")),
-            GroupSpec(Group.SECP256R1, 65, 65, 32, ("secp256r1", "P-256", "prime256v1")),
-            GroupSpec(Group.SECP384R1, 97, 97, 48, ("secp384r1", "P-384")),
+            _hybrid(Group.X25519MLKEM768, _X25519, "X25519MLKEM768"),
+            _X25519,
+            _P256,
+            _P384,
+            GroupSpec(Group.SECP521R1, 133, 133, 66, ("secp521r1", "P-521")),
+            GroupSpec(Group.X448, 56, 56, 56, ("x448", "curve448")),
+            _hybrid(Group.SECP256R1MLKEM768, _P256, "SecP256r1MLKEM768"),
+            _hybrid(Group.SECP384R1MLKEM1024, _P384, "SecP384r1MLKEM1024"),
         )
     }
 )
 
-DEFAULT_GROUPS: tuple[Group, ...] = tuple(GROUPS)
+#: What is offered and accepted unless the application says otherwise.
+DEFAULT_GROUPS: tuple[Group, ...] = (Group.X25519MLKEM768, Group.X25519, Group.SECP256R1, Group.SECP384R1)
 
 _BY_NAME = {name.lower(): spec.group for spec in GROUPS.values() for name in spec.names}
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealwire.crypto.groups import Group
+from sealwire.crypto.groups import GROUPS, HYBRID_GROUPS, Group
 from sealwire.crypto.providers import default_provider
 from sealwire.crypto.providers.deterministic import DeterministicProvider
 from sealwire.crypto.providers.openssl import OpenSslProvider
@@ -109,9 +109,8 @@ def test_masks_repeat_and_depend_on_the_sample(spec: SuiteSpec) -> None:
     assert first.hex().startswith(MASKS[spec.name])
 
 
-SHARES = {
-    group: PROVIDER.key_share(group).public for group in (Group.X25519, Group.SECP256R1, Group.SECP384R1)
-}
+CLASSICAL = tuple(group for group in GROUPS if group not in HYBRID_GROUPS)
+SHARES = {group: PROVIDER.key_share(group).public for group in CLASSICAL}
 
 
 class TestDeterministic:
@@ -120,14 +119,8 @@ class TestDeterministic:
         [
             lambda provider: provider.random(32),
             lambda provider: provider.random(1000),
-            *(
-                lambda provider, group=group: provider.key_share(group).public
-                for group in (Group.X25519, Group.SECP256R1, Group.SECP384R1, Group.X25519MLKEM768)
-            ),
-            *(
-                lambda provider, group=group: provider.respond(group, SHARES[group])
-                for group in (Group.X25519, Group.SECP256R1, Group.SECP384R1)
-            ),
+            *(lambda provider, group=group: provider.key_share(group).public for group in GROUPS),
+            *(lambda provider, group=group: provider.respond(group, SHARES[group]) for group in CLASSICAL),
         ],
     )
     def test_the_seed_decides(self, draw: Callable[[DeterministicProvider], object]) -> None:

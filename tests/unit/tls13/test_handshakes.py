@@ -50,7 +50,8 @@ _KT = HandshakeType
 @pytest.mark.requirement("8446-NEG-7")
 def test_every_suite_with_every_group(flavor: Flavor, group: Group, spec: SuiteSpec) -> None:
     ours = replace(client(groups=(group.name,)), suites=(spec.suite,))
-    pair = Pair(flavor, (ours, replace(server(), suites=(spec.suite,))), run=True)
+    theirs = replace(server(groups=(group.name,)), suites=(spec.suite,))
+    pair = Pair(flavor, (ours, theirs), run=True)
     assert pair.connected
     for engine in (pair.client, pair.server):
         facts = engine.session
@@ -553,4 +554,5 @@ def test_a_seed_repeats_a_handshake(flavor: Flavor) -> None:
 
 
 def test_only_hybrid_groups_are_kept_out_of_a_first_hello_over_datagrams() -> None:
-    assert {Group.X25519MLKEM768} == HYBRID_GROUPS
+    mixed = {Group.X25519MLKEM768, Group.SECP256R1MLKEM768, Group.SECP384R1MLKEM1024}
+    assert mixed == HYBRID_GROUPS

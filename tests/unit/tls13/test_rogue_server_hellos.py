@@ -206,7 +206,7 @@ HELLO: dict[str, Cell] = {
     ),
     "two key shares": Cell(("8446-NEG-2",), again(51, b""), Alert.ILLEGAL_PARAMETER, "repeats"),
     "a group that was not offered": Cell(
-        ("8446-NEG-3",), share(Group(0x0019)), Alert.ILLEGAL_PARAMETER, "GROUP_0019"
+        ("8446-NEG-3",), share(Group.SECP521R1), Alert.ILLEGAL_PARAMETER, "SECP521R1"
     ),
     "a group without a share": Cell(
         ("8446-NEG-3",),

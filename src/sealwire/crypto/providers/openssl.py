@@ -16,7 +16,13 @@ from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import (
+    MLKEM768PrivateKey,
+    MLKEM768PublicKey,
+    MLKEM1024PrivateKey,
+    MLKEM1024PublicKey,
+)
+from cryptography.hazmat.primitives.asymmetric.x448 import X448PrivateKey, X448PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
@@ -24,14 +30,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES, ChaCha20
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from sealwire.crypto.groups import (
-    GROUPS,
-    MLKEM768_CIPHERTEXT_BYTES,
-    MLKEM768_KEY_BYTES,
-    Group,
-    KeyShare,
-    bad_share,
-)
+from sealwire.crypto.groups import GROUPS, HYBRID_SPECS, Group, HybridSpec, KeyShare, bad_share
 from sealwire.crypto.hkdf import Secret
 from sealwire.crypto.providers import Aead, Digest, Mask
 from sealwire.crypto.suites import AeadKind, SuiteSpec
@@ -42,7 +41,11 @@ __all__ = ["OpenSslProvider"]
 
 _HASHES: dict[str, Callable[[], Digest]] = {"sha256": hashlib.sha256, "sha384": hashlib.sha384}
 _HASH_BYTES = {"sha256": 32, "sha384": 48}
-_CURVES: dict[Group, type[ec.EllipticCurve]] = {Group.SECP256R1: ec.SECP256R1, Group.SECP384R1: ec.SECP384R1}
+_CURVES: dict[Group, type[ec.EllipticCurve]] = {
+    Group.SECP256R1: ec.SECP256R1,
+    Group.SECP384R1: ec.SECP384R1,
+    Group.SECP521R1: ec.SECP521R1,
+}
 
 
 class OpenSslProvider:
@@ -79,37 +82,47 @@ class OpenSslProvider:
         return bytes(output[:n])
 
     def supports(self, group: Group) -> bool:
-        if group is Group.X25519MLKEM768:
-            return _mlkem_available()
-        return group in GROUPS
+        return group in GROUPS and _available(group)
 
     def key_share(self, group: Group) -> KeyShare:
-        if group is Group.X25519:
-            return _X25519Share(self.x25519_key())
-        if group in _CURVES:
-            return _CurveShare(group, self.curve_key(_CURVES[group]()))
-        if group is Group.X25519MLKEM768 and _mlkem_available():
-            return _HybridShare(self.mlkem768_key(), self.x25519_key())
-        raise ConfigurationError(f"group {group.name} is not supported by this build of cryptography")
+        hybrid = HYBRID_SPECS.get(group)
+        if not self.supports(group):
+            raise _unsupported(group)
+        if hybrid is None:
+            return self._classical(group, group)
+        return _HybridShare(group, hybrid, self._kem_key(hybrid), self._classical(hybrid.curve, group))
 
     def respond(self, group: Group, peer_share: bytes) -> tuple[bytes, bytes]:
-        if group is not Group.X25519MLKEM768:
+        hybrid = HYBRID_SPECS.get(group)
+        if hybrid is None:
             share = self.key_share(group)
             return share.public, share.finish(peer_share)
-        if not _mlkem_available():
-            raise ConfigurationError(f"group {group.name} is not supported by this build of cryptography")
+        if not self.supports(group):
+            raise _unsupported(group)
         if len(peer_share) != GROUPS[group].offer_bytes:
             raise bad_share(group)
+        curve_part, kem_part = _split(hybrid, peer_share, hybrid.key_bytes)
+        public = MLKEM768PublicKey if hybrid.parameter_set == 768 else MLKEM1024PublicKey
         try:
             # FIPS 203 section 7.2: OpenSSL runs the modulus check on the encapsulation key.
-            kem = MLKEM768PublicKey.from_public_bytes(peer_share[:MLKEM768_KEY_BYTES])
+            kem = public.from_public_bytes(kem_part)
         except ValueError:
             raise bad_share(group) from None
-        private = self.x25519_key()
-        curve_secret = _x25519(private, peer_share[MLKEM768_KEY_BYTES:], group)
+        curve = self._classical(hybrid.curve, group)
+        curve_secret = curve.finish(curve_part)
         kem_secret, ciphertext = kem.encapsulate()
-        # draft-ietf-tls-ecdhe-mlkem section 4: in this group the ML-KEM part comes first everywhere.
-        return ciphertext + private.public_key().public_bytes_raw(), Secret(kem_secret + curve_secret)
+        return _join(hybrid, curve.public, ciphertext), Secret(_join(hybrid, curve_secret, kem_secret))
+
+    def _classical(self, curve: Group, group: Group) -> KeyShare:
+        """A share of `curve`, alone or as a part of `group`, which is what errors name."""
+        if curve is Group.X25519:
+            return _MontgomeryShare(group, self.x25519_key(), X25519PublicKey)
+        if curve is Group.X448:
+            return _MontgomeryShare(group, self.x448_key(), X448PublicKey)
+        return _CurveShare(group, self.curve_key(_CURVES[curve]()))
+
+    def _kem_key(self, hybrid: HybridSpec) -> MLKEM768PrivateKey | MLKEM1024PrivateKey:
+        return self.mlkem768_key() if hybrid.parameter_set == 768 else self.mlkem1024_key()
 
     def aead(self, spec: SuiteSpec, key: bytes) -> Aead:
         if len(key) != spec.key_bytes:
@@ -143,47 +156,78 @@ class OpenSslProvider:
     def x25519_key(self) -> X25519PrivateKey:
         return X25519PrivateKey.generate()
 
+    def x448_key(self) -> X448PrivateKey:
+        return X448PrivateKey.generate()
+
     def curve_key(self, curve: ec.EllipticCurve) -> ec.EllipticCurvePrivateKey:
         return ec.generate_private_key(curve)
 
     def mlkem768_key(self) -> MLKEM768PrivateKey:
         return MLKEM768PrivateKey.generate()
 
+    def mlkem1024_key(self) -> MLKEM1024PrivateKey:
+        return MLKEM1024PrivateKey.generate()
 
-@lru_cache(maxsize=1)
-def _mlkem_available() -> bool:
+
+def _unsupported(group: Group) -> ConfigurationError:
+    return ConfigurationError(f"group {group.name} is not supported by this build of cryptography")
+
+
+@lru_cache(maxsize=len(GROUPS))
+def _available(group: Group) -> bool:
+    """Whether the OpenSSL beneath has what `group` needs, found out by making keys of fixed bytes."""
+    hybrid = HYBRID_SPECS.get(group)
     try:
-        MLKEM768PrivateKey.from_seed_bytes(bytes(64))
+        if group is Group.X448:
+            X448PrivateKey.from_private_bytes(bytes(range(56)))
+        elif hybrid is not None and hybrid.parameter_set == 768:
+            MLKEM768PrivateKey.from_seed_bytes(bytes(64))
+        elif hybrid is not None:
+            MLKEM1024PrivateKey.from_seed_bytes(bytes(64))
     except UnsupportedAlgorithm:
         return False
     return True
 
 
-def _x25519(private: X25519PrivateKey, share: bytes, group: Group) -> bytes:
-    if len(share) != 32:
-        raise bad_share(group)
-    try:
-        secret = private.exchange(X25519PublicKey.from_public_bytes(share))
-    except ValueError:
-        raise bad_share(group) from None
-    # RFC 8446 section 7.4.2 [8446-KS-5]: an all-zero result means a point of small order.  OpenSSL has
-    # looked already; this line holds whatever library is beneath.
-    if hmac.compare_digest(secret, bytes(32)):
-        raise bad_share(group)
-    return secret
+def _split(hybrid: HybridSpec, share: bytes, kem_bytes: int) -> tuple[bytes, bytes]:
+    """The curve's part and ML-KEM's, which has `kem_bytes`, of a hybrid share."""
+    if hybrid.curve_first:
+        return share[:-kem_bytes], share[-kem_bytes:]
+    return share[kem_bytes:], share[:kem_bytes]
 
 
-class _X25519Share:
-    __slots__ = ("_private", "public")
+def _join(hybrid: HybridSpec, curve_part: bytes, kem_part: bytes) -> bytes:
+    return curve_part + kem_part if hybrid.curve_first else kem_part + curve_part
 
-    group = Group.X25519
 
-    def __init__(self, private: X25519PrivateKey) -> None:
+class _MontgomeryShare:
+    """X25519 or X448."""
+
+    __slots__ = ("_decode", "_private", "group", "public")
+
+    def __init__(
+        self,
+        group: Group,
+        private: X25519PrivateKey | X448PrivateKey,
+        kind: type[X25519PublicKey] | type[X448PublicKey],
+    ) -> None:
+        self.group = group
         self._private = private
+        self._decode = kind.from_public_bytes
         self.public = private.public_key().public_bytes_raw()
 
     def finish(self, peer_share: bytes) -> bytes:
-        return Secret(_x25519(self._private, peer_share, self.group))
+        if len(peer_share) != len(self.public):
+            raise bad_share(self.group)
+        try:
+            secret = self._private.exchange(self._decode(peer_share))  # type: ignore[arg-type]
+        except ValueError:
+            raise bad_share(self.group) from None
+        # RFC 8446 section 7.4.2 [8446-KS-5]: an all-zero result means a point of small order.  OpenSSL has
+        # looked already; this line holds whatever library is beneath.
+        if hmac.compare_digest(secret, bytes(len(secret))):
+            raise bad_share(self.group)
+        return Secret(secret)
 
 
 class _CurveShare:
@@ -206,24 +250,27 @@ class _CurveShare:
 
 
 class _HybridShare:
-    __slots__ = ("_curve", "_kem", "public")
+    __slots__ = ("_curve", "_kem", "_spec", "group", "public")
 
-    group = Group.X25519MLKEM768
-
-    def __init__(self, kem: MLKEM768PrivateKey, curve: X25519PrivateKey) -> None:
+    def __init__(
+        self, group: Group, spec: HybridSpec, kem: MLKEM768PrivateKey | MLKEM1024PrivateKey, curve: KeyShare
+    ) -> None:
+        self.group = group
+        self._spec = spec
         self._kem = kem
         self._curve = curve
-        self.public = kem.public_key().public_bytes_raw() + curve.public_key().public_bytes_raw()
+        self.public = _join(spec, curve.public, kem.public_key().public_bytes_raw())
 
     def finish(self, peer_share: bytes) -> bytes:
         if len(peer_share) != GROUPS[self.group].answer_bytes:
             raise bad_share(self.group)
-        curve_secret = _x25519(self._curve, peer_share[MLKEM768_CIPHERTEXT_BYTES:], self.group)
+        curve_part, kem_part = _split(self._spec, peer_share, self._spec.ciphertext_bytes)
+        curve_secret = self._curve.finish(curve_part)
         try:
-            kem_secret = self._kem.decapsulate(peer_share[:MLKEM768_CIPHERTEXT_BYTES])
+            kem_secret = self._kem.decapsulate(kem_part)
         except ValueError:
             raise bad_share(self.group) from None
-        return Secret(kem_secret + curve_secret)
+        return Secret(_join(self._spec, curve_secret, kem_secret))
 
 
 class _Aead:

@@ -11,9 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealwire import dtls
+from sealwire.crypto.hkdf import Secret
+from sealwire.crypto.providers import default_provider
+from sealwire.dtls.epochs import Sealing
 from sealwire.dtls.header import ContentType, RecordNumber, encode_ack, encode_plaintext, fragment_header
 from sealwire.errors import Alert, Discard, HandshakeError, PeerAlert, ProtocolError
 from sealwire.limits import Limits
+from sealwire.record.protect import Sealer
+from sealwire.tls13.contract import Direction, InstallKeys
 from sealwire.tls13.messages import HandshakeType
 from tests.unit.dtls.rig import Rig, Tap, joined, plain
 
@@ -77,8 +82,6 @@ def test_all_first_bytes_of_ciphertexts_reach_the_record_layer(first: int) -> No
 def test_a_record_with_a_connection_id_nobody_asked_for(tap: Tap) -> None:
     rig = joined()
     provider, spec, keys, epoch = tap.made[-1]
-    from sealwire.record.protect import Sealer
-
     rogue = Sealer(provider, spec, keys, epoch, b"\x01")
     victim = rig.other(rig.client if tap.made[-1][3] == rig.client._sealing.epoch else rig.server)
     victim.receive(rogue.seal(ContentType.APPLICATION_DATA, b"x"), 0.0)
@@ -467,6 +470,38 @@ def test_the_error_is_a_handshake_error_before_and_not_after(side: str) -> None:
     other.take(other.client)
     other.inject(other.client, 99, b"", epoch=2)
     assert isinstance(other.server.error, HandshakeError)
+
+
+# --- what this side does not do -----------------------------------------------------------------
+
+
+@pytest.mark.requirement("9147-5.6-2", "9147-6.1-2", "9147-4.5.3-3")
+def test_early_data_that_nobody_accepted_is_dropped_and_counts_as_no_forgery() -> None:
+    """Decision A15."""
+    rig = joined(handshake=False)
+    hello = rig.take(rig.client)
+    early = [b"\x2d" + bytes((0, n)) + b"\0\x28" + os.urandom(40) for n in range(30)]
+    rig.server.receive_run([*hello, *early], 0.0)
+    assert rig.server.messages() == []
+    rig.run()
+    rig.echo()
+    assert rig.server._opening.forged == 0
+    assert rig.server.counters.discards == {Discard.UNKNOWN_EPOCH: 30}
+
+
+@pytest.mark.requirement("9147-4-7", "9147-9.1-1")
+def test_a_connection_id_the_peer_asked_for_is_in_every_record_to_it() -> None:
+    """Decision A14: one direction may have one while the other has none."""
+    provider, spec = default_provider(), RIG().client.session.suite
+    for cid in (b"", b"\x01", b"\xaa" * 20):
+        sealing = Sealing(provider, 0)
+        secret = Secret(bytes(range(spec.hash_bytes)))
+        sealing.install(InstallKeys(Direction.SEND, 3, spec, secret), cid)
+        for content_type in (ContentType.APPLICATION_DATA, ContentType.ACK, ContentType.ALERT):
+            made = sealing.record(3, content_type, b"content")[1]
+            assert bool(made[0] & 0x10) == bool(cid)
+            assert made[1 : 1 + len(cid)] == cid
+            assert len(made) == len(b"content") + sealing.overhead(3)
 
 
 # --- epoch 0 ------------------------------------------------------------------------------------

@@ -20,10 +20,20 @@ from sealwire.context.config import Config
 from sealwire.context.keylog import KeyLog
 from sealwire.crypto import trust
 from sealwire.crypto.certificates import CertificateVerifier, Credential, load_credential
-from sealwire.crypto.credentials import Password, PathName
+from sealwire.crypto.credentials import (
+    Password,
+    PathName,
+    Sign,
+    Staple,
+    load_callable_credential,
+    load_pkcs12_credential,
+    load_raw_credential,
+)
 from sealwire.crypto.groups import DEFAULT_GROUPS, Group, parse_groups
+from sealwire.crypto.pins import Pins
 from sealwire.crypto.providers import CryptoProvider, default_provider
 from sealwire.crypto.psk import ClientCallback, ServerCallback
+from sealwire.crypto.rawkeys import parse_raw_public_key
 from sealwire.crypto.signatures import DEFAULT_SCHEMES
 from sealwire.crypto.suites import DEFAULT_SUITES, parse_suites
 from sealwire.crypto.ticketkeys import TicketKeys
@@ -85,6 +95,8 @@ class Context:
         self._alpn: tuple[bytes, ...] = ()
         self._credentials: dict[str, Credential] = {}
         self._roots: dict[bytes, None] = {}
+        self._pinned: tuple[str, ...] = ()
+        self._raw_keys: tuple[bytes, ...] = ()
         self._verifier: CertificateVerifier | None = None
         self._verify_mode = CERT_REQUIRED if client else CERT_NONE
         self._check_hostname = client
@@ -102,21 +114,61 @@ class Context:
     # Our own certificate, and whom we trust.
 
     def load_cert_chain(
-        self, certfile: PathName, keyfile: PathName | None = None, password: Password | None = None
+        self,
+        certfile: PathName,
+        keyfile: PathName | None = None,
+        password: Password | None = None,
+        *,
+        sign: Sign | None = None,
+        ocsp_response: Staple = b"",
     ) -> None:
         """Load a certificate chain (PEM, leaf first) and its key; replaces one with the same kind of key.
 
         Args:
             keyfile: the key, where it is not in `certfile`.
             password: of the key, or a function returning it.
+            sign: ``sign(scheme, content) -> signature``, in place of a key that is elsewhere, such as in a
+                token; see :meth:`sealwire.crypto.credentials.Credential.from_callable`.
+            ocsp_response: DER, or a function returning it, to staple to the leaf (RFC 6066 section 8).
 
         Raises:
             ConfigurationError: a sentence that names the file and what to do; nothing has changed.
         """
-        credential = load_credential(certfile, keyfile, password)
+        if sign is None:
+            credential = load_credential(certfile, keyfile, password)
+        elif keyfile is not None or password is not None:
+            raise ConfigurationError("a key file and a function that signs were given: pass one of them")
+        else:
+            credential = load_callable_credential(certfile, sign)
+        self.use_credential(credential.stapled(ocsp_response))
+
+    def load_pkcs12(
+        self, file: PathName, password: Password | None = None, *, ocsp_response: Staple = b""
+    ) -> None:
+        """Load key and certificate chain of a PKCS #12 file (.p12, .pfx); otherwise as load_cert_chain.
+
+        Raises:
+            ConfigurationError: a sentence that names the file and what to do; nothing has changed.
+        """
+        self.use_credential(load_pkcs12_credential(file, password).stapled(ocsp_response))
+
+    def load_raw_public_key(self, keyfile: PathName, password: Password | None = None) -> None:
+        """Show peers that know it the public half of a PEM key in place of a certificate (RFC 7250).
+
+        Raises:
+            ConfigurationError: a sentence that names the file and what to do; nothing has changed.
+        """
+        self.use_credential(load_raw_credential(keyfile, password))
+
+    def use_credential(self, credential: Credential) -> None:
+        """Use a credential made elsewhere; replaces one with the same kind of key.
+
+        Raw public keys and certificates do not replace each other.
+        """
         self._changed()
         # As in OpenSSL there is one certificate per kind of key; the kind loaded first is preferred.
-        self._credentials[credential.kind] = credential
+        form = "raw " if credential.is_raw_public_key else ""
+        self._credentials[form + credential.kind] = credential
 
     def load_verify_locations(
         self,
@@ -150,6 +202,50 @@ class Context:
     def get_ca_certs(self) -> list[bytes]:
         """The trusted certificates, DER, as ``get_ca_certs(binary_form=True)`` of ssl."""
         return list(self._roots)
+
+    def set_pinned_fingerprints(self, fingerprints: Sequence[str]) -> None:
+        """Know peers by the fingerprints of their certificates, in place of authorities and names.
+
+        As in WebRTC: a certificate with one of the fingerprints is accepted, even one that is self-signed
+        or too old, and no other is.  An empty list goes back to authorities; else verify_mode is turned on.
+
+        Args:
+            fingerprints: each ``"sha256:HEX"``, ``"sha-256 AB:CD:..."`` as in SDP (also 384 and 512), or the
+                hex of a SHA-256 alone.
+
+        Raises:
+            ConfigurationError: a fingerprint that is none.
+        """
+        Pins(fingerprints)
+        self._changed()
+        self._pinned = tuple(fingerprints)
+        self._verifier = None
+        self._verify_from_now_on(self._pinned)
+
+    def set_raw_public_keys(self, keys: Sequence[str | bytes]) -> None:
+        """Trust peers that show one of these raw public keys in place of a certificate (RFC 7250).
+
+        An unknown raw key is never accepted while peers are verified, which this turns on.  Certificates
+        are judged as before.
+
+        Args:
+            keys: each a SubjectPublicKeyInfo, PEM or DER.
+
+        Raises:
+            ConfigurationError: something that is no public key of a usable kind.
+        """
+        if isinstance(keys, str | bytes):
+            raise ConfigurationError("raw public keys come as a list: pass [key]")
+        trusted = tuple(parse_raw_public_key(key) for key in keys)
+        self._changed()
+        self._raw_keys = trusted
+        self._verifier = None
+        self._verify_from_now_on(trusted)
+
+    def _verify_from_now_on(self, trusted: Sequence[object]) -> None:
+        # To name whom one trusts and not to look would be a trap.
+        if trusted and self._verify_mode is CERT_NONE:
+            self._verify_mode = CERT_REQUIRED
 
     def _trust(self, roots: Iterable[bytes]) -> None:
         self._changed()
@@ -368,6 +464,8 @@ class Context:
                 tuple(self._roots),
                 allow_legacy_profile=self._allow_legacy,
                 max_chain_length=limits.certificate_chain_length,
+                pinned_fingerprints=self._pinned,
+                raw_public_keys=self._raw_keys,
             )
         return Config(
             provider=self._provider,

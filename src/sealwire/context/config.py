@@ -58,13 +58,24 @@ class Config:
     ticket_keys: TicketKeys = field(repr=False, default_factory=TicketKeys)
 
     def credential_for(
-        self, server_name: str | None, schemes: Sequence[SignatureScheme]
+        self,
+        server_name: str | None,
+        schemes: Sequence[SignatureScheme],
+        *,
+        raw_public_key: bool = False,
     ) -> Credential | None:
         """The credential to show a peer that accepts `schemes`.
 
         The first that is for `server_name`, else the first that can sign at all; None if none can.
+
+        Args:
+            raw_public_key: whether a raw public key was negotiated (RFC 7250); otherwise it is a certificate.
         """
-        able = [one for one in self.credentials if not set(one.schemes).isdisjoint(schemes)]
+        able = [
+            one
+            for one in self.credentials
+            if one.is_raw_public_key is raw_public_key and not set(one.schemes).isdisjoint(schemes)
+        ]
         if server_name is not None:
             for credential in able:
                 if credential.serves(server_name):

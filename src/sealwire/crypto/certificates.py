@@ -13,8 +13,9 @@ RSASSA-PSS keys, SHA-1 signatures, version 1 certificates, revocation.  docs/cer
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -40,7 +41,9 @@ from sealwire.crypto.keys import (
 )
 from sealwire.crypto.names import IPAddress, certificate_names, common_name, matches, reference_name
 from sealwire.crypto.peers import PeerCertificate
+from sealwire.crypto.pins import Pins
 from sealwire.crypto.purpose import Purpose
+from sealwire.crypto.rawkeys import RawPublicKey
 from sealwire.errors import Alert, CertificateError, CertificateFailure, ConfigurationError
 
 __all__ = [
@@ -48,6 +51,8 @@ __all__ = [
     "Credential",
     "PeerCertificate",
     "Purpose",
+    "RawPublicKey",
+    "VerifiedKey",
     "VerifiedPeer",
     "leaf_public_key",
     "load_credential",
@@ -82,7 +87,7 @@ class VerifiedPeer:
 
     Attributes:
         certificate: what the peer showed.
-        path: the DER certificates relied upon, leaf first, root last.
+        path: the DER certificates relied upon, leaf first, root last; the leaf alone if it was pinned.
         purpose: for which side the leaf was accepted.
         name: the name it was accepted for, None if none was asked.
     """
@@ -93,8 +98,16 @@ class VerifiedPeer:
     name: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class VerifiedKey:
+    """Proof that a raw public key is trusted: made by :meth:`CertificateVerifier.verify` alone."""
+
+    key: RawPublicKey
+    purpose: Purpose
+
+
 class CertificateVerifier:
-    """Judges peers' chains against fixed roots.  Immutable, so one serves all connections.
+    """Judges what peers show against what was configured.  Immutable, so one serves all connections.
 
     Args:
         roots: trusted certificates, DER; a leaf listed here is trusted as itself.
@@ -102,12 +115,24 @@ class CertificateVerifier:
         allow_legacy_profile: accept leaves without subjectAltName (the common name then stands for the
             host name) or authorityKeyIdentifier, leaves that are CAs, issuers without keyUsage.
         max_chain_length: longest certificate list accepted from a peer.
+        pinned_fingerprints: where there are any, they decide about certificates in place of `roots`: no
+            path, name or date is looked at (:class:`~sealwire.crypto.pins.Pins` has the forms).
+        raw_public_keys: trusted raw public keys, DER SubjectPublicKeyInfo (RFC 7250); no other is accepted.
 
     Raises:
-        ConfigurationError: a root that cannot be decoded.
+        ConfigurationError: a root that cannot be decoded, a fingerprint that is none.
     """
 
-    __slots__ = ("_by_subject", "_clock", "_legacy", "_max_chain_length", "_roots", "_store")
+    __slots__ = (
+        "_by_subject",
+        "_clock",
+        "_legacy",
+        "_max_chain_length",
+        "_pins",
+        "_raw_keys",
+        "_roots",
+        "_store",
+    )
 
     def __init__(
         self,
@@ -116,6 +141,8 @@ class CertificateVerifier:
         clock: Callable[[], datetime.datetime] = _utc_now,
         allow_legacy_profile: bool = False,
         max_chain_length: int = _CHAIN_MAXIMUM_LENGTH,
+        pinned_fingerprints: Iterable[str] = (),
+        raw_public_keys: Iterable[bytes] = (),
     ) -> None:
         by_subject: dict[x509.Name, list[x509.Certificate]] = {}
         certificates = []
@@ -135,18 +162,61 @@ class CertificateVerifier:
         self._clock = clock
         self._legacy = allow_legacy_profile
         self._max_chain_length = max_chain_length
+        self._pins = Pins(pinned_fingerprints)
+        self._raw_keys = frozenset(raw_public_keys)
 
-    def verify(self, chain: Sequence[bytes], *, purpose: Purpose, name: str | None) -> VerifiedPeer:
-        """Accept or refuse a peer's certificate list.
+    @property
+    def accepts_raw_public_keys(self) -> bool:
+        """Whether there is a raw public key that would be accepted, so that asking for one makes sense."""
+        return bool(self._raw_keys)
+
+    @overload
+    def verify(self, shown: RawPublicKey, *, purpose: Purpose, name: str | None) -> VerifiedKey: ...
+
+    @overload
+    def verify(self, shown: Sequence[bytes], *, purpose: Purpose, name: str | None) -> VerifiedPeer: ...
+
+    def verify(
+        self, shown: Sequence[bytes] | RawPublicKey, *, purpose: Purpose, name: str | None
+    ) -> VerifiedPeer | VerifiedKey:
+        """Accept or refuse what a peer shows for itself; that it holds the key is another matter.
 
         Args:
-            chain: DER, leaf first; the others may be in any order, and some may not belong.
+            shown: DER certificates, leaf first; the others may be in any order, and some may not belong.  Or
+                a raw public key.
             purpose: which side the peer is.
-            name: host name or IP address the leaf must be for; None leaves the name unchecked.
+            name: host name or IP address the leaf must be for; None leaves the name unchecked.  Pins and
+                raw public keys stand for the peer themselves, so they have no name.
 
         Raises:
             CertificateError: refused, and why.  Nothing else, for any bytes.
         """
+        if isinstance(shown, RawPublicKey):
+            return self._verify_key(shown, purpose)
+        return self._verify_chain(shown, purpose, name)
+
+    def _verify_key(self, shown: RawPublicKey, purpose: Purpose) -> VerifiedKey:
+        # RFC 7250 section 4.2 [7250-1]: without a binding known from elsewhere a raw key proves nothing, so
+        # one that is not listed is refused (what CVE-2024-12797 was about).
+        if shown.spki not in self._raw_keys:
+            raise CertificateError(
+                CertificateFailure.REJECTED, f"the peer's raw public key is not among the trusted ({shown!r})"
+            )
+        _ = shown.key
+        return VerifiedKey(shown, purpose)
+
+    def _verify_pinned(self, chain: Sequence[bytes], purpose: Purpose, name: str | None) -> VerifiedPeer:
+        if chain[0] not in self._pins:
+            # RFC 8122 section 6.2: the alert for a certificate that does not match its fingerprint.
+            raise CertificateError(
+                CertificateFailure.REJECTED,
+                "the fingerprint of the peer's certificate is not among the pinned",
+                Alert.BAD_CERTIFICATE,
+            )
+        certificate_public_key(load_certificate(chain[0]))
+        return VerifiedPeer(PeerCertificate(chain), (chain[0],), purpose, name)
+
+    def _verify_chain(self, chain: Sequence[bytes], purpose: Purpose, name: str | None) -> VerifiedPeer:
         if not chain:
             raise CertificateError(CertificateFailure.MISSING, "the peer showed no certificate")
         if len(chain) > self._max_chain_length:
@@ -155,6 +225,8 @@ class CertificateVerifier:
                 f"the peer's list has {len(chain)} certificates, more than {self._max_chain_length}",
                 Alert.BAD_CERTIFICATE,
             )
+        if self._pins:
+            return self._verify_pinned(chain, purpose, name)
         reference = None if name is None else _reference(name)
         leaf = load_certificate(chain[0])
         certificate_public_key(leaf)

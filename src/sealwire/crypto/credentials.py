@@ -1,8 +1,9 @@
-"""Credentials: our own certificate chain with the key that proves it, loaded from PEM files.
+"""Credentials: our own certificate chain, or raw public key, with the use of the key that proves it.
 
-The private key never leaves the closure that signs with it.  Everything that can be wrong with the
-files is one ConfigurationError, one sentence, with what to do next: unreadable, not PEM, encrypted,
-wrong password, a key of another certificate, a kind of key TLS 1.3 cannot use.
+The private key never leaves the closure that signs with it, or is elsewhere altogether: in a token
+or a service behind a function of the application.  Everything that can be wrong with files is one
+ConfigurationError, one sentence, with what to do next: unreadable, not PEM, encrypted, wrong
+password, a key of another certificate, a kind of key TLS 1.3 cannot use.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography import x509
@@ -22,40 +23,126 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
     load_pem_private_key,
+    pkcs12,
 )
 
-from sealwire.crypto.keys import DECODE_ERRORS, PrivateKey, PssPublicKey, PublicKey, certificate_public_key
+from sealwire.crypto.keys import (
+    DECODE_ERRORS,
+    PrivateKey,
+    PssPublicKey,
+    PublicKey,
+    certificate_public_key,
+    pss_encodings,
+)
 from sealwire.crypto.names import certificate_names, common_name, matches, reference_name
-from sealwire.crypto.signatures import SignatureScheme, schemes_for, sign
-from sealwire.errors import CertificateError, ConfigurationError
+from sealwire.crypto.rawkeys import parse_raw_public_key, spki_public_key
+from sealwire.crypto.signatures import SignatureScheme, schemes_for, sign, verify
+from sealwire.errors import Alert, CertificateError, ConfigurationError, HandshakeError, ProtocolError
 
-__all__ = ["Credential", "Password", "PathName", "load_credential"]
+__all__ = [
+    "Credential",
+    "Password",
+    "PathName",
+    "Sign",
+    "Staple",
+    "load_callable_credential",
+    "load_credential",
+    "load_pkcs12_credential",
+    "load_raw_credential",
+]
 
 PathName = str | os.PathLike[str]
 Password = str | bytes | bytearray | Callable[[], str | bytes | bytearray]
+#: Signs content, which is not hashed yet, with a scheme: ``sign(scheme, content) -> signature``.
+Sign = Callable[[SignatureScheme, bytes], bytes]
+#: A DER OCSPResponse (RFC 6960), or a function that returns the one of the moment; ``b""`` for none.
+Staple = bytes | Callable[[], bytes]
 
 # A chain is a few kilobytes; a file of this size is something else, and not worth reading.
 _FILE_MAXIMUM_BYTES = 4 * 1024 * 1024
+_PRIVATE_KEYS = (RSAPrivateKey, ec.EllipticCurvePrivateKey, Ed25519PrivateKey)
 _KEY_BLOCK = re.compile(rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Credential:
-    """A certificate chain and the use of its key.
+    """What proves who we are: a certificate chain, or a raw public key, and the use of its key.
 
     Attributes:
-        chain: DER certificates, leaf first, as they are sent.
+        chain: DER certificates, leaf first, as they are sent; empty for a raw public key.
         schemes: what the key may sign in a handshake, best first.
         sign: signs content with one of `schemes`.
         names: DNS names and addresses of the leaf, lower case (the common name where it has none).
         kind: ``"ecdsa"``, ``"rsa"``, ``"rsa-pss"`` or ``"ed25519"``; a context holds one of each.
+        spki: DER SubjectPublicKeyInfo of the key, which is what a raw public key shows.
+        ocsp_response: stapled to the leaf for peers that ask (RFC 6066 section 8); see :meth:`staple`.
     """
 
     chain: tuple[bytes, ...] = field(repr=False)
     schemes: tuple[SignatureScheme, ...]
-    sign: Callable[[SignatureScheme, bytes], bytes] = field(repr=False)
+    sign: Sign = field(repr=False)
     names: tuple[str, ...]
     kind: str
+    spki: bytes = field(repr=False, default=b"")
+    ocsp_response: Staple = field(repr=False, default=b"")
+
+    @classmethod
+    def from_callable(
+        cls, chain: str | bytes | Sequence[bytes], sign: Sign, *, ocsp_response: Staple = b""
+    ) -> Credential:
+        """A credential whose private key is elsewhere: in a token, a key management service, a daemon.
+
+        `sign` is called in the handshake and must be quick.  Its first signature is checked against the
+        certificate; a wrong key ends that handshake with internal_error and a sentence saying so, as does
+        an exception of `sign`.
+
+        Args:
+            chain: leaf first; PEM, or one DER certificate, or a sequence of DER certificates.
+            sign: ``sign(scheme, content) -> signature``; `content` is not hashed yet.
+
+        Raises:
+            ConfigurationError: no certificate, or one TLS 1.3 cannot use.
+        """
+        certificates = _parse_chain(chain)
+        public = _usable_public_key(certificates[0], "the certificate")
+        schemes = schemes_for(public)
+        return _certified(certificates, public, schemes, _checked_once(public, schemes, sign), ocsp_response)
+
+    @classmethod
+    def raw_public_key(cls, key: str | bytes, sign: Sign) -> Credential:
+        """A raw public key (RFC 7250) whose private key is behind `sign`; see :meth:`from_callable`.
+
+        Args:
+            key: SubjectPublicKeyInfo, PEM or DER.
+
+        Raises:
+            ConfigurationError: no key, or one TLS 1.3 cannot use.
+        """
+        spki = parse_raw_public_key(key)
+        public = spki_public_key(spki)
+        schemes = schemes_for(public)
+        return cls((), schemes, _checked_once(public, schemes, sign), (), _kind(public), spki)
+
+    @property
+    def is_raw_public_key(self) -> bool:
+        """Whether it shows a raw public key and has no certificate."""
+        return not self.chain
+
+    def stapled(self, ocsp_response: Staple) -> Credential:
+        """The same credential with an OCSP response."""
+        return replace(self, ocsp_response=ocsp_response)
+
+    def staple(self) -> bytes:
+        """The OCSP response to send now, DER; ``b""`` for none.
+
+        A function that fails gives none: a certificate without a staple is worth more than no connection.
+        """
+        if isinstance(self.ocsp_response, bytes):
+            return self.ocsp_response
+        try:
+            return bytes(self.ocsp_response())
+        except Exception:
+            return b""
 
     def serves(self, server_name: str) -> bool:
         """Whether one of `names` stands for `server_name`."""
@@ -85,22 +172,167 @@ def load_credential(
     certificates = _certificates(cert_name, _read(cert_name, "certificate"))
     key_name = cert_name if keyfile is None else os.fspath(keyfile)
     key = _private_key(key_name, _read(key_name, "key"), password)
-    try:
-        public = certificate_public_key(certificates[0])
-    except CertificateError as error:
-        raise ConfigurationError(f"{cert_name!r} cannot be used: {error.reason}") from None
+    public = _usable_public_key(certificates[0], repr(cert_name))
     _check_pair(certificates, cert_name, key, key_name)
     schemes = schemes_for(public)
+    return _certified(certificates, public, schemes, _sign_with(key, schemes, key_name))
 
+
+def load_pkcs12_credential(file: PathName, password: Password | None = None) -> Credential:
+    """A credential from a PKCS #12 file (.p12, .pfx): key, certificate, and what issued it.
+
+    The chain is put in order; certificates that did not issue another, and a self-signed root, are left
+    out, as peers have no use for them.
+
+    Raises:
+        ConfigurationError: a sentence that names the file and what to do.
+    """
+    name = os.fspath(file)
+    data = _read(name, "PKCS #12")
+    secret = None if password is None else _password(password)
+    try:
+        key, leaf, others = pkcs12.load_key_and_certificates(data, secret)
+    except UnsupportedAlgorithm:
+        raise ConfigurationError(
+            f"PKCS #12 file {name!r} uses an unsupported cipher: export it again with AES"
+        ) from None
+    except DECODE_ERRORS:
+        raise ConfigurationError(
+            f"PKCS #12 file {name!r} cannot be opened: check the password, and that it is such a file"
+        ) from None
+    if key is None or leaf is None:
+        raise ConfigurationError(
+            f"PKCS #12 file {name!r} has no private key with its certificate: export it with both"
+        )
+    if not isinstance(key, _PRIVATE_KEYS):
+        raise _unsupported_key(name)
+    certificates = _in_order(leaf, others)
+    public = _usable_public_key(leaf, repr(name))
+    _check_pair(certificates, name, key, name)
+    schemes = schemes_for(public)
+    return _certified(certificates, public, schemes, _sign_with(key, schemes, name))
+
+
+def load_callable_credential(certfile: PathName, sign: Sign) -> Credential:
+    """As :meth:`Credential.from_callable`, with the chain in a PEM file.
+
+    Raises:
+        ConfigurationError: a sentence that names the file and what to do.
+    """
+    name = os.fspath(certfile)
+    certificates = _certificates(name, _read(name, "certificate"))
+    public = _usable_public_key(certificates[0], repr(name))
+    schemes = schemes_for(public)
+    return _certified(certificates, public, schemes, _checked_once(public, schemes, sign))
+
+
+def load_raw_credential(keyfile: PathName, password: Password | None = None) -> Credential:
+    """A raw public key (RFC 7250) with its private key, from the PEM file of the latter.
+
+    Raises:
+        ConfigurationError: a sentence that names the file and what to do.
+    """
+    name = os.fspath(keyfile)
+    key = _private_key(name, _read(name, "key"), password)
+    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    try:
+        public = spki_public_key(spki)
+    except CertificateError as error:
+        raise ConfigurationError(f"{name!r} cannot be used: {error.reason}") from None
+    schemes = schemes_for(public)
+    return Credential((), schemes, _sign_with(key, schemes, name), (), _kind(public), spki)
+
+
+def _certified(
+    chain: Sequence[x509.Certificate],
+    public: PublicKey,
+    schemes: tuple[SignatureScheme, ...],
+    sign: Sign,
+    ocsp_response: Staple = b"",
+) -> Credential:
+    leaf = chain[0]
+    names = tuple(str(name) for name in certificate_names(leaf)) or tuple(filter(None, (common_name(leaf),)))
+    if isinstance(public, PssPublicKey):
+        # OpenSSL would leave the parameters out.
+        signed = leaf.tbs_certificate_bytes
+        spki = next(encoding for encoding, _ in pss_encodings(public.rsa) if encoding in signed)
+    else:
+        spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    encoded = tuple(certificate.public_bytes(Encoding.DER) for certificate in chain)
+    return Credential(encoded, schemes, sign, names, _kind(public), spki, ocsp_response)
+
+
+def _sign_with(key: PrivateKey, schemes: tuple[SignatureScheme, ...], key_name: str) -> Sign:
     def sign_with_key(scheme: SignatureScheme, content: bytes) -> bytes:
         if scheme not in schemes:
             raise ConfigurationError(f"the key in {key_name!r} cannot sign with {scheme.name}")
         return sign(key, scheme, content)
 
-    leaf = certificates[0]
-    names = tuple(str(name) for name in certificate_names(leaf)) or tuple(filter(None, (common_name(leaf),)))
-    chain = tuple(certificate.public_bytes(Encoding.DER) for certificate in certificates)
-    return Credential(chain, schemes, sign_with_key, names, _kind(public))
+    return sign_with_key
+
+
+def _checked_once(public: PublicKey, schemes: tuple[SignatureScheme, ...], given: Sign) -> Sign:
+    """`given`, with its first signature verified and every failure made an internal_error."""
+    checked = False
+
+    def sign_elsewhere(scheme: SignatureScheme, content: bytes) -> bytes:
+        nonlocal checked
+        if scheme not in schemes:
+            raise ConfigurationError(f"the certificate's key cannot sign with {scheme.name}")
+        try:
+            signature = bytes(given(scheme, content))
+        except ProtocolError:
+            raise
+        except Exception as error:
+            raise HandshakeError(Alert.INTERNAL_ERROR, "the function that signs for us failed") from error
+        if not checked:
+            try:
+                verify(public, scheme, signature, content)
+            except ProtocolError:
+                raise HandshakeError(
+                    Alert.INTERNAL_ERROR,
+                    "the function that signs for us has another key than the certificate, or signs otherwise",
+                ) from None
+            checked = True
+        return signature
+
+    return sign_elsewhere
+
+
+def _usable_public_key(leaf: x509.Certificate, where: str) -> PublicKey:
+    try:
+        return certificate_public_key(leaf)
+    except CertificateError as error:
+        raise ConfigurationError(f"{where} cannot be used: {error.reason}") from None
+
+
+def _parse_chain(chain: str | bytes | Sequence[bytes]) -> Sequence[x509.Certificate]:
+    try:
+        if isinstance(chain, str | bytes):
+            data = chain.encode("ascii", "replace") if isinstance(chain, str) else chain
+            if b"-----BEGIN " in data:
+                return x509.load_pem_x509_certificates(data)
+            chain = (data,)
+        certificates = [x509.load_der_x509_certificate(der) for der in chain]
+    except DECODE_ERRORS:
+        raise ConfigurationError(
+            "a certificate of the chain cannot be decoded: pass PEM, or DER as bytes"
+        ) from None
+    if not certificates:
+        raise ConfigurationError("the chain is empty: pass at least the certificate of the key")
+    return certificates
+
+
+def _in_order(leaf: x509.Certificate, others: Sequence[x509.Certificate]) -> list[x509.Certificate]:
+    """The leaf, its issuer, the issuer's issuer and so on, as far as `others` go; without a root."""
+    path = [leaf]
+    left = [other for other in others if other.subject != other.issuer]
+    while True:
+        issuer = next((other for other in left if other.subject == path[-1].issuer), None)
+        if issuer is None:
+            return path
+        left.remove(issuer)
+        path.append(issuer)
 
 
 def _kind(key: PublicKey) -> str:
@@ -157,9 +389,7 @@ def _private_key(name: str, data: bytes, password: Password | None) -> PrivateKe
     try:
         key = load_pem_private_key(pem, secret)
     except UnsupportedAlgorithm:
-        raise ConfigurationError(
-            f"the private key in {name!r} is of an unsupported kind: use RSA, ECDSA or Ed25519"
-        ) from None
+        raise _unsupported_key(name) from None
     except (ValueError, TypeError):
         if encrypted:
             raise ConfigurationError(
@@ -168,11 +398,15 @@ def _private_key(name: str, data: bytes, password: Password | None) -> PrivateKe
         raise ConfigurationError(
             f"the private key in {name!r} cannot be decoded: create or copy it again"
         ) from None
-    if not isinstance(key, RSAPrivateKey | ec.EllipticCurvePrivateKey | Ed25519PrivateKey):
-        raise ConfigurationError(
-            f"the private key in {name!r} is of an unsupported kind: use RSA, ECDSA or Ed25519"
-        )
+    if not isinstance(key, _PRIVATE_KEYS):
+        raise _unsupported_key(name)
     return key
+
+
+def _unsupported_key(name: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"the private key in {name!r} is of an unsupported kind: use RSA, ECDSA or Ed25519"
+    )
 
 
 def _password(password: Password) -> bytes:

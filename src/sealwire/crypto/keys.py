@@ -9,6 +9,7 @@ sides: below, because factoring is feasible; above, because a stranger's key set
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -133,6 +134,11 @@ def certificate_public_key(certificate: x509.Certificate) -> PublicKey:
     if isinstance(key, RSAPublicKey):
         check_rsa(key)
         return PssPublicKey(key, _pss_hash(certificate, key)) if is_pss else key
+    return usable_key(key)
+
+
+def usable_key(key: object) -> PublicKey:
+    """`key`, of any kind but RSA; CertificateError(UNSUPPORTED_ALGORITHM) if it has no use in TLS 1.3."""
     if isinstance(key, Ed25519PublicKey):
         return key
     if isinstance(key, ec.EllipticCurvePublicKey):
@@ -156,11 +162,17 @@ def _pss_hash(certificate: x509.Certificate, key: RSAPublicKey) -> str:
     """The one hash a PSS key's parameters allow, or "".  `cryptography` keeps the parameters to itself, so
     the few legal encodings of the whole SubjectPublicKeyInfo are compared with the bytes that were signed.
     """
-    pkcs1 = key.public_bytes(Encoding.DER, PublicFormat.PKCS1)
-    bits = b"\x03\x82" + (len(pkcs1) + 1).to_bytes(2, "big") + b"\0" + pkcs1
     signed = certificate.tbs_certificate_bytes
-    for algorithm, hash_name in _PSS_ALGORITHMS.items():
-        body = bytes.fromhex(algorithm) + bits
-        if b"\x30\x82" + len(body).to_bytes(2, "big") + body in signed:
+    for encoding, hash_name in pss_encodings(key):
+        if encoding in signed:
             return hash_name
     raise unsupported("the certificate's RSASSA-PSS parameters are not those of a TLS 1.3 signature scheme")
+
+
+def pss_encodings(key: RSAPublicKey) -> Iterator[tuple[bytes, str]]:
+    """Each SubjectPublicKeyInfo that makes an RSASSA-PSS key of TLS 1.3 of `key`, and its one hash or ""."""
+    pkcs1 = key.public_bytes(Encoding.DER, PublicFormat.PKCS1)
+    bits = b"\x03\x82" + (len(pkcs1) + 1).to_bytes(2, "big") + b"\0" + pkcs1
+    for algorithm, hash_name in _PSS_ALGORITHMS.items():
+        body = bytes.fromhex(algorithm) + bits
+        yield b"\x30\x82" + len(body).to_bytes(2, "big") + body, hash_name

@@ -145,6 +145,13 @@ HELLO: dict[str, Cell] = {
         Alert.MISSING_EXTENSION,
         "signature_algorithms",
     ),
+    "without schemes where a retry is due": Cell(
+        ("8446-NEG-7",),
+        dropping(ext.SIGNATURE_ALGORITHMS.code),
+        Alert.MISSING_EXTENSION,
+        "signature_algorithms",
+        retrying,
+    ),
     "with compression": Cell(
         ("8446-NEG-10",),
         hello(lambda message: replace(message, compression_methods=b"\1\0")),

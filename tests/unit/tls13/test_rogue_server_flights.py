@@ -469,7 +469,8 @@ def _with(identity: certificates.Identity) -> Config:
 @each_flavor
 @pytest.mark.requirement("8446-AUTH-2")
 def test_without_verification_the_key_must_still_be_held(flavor: Flavor) -> None:
-    ours = replace(client(), verify_mode=0, check_hostname=False)
+    stranger = client(roots=certificates.server(Kind.RSA_2048).cafile)
+    ours = replace(stranger, verify_mode=0, check_hostname=False)
     assert Pair(flavor, (ours, server()), run=True).connected
     pair = Pair(flavor, (ours, server()))
     delivery = pair.run_until(_KT.CERTIFICATE_VERIFY, to_server=False)

@@ -1,0 +1,18 @@
+"""The rows of the bench, in the order they are shown; every new feature adds its own."""
+
+from __future__ import annotations
+
+from sealwire.bench.measurement import Measurement
+from sealwire.bench.rows import crypto, handshake, memory, record, tcp, udp
+
+#: What `registry` finds.
+LOCATION = "sealwire.bench.rows:ROWS"
+
+ROWS: tuple[Measurement, ...] = (
+    *record.ROWS,
+    *handshake.ROWS,
+    *memory.ROWS,
+    *crypto.ROWS,
+    *udp.ROWS,
+    *tcp.ROWS,
+)

@@ -1,0 +1,217 @@
+"""`bench udp`: plain UDP from Python, the floor everything secured stands on.
+
+One sender and one receiver on different CPUs; the figure is the highest rate at which nothing is
+lost, found by bisection, with the kernel's receive buffer the same for everybody.  One datagram a
+call (send, recv), and batched: one sendmsg with UDP_SEGMENT for as many as fit, UDP_GRO on the
+other side.  Whether sender or receiver was the limit is in the checks.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from sealwire.bench.measurement import (
+    Bench,
+    Body,
+    Check,
+    Contender,
+    Figure,
+    Kind,
+    Measurement,
+    Peer,
+    Reading,
+    Role,
+)
+
+SIZES: Final = (64, 1200)
+_UDP_SEGMENT: Final = 103  # linux/udp.h
+_UDP_GRO: Final = 104
+_RECEIVE_BUFFER_BYTES: Final = 4 << 20
+_LARGEST_SEND_BYTES: Final = 65_507
+_MOST_SEGMENTS: Final = 64
+_SLOT_BYTES: Final = 65_536
+_DATAGRAMS_PER_CLOCK: Final = 16
+_PROBES: Final = 6
+# A rate is offered when at least this part of it was sent.
+_OFFERED: Final = 0.97
+# How long the receiver is given to empty its buffer.
+_SETTLE_SECONDS: Final = 0.02
+
+
+class Receiver:
+    """The Peer: counts datagrams."""
+
+    def __init__(self, bench: Bench, batched: bool, size: int) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+        self._socket.bind(("127.0.0.1", 0))
+        self._batched = batched
+        self._size = size
+        self._lock = threading.Lock()
+        self._count = 0
+        if batched:
+            self._socket.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
+
+    @property
+    def address(self) -> Mapping[str, Any]:
+        granted = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        return {"port": self._socket.getsockname()[1], "receive_buffer_bytes": granted}
+
+    def serve(self) -> None:
+        if self._batched:
+            receive = self._socket.recvmsg
+            room = socket.CMSG_SPACE(4)
+            size = self._size
+            while True:
+                data = receive(_SLOT_BYTES, room)[0]
+                self._count += -(-len(data) // size)
+        receive_one = self._socket.recv
+        while True:
+            receive_one(_SLOT_BYTES)
+            self._count += 1
+
+    def answer(self, question: str) -> Mapping[str, float]:
+        if question == "settled":
+            while select.select([self._socket], [], [], _SETTLE_SECONDS)[0]:
+                time.sleep(_SETTLE_SECONDS)
+        return {"count": float(self._count)}
+
+
+class Sender:
+    """A Body: offers rates until it knows the highest that loses nothing."""
+
+    def __init__(self, bench: Bench, batched: bool, size: int) -> None:
+        self._bench = bench
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.connect(("127.0.0.1", bench.peer["port"]))
+        self._batched = batched
+        self._segments = min(_MOST_SEGMENTS, _LARGEST_SEND_BYTES // size) if batched else 1
+        self._data = bytes(size) * self._segments
+        if batched:
+            self._control = [(socket.IPPROTO_UDP, _UDP_SEGMENT, struct.pack("=H", size))]
+
+    def run(self, seconds: float) -> Reading:
+        best = (0.0, 0.0, 0.0)
+        units = 0
+        sent, rate, lost, used = self._offer(0.0, seconds)
+        flat_out, limit = rate, "sender"
+        units += sent
+        if not lost:
+            best = rate, *used
+        else:
+            limit = "receiver"
+            low, high = 0.0, rate
+            for _ in range(_PROBES):
+                middle = (low + high) / 2
+                sent, rate, lost, used = self._offer(middle, seconds)
+                units += sent
+                if lost:
+                    high = middle
+                elif rate < _OFFERED * middle:
+                    # The sender itself cannot do it at a steady pace.
+                    best, limit = (rate, *used), "sender"
+                    break
+                else:
+                    low, best = middle, (rate, *used)
+        if not best[0]:
+            raise OSError("datagrams were lost at every rate")
+        best_rate, sender_cpu, receiver_cpu = best
+        return Reading(
+            values={"": best_rate, "sender": sender_cpu, "receiver": receiver_cpu},
+            units=units,
+            wall_seconds=seconds,
+            cpu_seconds=(sender_cpu + receiver_cpu) * 1e-6 * units,
+            checks=(
+                Check(
+                    "generator",
+                    True,
+                    f"the {limit} was the limit; flat out {flat_out:,.0f} per second were offered",
+                ),
+            ),
+        )
+
+    def _offer(self, rate: float, seconds: float) -> tuple[int, float, bool, tuple[float, float]]:
+        """Send at `rate` (0 for flat out): how many, at what rate, whether any were lost, CPU each side."""
+        before = self._bench.ask_peer("count")
+        watch = self._bench.stopwatch
+        cpu = time.process_time()
+        wall = watch.wall_seconds
+        watch.start()
+        sent = self._send(rate, seconds)
+        watch.stop()
+        cpu = time.process_time() - cpu
+        wall = watch.wall_seconds - wall
+        after = self._bench.ask_peer("settled")
+        lost = sent - round(after["count"] - before["count"])
+        receiver = (after["cpu_seconds"] - before["cpu_seconds"]) / sent * 1e6
+        return sent, sent / wall, lost > 0, (cpu / sent * 1e6, receiver)
+
+    def _send(self, rate: float, seconds: float) -> int:
+        send = self._one_send()
+        segments = self._segments
+        calls = max(1, _DATAGRAMS_PER_CLOCK // segments)
+        clock = time.perf_counter
+        start = clock()
+        end = start + seconds
+        sent = 0
+        while (now := clock()) < end:
+            if rate:
+                due = start + sent / rate
+                while now < due:
+                    now = clock()
+            for _ in range(calls):
+                send()
+            sent += calls * segments
+        return sent
+
+    def _one_send(self) -> Callable[[], object]:
+        data = self._data
+        if not self._batched:
+            return partial(self._socket.send, data)
+        return partial(self._socket.sendmsg, [data], self._control)
+
+    def verify(self) -> None:
+        pass  # what did not arrive is in the figure
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def segmentation_works() -> bool:
+    """Whether this kernel cuts a send into datagrams (UDP_SEGMENT) and puts them together (UDP_GRO)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, 100)
+            sock.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
+        except OSError as error:
+            if error.errno in (errno.ENOPROTOOPT, errno.EINVAL):
+                return False
+            raise
+    return True
+
+
+def _row(size: int, batched: bool) -> Measurement:
+    name = "batched" if batched else "single"
+    open_: Callable[[Bench], Body] = partial(Sender, batched=batched, size=size)
+    peer: Callable[[Bench], Peer] = partial(Receiver, batched=batched, size=size)
+    return Measurement(
+        f"udp.{name}.{size}",
+        f"plain UDP from Python, {size:,} B, {'GSO and GRO' if batched else 'one datagram a call'}",
+        (
+            Figure("", "1/s", Kind.RATE, "datagrams without loss"),
+            Figure("sender", "us", Kind.TIME, "sender's CPU per datagram"),
+            Figure("receiver", "us", Kind.TIME, "receiver's CPU per datagram"),
+        ),
+        (Contender("plain UDP", Role.OURS, open_, peer=peer),),
+    )
+
+
+ROWS = tuple(_row(size, batched) for batched in (False, True) for size in SIZES)

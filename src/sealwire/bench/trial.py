@@ -1,0 +1,57 @@
+"""The alarm put to the test: runs without a change, and runs with one that was injected.
+
+A baseline, then so many runs of the same software, each compared with it: there must be hardly an
+alarm.  Then a run whose timed spans are prolonged: there must be one on every row that measures time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sealwire.bench import runner
+from sealwire.bench.compare import Comparison, compare
+from sealwire.bench.measurement import Kind, Measurement
+from sealwire.bench.runner import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What the alarm did: for each unchanged run its comparison, and the slowed one's."""
+
+    unchanged: tuple[Comparison, ...]
+    slowed: Comparison
+
+    @property
+    def false_alarms(self) -> int:
+        """Alarms of all unchanged runs together."""
+        return sum(len(comparison.alarms) for comparison in self.unchanged)
+
+    @property
+    def missed(self) -> list[str]:
+        """Rows that measure time and were not reported although they were slowed."""
+        caught = {change.row for change in self.slowed.alarms}
+        timed = [change.row for change in self.slowed.changes if change.kind is not Kind.MEMORY]
+        return [row for row in timed if row not in caught]
+
+
+def trial(
+    measurements: Sequence[Measurement],
+    plan: Plan,
+    *,
+    runs: int,
+    slow_down: float,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Trial:
+    """Run everything: 1 + `runs` times as it is and once slowed by the part `slow_down`."""
+    tell("the baseline")
+    baseline = runner.run(measurements, plan)
+    unchanged = []
+    for n in range(runs):
+        comparison = compare(baseline, runner.run(measurements, plan))
+        alarms = ", ".join(f"{change.row} {change.change:+.1%}" for change in comparison.alarms)
+        tell(f"run {n + 1} of {runs} without a change: {alarms or 'no alarm'}")
+        unchanged.append(comparison)
+    slowed = compare(baseline, runner.run(measurements, dataclasses.replace(plan, slow_down=slow_down)))
+    return Trial(tuple(unchanged), slowed)

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from sealwire.context import CERT_NONE, CERT_REQUIRED, PROTOCOL_CLIENT, PROTOCOL_SERVER, Context
 from sealwire.crypto.certificates import Purpose, RawPublicKey
+from sealwire.crypto.compression import CompressionAlgorithm
 from sealwire.crypto.credentials import Credential
 from sealwire.crypto.signatures import SignatureScheme, sign
 from sealwire.errors import CertificateError, ConfigurationError
@@ -135,3 +136,17 @@ def test_naming_whom_to_trust_turns_verification_on() -> None:
     context.set_pinned_fingerprints([])
     context.set_raw_public_keys([])
     assert context.verify_mode is CERT_NONE
+
+
+@pytest.mark.requirement("8879-1")
+def test_certificate_compression_is_off_until_asked_for() -> None:
+    context = Context(PROTOCOL_CLIENT)
+    assert context.config().certificate_compression == ()
+    context.set_certificate_compression(["zlib"])
+    config = context.config()
+    assert config.certificate_compression == (CompressionAlgorithm.ZLIB,)
+    with pytest.raises(ConfigurationError, match="unknown"):
+        context.set_certificate_compression("gzip")
+    assert context.config() is config
+    context.set_certificate_compression([])
+    assert context.config().certificate_compression == ()

@@ -20,6 +20,7 @@ from sealwire.context.config import Config
 from sealwire.context.keylog import KeyLog
 from sealwire.crypto import trust
 from sealwire.crypto.certificates import CertificateVerifier, Credential, load_credential
+from sealwire.crypto.compression import CompressionAlgorithm, parse_compression_algorithms
 from sealwire.crypto.credentials import (
     Password,
     PathName,
@@ -105,6 +106,7 @@ class Context:
         self._sni_callback: ServerNameCallback | None = None
         self._psk_client: ClientCallback | None = None
         self._psk_server: ServerCallback | None = None
+        self._compression: tuple[CompressionAlgorithm, ...] = ()
         self._ticket_keys = TicketKeys(provider=self._provider)
         self._config: Config | None = None
 
@@ -361,6 +363,20 @@ class Context:
         self._changed()
         self._key_shares = shares
 
+    def set_certificate_compression(self, names: str | Sequence[str]) -> None:
+        """Compress certificates, and accept compressed ones (RFC 8879); off until it is called.
+
+        Args:
+            names: of ``"zlib"``, ``"brotli"``, ``"zstd"``, best first; the last two need their packages (the
+                extra ``sealwire[compression]``).  An empty list switches it off.
+
+        Raises:
+            ConfigurationError: an unknown algorithm, or one whose package is not installed.
+        """
+        algorithms = parse_compression_algorithms(names)
+        self._changed()
+        self._compression = algorithms
+
     @property
     def sni_callback(self) -> ServerNameCallback | None:
         """Chooses a Context by the name a client asks for: ``(server_name, context) -> Context | None``."""
@@ -485,6 +501,7 @@ class Context:
             psk_client=self._psk_client,
             psk_server=self._psk_server,
             ticket_keys=self._ticket_keys,
+            certificate_compression=self._compression,
         )
 
     def _chooser(self, callback: ServerNameCallback) -> Callable[[str | None], Config | None]:

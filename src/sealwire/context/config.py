@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from sealwire.crypto.certificates import CertificateVerifier, Credential
+from sealwire.crypto.compression import CompressionAlgorithm
 from sealwire.crypto.groups import Group
 from sealwire.crypto.providers import CryptoProvider
 from sealwire.crypto.psk import (
@@ -37,6 +38,7 @@ class Config:
         keylog: takes one line of a key log (RFC 9850), without its line end; None writes none.
         psk_client, psk_server: the application's callbacks; :meth:`offer_psks` and :meth:`find_psk` ask them.
         ticket_keys: seal and open session tickets.
+        certificate_compression: algorithms to compress with and to accept, best first; none switches it off.
     """
 
     provider: CryptoProvider
@@ -56,6 +58,7 @@ class Config:
     psk_client: ClientCallback | None = field(repr=False, default=None)
     psk_server: ServerCallback | None = field(repr=False, default=None)
     ticket_keys: TicketKeys = field(repr=False, default_factory=TicketKeys)
+    certificate_compression: tuple[CompressionAlgorithm, ...] = ()
 
     def credential_for(
         self,

@@ -357,3 +357,23 @@ def test_an_ack_fits_the_smallest_path(tap: Tap) -> None:
     # The newest, in increasing order.
     assert named == numbers(tap, records)[-len(named) :]
     assert len(named) == 15
+
+
+@pytest.mark.requirement("9147-5.8.1-3", "9147-7.1-4", "9147-7-4")
+def test_a_repeated_flight_of_the_server_brings_our_answer_and_no_ack(tap: Tap) -> None:
+    rig = joined(handshake=False)
+    rig.deliver(rig.client)
+    flight = tap.read(rig.deliver(rig.server))
+    finished = tap.read(rig.take(rig.client))
+    assert rig.client.state is dtls.State.CONNECTED
+    rig.now = 0.5
+    for one in flight:
+        if one.epoch == 2:
+            rig.inject(rig.server, ContentType.HANDSHAKE, one.content, epoch=2)
+    again = tap.read(rig.deliver(rig.client))
+    assert [one.content for one in again] == [one.content for one in finished]
+    # Once it is acknowledged, a repetition that was under way is acknowledged in its turn.
+    rig.run()
+    late = rig.record(rig.server, ContentType.HANDSHAKE, flight[-1].content, epoch=3)
+    rig.client.receive(late, rig.now)
+    assert tap.acks(rig.take(rig.client)) == [(3, numbers(tap, [late]))]

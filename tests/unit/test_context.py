@@ -235,6 +235,19 @@ class TestNegotiation:
             context.set_alpn_protocols(names)
         assert context.config().alpn == ()
 
+    def test_signature_schemes(self) -> None:
+        context = Context()
+        context.set_signature_schemes("mldsa65:ecdsa_secp256r1_sha256:rsa_pkcs1_sha256")
+        config = context.config()
+        assert [scheme.name for scheme in config.signature_schemes] == [
+            "MLDSA65",
+            "ECDSA_SECP256R1_SHA256",
+            "RSA_PKCS1_SHA256",
+        ]
+        with pytest.raises(ConfigurationError, match="choose from"):
+            context.set_signature_schemes(["ecdsa_sha1"])
+        assert context.config() is config
+
     def test_short_tags_are_for_those_who_ask(self) -> None:
         context = Context()
         with pytest.raises(ConfigurationError, match="allow_short_tags=True"):

@@ -17,10 +17,10 @@ from sealwire.errors import CertificateError, ConfigurationError
 from tests.unit.crypto.authority import authority, ec_key, issue, rsa_key
 
 ROOT = authority()
-LEAF = issue("server", ROOT, names=["server.test"])
+KEY = ec_key()
+LEAF = issue("server", ROOT, key=KEY, names=["server.test"])
 OTHER = issue("server", ROOT, key=rsa_key(), names=["other.test"])
 SCHEME = SignatureScheme.ECDSA_SECP256R1_SHA256
-KEY = ec_key()
 SPKI = KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 PEM = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
@@ -60,7 +60,7 @@ def test_a_staple_for_a_key_in_a_file(tmp_path: Path) -> None:
 
 def test_pkcs12(tmp_path: Path) -> None:
     (tmp_path / "a.p12").write_bytes(
-        pkcs12.serialize_key_and_certificates(None, LEAF.key, LEAF.certificate, None, NoEncryption())
+        pkcs12.serialize_key_and_certificates(None, KEY, LEAF.certificate, None, NoEncryption())
     )
     context = Context(PROTOCOL_SERVER)
     context.load_pkcs12(tmp_path / "a.p12", ocsp_response=b"s")

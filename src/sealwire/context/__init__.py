@@ -35,7 +35,7 @@ from sealwire.crypto.pins import Pins
 from sealwire.crypto.providers import CryptoProvider, default_provider
 from sealwire.crypto.psk import ClientCallback, ServerCallback
 from sealwire.crypto.rawkeys import parse_raw_public_key
-from sealwire.crypto.signatures import DEFAULT_SCHEMES
+from sealwire.crypto.signatures import DEFAULT_SCHEMES, parse_schemes
 from sealwire.crypto.suites import DEFAULT_SUITES, parse_suites
 from sealwire.crypto.ticketkeys import TicketKeys
 from sealwire.errors import Alert, ConfigurationError, HandshakeError, ProtocolError
@@ -93,6 +93,7 @@ class Context:
         self._suites = DEFAULT_SUITES
         self._groups = tuple(group for group in DEFAULT_GROUPS if self._provider.supports(group))
         self._key_shares: tuple[Group, ...] | None = None
+        self._schemes = DEFAULT_SCHEMES
         self._alpn: tuple[bytes, ...] = ()
         self._credentials: dict[str, Credential] = {}
         self._roots: dict[bytes, None] = {}
@@ -350,6 +351,19 @@ class Context:
         self._changed()
         self._groups = groups
 
+    def set_signature_schemes(self, names: str | Sequence[str]) -> None:
+        """Signature schemes accepted from peers, best first; a list, or one string with ``:``.
+
+        ``ed448``, ``mldsa44``, ``mldsa65`` and ``mldsa87`` are accepted only if named here.  What our own
+        keys sign with follows from the keys.
+
+        Raises:
+            ConfigurationError: an unknown scheme, or none that can sign a handshake.
+        """
+        schemes = parse_schemes(names)
+        self._changed()
+        self._schemes = schemes
+
     def set_key_shares(self, names: str | Sequence[str] | None) -> None:
         """Groups a client sends key shares for without being asked.
 
@@ -488,7 +502,7 @@ class Context:
             suites=self._suites,
             groups=self._groups,
             key_shares=shares,
-            signature_schemes=DEFAULT_SCHEMES,
+            signature_schemes=self._schemes,
             alpn=self._alpn,
             credentials=tuple(self._credentials.values()),
             verify_mode=int(self._verify_mode),

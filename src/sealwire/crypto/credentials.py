@@ -17,8 +17,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -60,7 +59,6 @@ Staple = bytes | Callable[[], bytes]
 
 # A chain is a few kilobytes; a file of this size is something else, and not worth reading.
 _FILE_MAXIMUM_BYTES = 4 * 1024 * 1024
-_PRIVATE_KEYS = (RSAPrivateKey, ec.EllipticCurvePrivateKey, Ed25519PrivateKey)
 _KEY_BLOCK = re.compile(rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
 
 
@@ -73,7 +71,8 @@ class Credential:
         schemes: what the key may sign in a handshake, best first.
         sign: signs content with one of `schemes`.
         names: DNS names and addresses of the leaf, lower case (the common name where it has none).
-        kind: ``"ecdsa"``, ``"rsa"``, ``"rsa-pss"`` or ``"ed25519"``; a context holds one of each.
+        kind: ``"ecdsa"``, ``"rsa"``, ``"rsa-pss"``, ``"ed25519"``, ``"ed448"``, ``"mldsa44"``...; a context
+            holds one of each.
         spki: DER SubjectPublicKeyInfo of the key, which is what a raw public key shows.
         ocsp_response: stapled to the leaf for peers that ask (RFC 6066 section 8); see :meth:`staple`.
     """
@@ -162,7 +161,7 @@ def load_credential(
 
     Args:
         certfile: the chain, leaf first; also holds the key where `keyfile` is None.
-        keyfile: the private key: RSA, ECDSA (P-256, P-384, P-521) or Ed25519.
+        keyfile: the private key: RSA, ECDSA (P-256, P-384, P-521), Ed25519, Ed448 or ML-DSA.
         password: of the key, or a function that returns it, called only for an encrypted key.
 
     Raises:
@@ -204,7 +203,7 @@ def load_pkcs12_credential(file: PathName, password: Password | None = None) -> 
         raise ConfigurationError(
             f"PKCS #12 file {name!r} has no private key with its certificate: export it with both"
         )
-    if not isinstance(key, _PRIVATE_KEYS):
+    if not isinstance(key, PrivateKey):
         raise _unsupported_key(name)
     certificates = _in_order(leaf, others)
     public = _usable_public_key(leaf, repr(name))
@@ -341,8 +340,11 @@ def _kind(key: PublicKey) -> str:
             return "rsa-pss"
         case ec.EllipticCurvePublicKey():
             return "ecdsa"
+        case RSAPublicKey():
+            return "rsa"
         case _:
-            return "ed25519" if SignatureScheme.ED25519 in schemes_for(key) else "rsa"
+            # Such a key has one scheme, and the scheme the name of its kind.
+            return schemes_for(key)[0].name.lower()
 
 
 def _read(name: str, what: str) -> bytes:
@@ -398,7 +400,7 @@ def _private_key(name: str, data: bytes, password: Password | None) -> PrivateKe
         raise ConfigurationError(
             f"the private key in {name!r} cannot be decoded: create or copy it again"
         ) from None
-    if not isinstance(key, _PRIVATE_KEYS):
+    if not isinstance(key, PrivateKey):
         raise _unsupported_key(name)
     return key
 

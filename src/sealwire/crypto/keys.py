@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey, Ed448PublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import (
+    MLDSA44PrivateKey,
+    MLDSA44PublicKey,
+    MLDSA65PrivateKey,
+    MLDSA65PublicKey,
+    MLDSA87PrivateKey,
+    MLDSA87PublicKey,
+)
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import PublicKeyAlgorithmOID
@@ -26,6 +35,8 @@ __all__ = [
     "DECODE_ERRORS",
     "RSA_MAXIMUM_BITS",
     "RSA_MINIMUM_BITS",
+    "PlainPrivateKey",
+    "PlainPublicKey",
     "PrivateKey",
     "PssPublicKey",
     "PublicKey",
@@ -49,8 +60,13 @@ class PssPublicKey:
     hash_name: str = ""
 
 
-PublicKey = RSAPublicKey | PssPublicKey | ec.EllipticCurvePublicKey | Ed25519PublicKey
-PrivateKey = RSAPrivateKey | ec.EllipticCurvePrivateKey | Ed25519PrivateKey
+#: Keys that leave nothing to choose: they sign bytes as they are, each in one way.
+PlainPublicKey = Ed25519PublicKey | Ed448PublicKey | MLDSA44PublicKey | MLDSA65PublicKey | MLDSA87PublicKey
+PlainPrivateKey = (
+    Ed25519PrivateKey | Ed448PrivateKey | MLDSA44PrivateKey | MLDSA65PrivateKey | MLDSA87PrivateKey
+)
+PublicKey = RSAPublicKey | PssPublicKey | ec.EllipticCurvePublicKey | PlainPublicKey
+PrivateKey = RSAPrivateKey | ec.EllipticCurvePrivateKey | PlainPrivateKey
 
 # RFC 4055 section 3.1, DER: the AlgorithmIdentifiers a TLS 1.3 PSS key may carry.  Without parameters
 # any hash goes; with them, hash, MGF1 hash and salt length must be those of one signature scheme.
@@ -139,13 +155,13 @@ def certificate_public_key(certificate: x509.Certificate) -> PublicKey:
 
 def usable_key(key: object) -> PublicKey:
     """`key`, of any kind but RSA; CertificateError(UNSUPPORTED_ALGORITHM) if it has no use in TLS 1.3."""
-    if isinstance(key, Ed25519PublicKey):
+    if isinstance(key, PlainPublicKey):
         return key
     if isinstance(key, ec.EllipticCurvePublicKey):
         if not isinstance(key.curve, (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)):
             raise unsupported(f"the certificate's curve {key.curve.name} is not supported")
         return key
-    raise unsupported("the certificate's key is neither RSA, ECDSA nor Ed25519")
+    raise unsupported("the certificate's key is neither RSA, ECDSA, EdDSA nor ML-DSA")
 
 
 def check_rsa(key: RSAPublicKey) -> None:

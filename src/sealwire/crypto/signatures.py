@@ -8,21 +8,45 @@ certificates still carry them; in CertificateVerify they are refused (RFC 8446 s
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey, Ed448PublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import (
+    MLDSA44PrivateKey,
+    MLDSA44PublicKey,
+    MLDSA65PrivateKey,
+    MLDSA65PublicKey,
+    MLDSA87PrivateKey,
+    MLDSA87PublicKey,
+)
 from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
-from sealwire.crypto.keys import PrivateKey, PssPublicKey, PublicKey, check_rsa
+from sealwire.crypto.keys import (
+    PlainPrivateKey,
+    PlainPublicKey,
+    PrivateKey,
+    PssPublicKey,
+    PublicKey,
+    check_rsa,
+)
 from sealwire.errors import Alert, ConfigurationError, ProtocolError
 
-__all__ = ["DEFAULT_SCHEMES", "HANDSHAKE_SCHEMES", "SignatureScheme", "schemes_for", "sign", "verify"]
+__all__ = [
+    "DEFAULT_SCHEMES",
+    "HANDSHAKE_SCHEMES",
+    "SignatureScheme",
+    "parse_schemes",
+    "schemes_for",
+    "sign",
+    "verify",
+]
 
 
 class SignatureScheme(enum.IntEnum):
@@ -44,6 +68,9 @@ class SignatureScheme(enum.IntEnum):
     RSA_PSS_PSS_SHA256 = 0x0809
     RSA_PSS_PSS_SHA384 = 0x080A
     RSA_PSS_PSS_SHA512 = 0x080B
+    MLDSA44 = 0x0904
+    MLDSA65 = 0x0905
+    MLDSA87 = 0x0906
 
     @classmethod
     def _missing_(cls, value: object) -> SignatureScheme | None:
@@ -64,16 +91,17 @@ class _Kind(enum.Enum):
     ECDSA = "ecdsa"
     RSAE = "rsa_pss_rsae"
     PSS = "rsa_pss_pss"
-    ED25519 = "ed25519"
+    PLAIN = "plain"
 
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """What a scheme demands: `hash` is unused for Ed25519, `curve` is empty but for ECDSA."""
+    """What a scheme demands: `curve` is empty but for ECDSA, `keys` but for those that sign in one way."""
 
     kind: _Kind
     hash: hashes.HashAlgorithm
     curve: str = ""
+    keys: tuple[type[PlainPublicKey], type[PlainPrivateKey]] | tuple[()] = ()
 
 
 _S = SignatureScheme
@@ -83,11 +111,16 @@ _CERTIFICATES_ONLY = frozenset(
     {_S.RSA_PKCS1_SHA1, _S.ECDSA_SHA1, _S.RSA_PKCS1_SHA256, _S.RSA_PKCS1_SHA384, _S.RSA_PKCS1_SHA512}
 )
 
+
+def _plain(public: type[PlainPublicKey], private: type[PlainPrivateKey]) -> _Rule:
+    return _Rule(_Kind.PLAIN, hashes.SHA512(), keys=(public, private))
+
+
 # The schemes of CertificateVerify.  RFC 8446 section 4.2.3: a scheme here binds its curve.
 _RULES: Mapping[SignatureScheme, _Rule] = MappingProxyType(
     {
         _S.ECDSA_SECP256R1_SHA256: _Rule(_Kind.ECDSA, hashes.SHA256(), "secp256r1"),
-        _S.ED25519: _Rule(_Kind.ED25519, hashes.SHA512()),
+        _S.ED25519: _plain(Ed25519PublicKey, Ed25519PrivateKey),
         _S.RSA_PSS_RSAE_SHA256: _Rule(_Kind.RSAE, hashes.SHA256()),
         _S.ECDSA_SECP384R1_SHA384: _Rule(_Kind.ECDSA, hashes.SHA384(), "secp384r1"),
         _S.RSA_PSS_RSAE_SHA384: _Rule(_Kind.RSAE, hashes.SHA384()),
@@ -96,16 +129,24 @@ _RULES: Mapping[SignatureScheme, _Rule] = MappingProxyType(
         _S.RSA_PSS_PSS_SHA384: _Rule(_Kind.PSS, hashes.SHA384()),
         _S.RSA_PSS_PSS_SHA512: _Rule(_Kind.PSS, hashes.SHA512()),
         _S.ECDSA_SECP521R1_SHA512: _Rule(_Kind.ECDSA, hashes.SHA512(), "secp521r1"),
+        _S.ED448: _plain(Ed448PublicKey, Ed448PrivateKey),
+        # draft-ietf-tls-mldsa: FIPS 204 without pre-hashing, the context empty.
+        _S.MLDSA44: _plain(MLDSA44PublicKey, MLDSA44PrivateKey),
+        _S.MLDSA65: _plain(MLDSA65PublicKey, MLDSA65PrivateKey),
+        _S.MLDSA87: _plain(MLDSA87PublicKey, MLDSA87PrivateKey),
     }
 )
 
 #: Schemes a CertificateVerify may use, in order of preference.
 HANDSHAKE_SCHEMES: tuple[SignatureScheme, ...] = tuple(_RULES)
 
-#: What signature_algorithms offers: the above, then those that only certificates may carry.
+_ON_REQUEST = frozenset({_S.ED448, _S.MLDSA44, _S.MLDSA65, _S.MLDSA87})
+
+#: What signature_algorithms offers: the above without those that have to be asked for, then those that only
+#: certificates may carry.
 # RFC 8446 section 9.1 [8446-NEG-7]: rsa_pkcs1_sha256 is mandatory for certificates.
 DEFAULT_SCHEMES: tuple[SignatureScheme, ...] = (
-    *HANDSHAKE_SCHEMES,
+    *(scheme for scheme in HANDSHAKE_SCHEMES if scheme not in _ON_REQUEST),
     _S.RSA_PKCS1_SHA256,
     _S.RSA_PKCS1_SHA384,
     _S.RSA_PKCS1_SHA512,
@@ -113,11 +154,11 @@ DEFAULT_SCHEMES: tuple[SignatureScheme, ...] = (
 
 
 def _fits(key: PublicKey | PrivateKey, rule: _Rule) -> bool:
+    if isinstance(key, PlainPublicKey | PlainPrivateKey):
+        return isinstance(key, rule.keys)
     match key:
         case ec.EllipticCurvePublicKey() | ec.EllipticCurvePrivateKey():
             return rule.kind is _Kind.ECDSA and key.curve.name == rule.curve
-        case Ed25519PublicKey() | Ed25519PrivateKey():
-            return rule.kind is _Kind.ED25519
         case PssPublicKey():
             return (
                 rule.kind is _Kind.PSS
@@ -145,9 +186,37 @@ def schemes_for(public_key: object) -> tuple[SignatureScheme, ...]:
     Returns:
         An empty tuple for a key TLS 1.3 cannot use.
     """
-    if not isinstance(public_key, RSAPublicKey | PssPublicKey | ec.EllipticCurvePublicKey | Ed25519PublicKey):
+    if not isinstance(public_key, PublicKey):
         return ()
     return tuple(scheme for scheme, rule in _RULES.items() if _fits(public_key, rule))
+
+
+def parse_schemes(names: str | Sequence[str]) -> tuple[SignatureScheme, ...]:
+    """Schemes by their names in RFC 8446 (``"ecdsa_secp256r1_sha256"``, ``"mldsa65"``), in the order given.
+
+    Args:
+        names: a list of names, or one string separated by ``:``; letter case does not matter.
+
+    Raises:
+        ConfigurationError: one that is unknown, twice, or too weak (SHA-1), or none for the handshake.
+    """
+    wanted = names.split(":") if isinstance(names, str) else list(names)
+    schemes = (*HANDSHAKE_SCHEMES, *(one for one in DEFAULT_SCHEMES if one.certificates_only))
+    known = {scheme.name.lower(): scheme for scheme in schemes}
+    result: list[SignatureScheme] = []
+    for name in (word.strip() for word in wanted):
+        scheme = known.get(name.lower())
+        if scheme is None:
+            raise ConfigurationError(f"unknown signature scheme {name!r}: choose from {', '.join(known)}")
+        if scheme in result:
+            raise ConfigurationError(f"signature scheme {name} is listed twice: name each scheme once")
+        result.append(scheme)
+    if all(scheme.certificates_only for scheme in result):
+        raise ConfigurationError(
+            "no signature scheme for the handshake given: add one that is not rsa_pkcs1, such as "
+            + HANDSHAKE_SCHEMES[0].name.lower()
+        )
+    return tuple(result)
 
 
 def sign(private_key: PrivateKey, scheme: SignatureScheme, content: bytes) -> bytes:
@@ -175,13 +244,7 @@ def verify(public_key: object, scheme: SignatureScheme, signature: bytes, conten
     """
     # RFC 8446 section 4.4.3 [8446-AUTH-2]: the table holds no PKCS #1 v1.5 and no SHA-1.
     rule = _RULES.get(scheme)
-    if (
-        rule is None
-        or not isinstance(
-            public_key, RSAPublicKey | PssPublicKey | ec.EllipticCurvePublicKey | Ed25519PublicKey
-        )
-        or not _fits(public_key, rule)
-    ):
+    if rule is None or not isinstance(public_key, PublicKey) or not _fits(public_key, rule):
         name = SignatureScheme(scheme).name
         raise ProtocolError(
             Alert.ILLEGAL_PARAMETER, f"signature scheme {name} does not fit the certificate's key"
@@ -189,7 +252,7 @@ def verify(public_key: object, scheme: SignatureScheme, signature: bytes, conten
     try:
         if isinstance(public_key, ec.EllipticCurvePublicKey):
             public_key.verify(signature, content, ec.ECDSA(rule.hash))
-        elif isinstance(public_key, Ed25519PublicKey):
+        elif isinstance(public_key, PlainPublicKey):
             public_key.verify(signature, content)
         else:
             rsa = public_key.rsa if isinstance(public_key, PssPublicKey) else public_key

@@ -11,7 +11,6 @@ from functools import cache
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -20,7 +19,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | Ed25519PrivateKey
+from sealwire.crypto.keys import PlainPrivateKey, PrivateKey
+
+Key = PrivateKey
 
 #: The moment tests judge by.
 NOW = datetime.datetime(2030, 6, 1, 12, 0, tzinfo=datetime.UTC)
@@ -112,7 +113,7 @@ def issue(
         ).add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
         )
-    algorithm = None if isinstance(signer, Ed25519PrivateKey) else hashes.SHA256()
+    algorithm = None if isinstance(signer, PlainPrivateKey) else hashes.SHA256()
     return Issued(builder.sign(signer, algorithm), key)
 
 

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import dsa, ec
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -51,8 +54,9 @@ def refused(words: str, *args: object) -> str:
         (ec.generate_private_key(ec.SECP521R1()), "ecdsa"),
         (rsa_key(), "rsa"),
         (Ed25519PrivateKey.generate(), "ed25519"),
+        (Ed448PrivateKey.generate(), "ed448"),
     ],
-    ids=["p256", "p384", "p521", "rsa", "ed25519"],
+    ids=["p256", "p384", "p521", "rsa", "ed25519", "ed448"],
 )
 def test_every_kind_of_key(tmp_path: Path, key: ec.EllipticCurvePrivateKey, kind: str) -> None:
     leaf = issue("server", ROOT, key=key, names=["server.test"])
@@ -67,6 +71,18 @@ def test_every_kind_of_key(tmp_path: Path, key: ec.EllipticCurvePrivateKey, kind
         verify(public, scheme, credential.sign(scheme, b"content"), b"content")
     with pytest.raises(ConfigurationError, match="cannot sign with ECDSA_SHA1"):
         credential.sign(SignatureScheme.ECDSA_SHA1, b"content")
+
+
+def test_an_ml_dsa_key(tmp_path: Path) -> None:
+    try:
+        key = MLDSA65PrivateKey.generate()
+    except UnsupportedAlgorithm:
+        pytest.skip("absent: an OpenSSL with ML-DSA beneath cryptography")
+    leaf = issue("server", ROOT, key=key, names=["server.test"])
+    credential = load_credential(write(tmp_path / "both.pem", leaf.pem, leaf.key_pem()))
+    assert (credential.kind, credential.schemes) == ("mldsa65", (SignatureScheme.MLDSA65,))
+    signature = credential.sign(SignatureScheme.MLDSA65, b"content")
+    verify(leaf_public_key(leaf.der), SignatureScheme.MLDSA65, signature, b"content")
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import (
+    MLDSA44PrivateKey,
+    MLDSA65PrivateKey,
+    MLDSA87PrivateKey,
+)
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +22,7 @@ from sealwire.crypto.signatures import (
     DEFAULT_SCHEMES,
     HANDSHAKE_SCHEMES,
     SignatureScheme,
+    parse_schemes,
     schemes_for,
     sign,
     verify,
@@ -30,7 +38,25 @@ P256 = ec.generate_private_key(ec.SECP256R1())
 P384 = ec.generate_private_key(ec.SECP384R1())
 P521 = ec.generate_private_key(ec.SECP521R1())
 ED25519 = Ed25519PrivateKey.generate()
+ED448 = Ed448PrivateKey.generate()
 RSA = rsa_key()
+
+
+def lattice_keys() -> dict[str, tuple[PrivateKey, PublicKey, tuple[SignatureScheme, ...]]]:
+    """ML-DSA keys, where OpenSSL beneath has them (3.5)."""
+    try:
+        one, two = MLDSA44PrivateKey.generate(), MLDSA65PrivateKey.generate()
+        three = MLDSA87PrivateKey.generate()
+    except UnsupportedAlgorithm:
+        return {}
+    return {
+        "mldsa44": (one, one.public_key(), (S.MLDSA44,)),
+        "mldsa65": (two, two.public_key(), (S.MLDSA65,)),
+        "mldsa87": (three, three.public_key(), (S.MLDSA87,)),
+    }
+
+
+LATTICE = lattice_keys()
 
 #: Private key, the public half as a certificate gives it, what it may sign.
 KEYS: list[tuple[PrivateKey, PublicKey, tuple[SignatureScheme, ...]]] = [
@@ -41,11 +67,15 @@ KEYS: list[tuple[PrivateKey, PublicKey, tuple[SignatureScheme, ...]]] = [
     (RSA, RSA.public_key(), RSAE),
     (RSA, PssPublicKey(RSA.public_key()), PSS),
     (RSA, PssPublicKey(RSA.public_key(), "sha384"), (S.RSA_PSS_PSS_SHA384,)),
+    (ED448, ED448.public_key(), (S.ED448,)),
+    *LATTICE.values(),
 ]
 every_key = pytest.mark.parametrize(
     ("private", "public", "schemes"),
     KEYS,
-    ids=["p256", "p384", "p521", "ed25519", "rsa", "pss", "pss-sha384"],
+    ids=["p256", "p384", "p521", "ed25519", "rsa", "pss", "pss-sha384", "ed448", "44", "65", "87"][
+        : len(KEYS)
+    ],
 )
 CONTENT = b"content"
 
@@ -132,7 +162,7 @@ def test_a_peers_rsa_key_is_bounded_before_it_is_used(bits: int) -> None:
 
 def test_keys_that_are_not_for_tls() -> None:
     for key in (
-        Ed448PrivateKey.generate().public_key(),
+        X25519PrivateKey.generate().public_key(),
         ec.generate_private_key(ec.SECP256K1()).public_key(),
         "no key at all",
     ):
@@ -147,12 +177,17 @@ def test_signing_with_another_keys_scheme_is_refused() -> None:
 
 
 def test_the_lists() -> None:
-    assert DEFAULT_SCHEMES[: len(HANDSHAKE_SCHEMES)] == HANDSHAKE_SCHEMES
+    on_request = (S.ED448, S.MLDSA44, S.MLDSA65, S.MLDSA87)
+    assert HANDSHAKE_SCHEMES[-4:] == on_request
+    usual = HANDSHAKE_SCHEMES[:-4]
+    assert DEFAULT_SCHEMES[: len(usual)] == usual
     assert not any(scheme.certificates_only for scheme in HANDSHAKE_SCHEMES)
-    assert all(scheme.certificates_only for scheme in DEFAULT_SCHEMES[len(HANDSHAKE_SCHEMES) :])
+    assert all(scheme.certificates_only for scheme in DEFAULT_SCHEMES[len(usual) :])
+    # draft-ietf-tls-mldsa's code points.
+    assert [int(scheme) for scheme in on_request] == [0x0808, 0x0904, 0x0905, 0x0906]
     assert S.RSA_PKCS1_SHA256 in DEFAULT_SCHEMES
     assert {S.RSA_PKCS1_SHA1, S.ECDSA_SHA1}.isdisjoint(DEFAULT_SCHEMES)
-    assert S(0x0904).name == "SCHEME_0904"
+    assert S(0x0907).name == "SCHEME_0907"
     with pytest.raises(ValueError, match="SignatureScheme"):
         S(-1)
 
@@ -163,3 +198,26 @@ def test_noise_as_signature(
 ) -> None:
     for scheme in key[2]:
         assert alert_of(key[1], scheme, noise) is Alert.DECRYPT_ERROR
+
+
+def test_names() -> None:
+    assert parse_schemes("ecdsa_secp256r1_sha256:MLDSA65") == (S.ECDSA_SECP256R1_SHA256, S.MLDSA65)
+    assert parse_schemes(["rsa_pkcs1_sha256", " ed448 "]) == (S.RSA_PKCS1_SHA256, S.ED448)
+    for everything in (HANDSHAKE_SCHEMES, DEFAULT_SCHEMES):
+        assert parse_schemes([scheme.name.lower() for scheme in everything]) == everything
+
+
+@pytest.mark.parametrize(
+    ("names", "complaint"),
+    [
+        ("", "choose from ecdsa_secp256r1_sha256"),
+        ("ecdsa_sha1", "choose from"),
+        ("rsa_pkcs1_sha1", "choose from"),
+        ("ed25519:ed25519", "twice"),
+        ([], "for the handshake"),
+        ("rsa_pkcs1_sha256", "for the handshake"),
+    ],
+)
+def test_names_that_will_not_do(names: str | list[str], complaint: str) -> None:
+    with pytest.raises(ConfigurationError, match=complaint):
+        parse_schemes(names)

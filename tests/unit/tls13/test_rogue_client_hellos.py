@@ -420,13 +420,13 @@ SECOND: dict[str, Cell] = {
         ("8446-NEG-5", "8446-0RTT-3"), having(ext.EARLY_DATA, True), Alert.ILLEGAL_PARAMETER, "early data"
     ),
     "with the first one's share": Cell(
-        ("8446-NEG-5",), shares((X25519, 32)), Alert.ILLEGAL_PARAMETER, "share for SECP256R1"
+        ("8446-NEG-5",), shares((X25519, 32)), Alert.ILLEGAL_PARAMETER, "SECP256R1 alone"
     ),
     "with one share more": Cell(
-        ("8446-NEG-5",), hello(second_share), Alert.ILLEGAL_PARAMETER, "share for SECP256R1"
+        ("8446-NEG-5",), hello(second_share), Alert.ILLEGAL_PARAMETER, "SECP256R1 alone"
     ),
     "with an empty list of shares": Cell(
-        ("8446-NEG-5",), having(ext.KEY_SHARES, ()), Alert.ILLEGAL_PARAMETER, "share for SECP256R1"
+        ("8446-NEG-5",), having(ext.KEY_SHARES, ()), Alert.ILLEGAL_PARAMETER, "SECP256R1 alone"
     ),
     "without shares": Cell(("8446-NEG-5",), dropping(51), Alert.MISSING_EXTENSION),
     "with a share off its curve": Cell(
@@ -476,7 +476,7 @@ COOKIE: dict[str, Cell] = {
         ("8446-0RTT-3",), having(ext.EARLY_DATA, True), Alert.ILLEGAL_PARAMETER, "early data"
     ),
     "with another share": Cell(
-        ("8446-NEG-5",), shares((X25519, 32)), Alert.ILLEGAL_PARAMETER, "share for SECP256R1"
+        ("8446-NEG-5",), shares((X25519, 32)), Alert.ILLEGAL_PARAMETER, "SECP256R1 alone"
     ),
     "of an older version": Cell(("8446-NEG-5",), versions(tls=0x0303, dtls=0xFEFD), Alert.PROTOCOL_VERSION),
     "without groups": Cell(("8446-NEG-7",), dropping(10), Alert.MISSING_EXTENSION),

@@ -1,0 +1,19 @@
+"""The probe: packets in, flows out.
+
+    for flow in sealwire.probe.read("capture.pcap"):
+        print(flow.community_id, flow.packets, flow.bytes)
+
+`capture` finds packets (files, a live interface), `decode` and `flows` make flows of them (compiled
+in `_flows`), `features` says what a flow's numbers mean, `batch` and `write` hand them on.
+Only metadata is kept, never payload; nothing here can send a packet.
+"""
+
+from __future__ import annotations
+
+from sealwire.probe.batch import Batch
+from sealwire.probe.capture import Reading, read
+from sealwire.probe.engine import COMPILED, Settings, describe
+from sealwire.probe.features import EndReason, Flow
+from sealwire.probe.write import to_arrow
+
+__all__ = ["COMPILED", "Batch", "EndReason", "Flow", "Reading", "Settings", "describe", "read", "to_arrow"]

@@ -1,0 +1,582 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The flow table, compiled: the answers of `flows`, byte for byte.
+
+A walk over a block of the file is one call with the GIL released: record header, decode, keyed
+hash, flow, expiry.  A flow is a Record; its second packet adds an Extension.  Both come from slabs
+that are taken as they are needed and named by 32-bit numbers, 0 being none.  Two lists hold every
+flow by age: `alive` by last packet, `ending` by the end of its linger, so that what is due is always
+at the front of one of them.  Finished flows wait as rows until take().
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free, malloc, qsort, realloc
+from libc.string cimport memcpy, memset
+
+from sealwire.probe._decode cimport (
+    FILTERED, REASONS, UNKNOWN_INTERFACE, Packet, decode,
+)
+from sealwire.probe._features cimport (
+    ACK, ENDING, FIN, FRAGMENT_SHIFT, HISTORY_BYTES, MARK_CONTINUED, MARK_MIDSTREAM, ONE_WAY, RST, SYN,
+    TCP_FIELDS, UPWARD, Entry, Extension, Record, Row, Sequence, replay, update,
+)
+from sealwire.probe._records cimport (
+    BUDGET, FULL, MORE, NO_MEMORY, RECORD, STRANGER, Found, Input, Interface, next_record,
+)
+from sealwire.probe._table cimport (
+    Fragments, List, Pool, by_first_packet, by_order, fragment, free_pool, give_piece, hash_of, is_of, not_above, piece,
+    take_piece,
+)
+
+from sealwire.probe.files import Kind, Stop
+from sealwire.probe.counters import ProbeCounters
+from sealwire.probe.decode import PacketDiscard
+from sealwire.probe.features import EndReason
+from sealwire.probe.settings import nanoseconds
+
+cdef enum:
+    FULL_ROWS = 8192
+    RECORD_BYTES = 136
+    EXTENSION_BYTES = 376
+    FIRST_BUCKETS = 1024
+
+    ENDS = 7
+    IDLE = 1
+    ACTIVE = 2
+    END_FIN = 3
+    END_RST = 4
+    INPUT_END = 5
+    EVICTED = 6
+
+cdef int64_t NEVER = 0x7FFFFFFFFFFFFFFF
+
+assert sizeof(Record) == 128 and sizeof(Extension) == EXTENSION_BYTES and sizeof(Row) == 368
+
+ctypedef uint32_t (*Filter)(const void*, const uint8_t*, uint32_t, uint32_t) noexcept nogil
+
+
+@cython.final
+cdef class Table:
+    """See :class:`sealwire.probe.flows.Table`."""
+
+    cdef Pool _records
+    cdef Pool _extensions
+    cdef uint32_t* _buckets
+    cdef uint32_t _bucket_mask
+    cdef List _alive
+    cdef List _ending
+    cdef uint64_t _key[2]
+    cdef uint64_t _shard
+    cdef uint64_t _shards
+    cdef int64_t _idle_ns
+    cdef int64_t _active_ns
+    cdef int64_t _linger_ns
+    cdef uint64_t _max_flows
+    cdef uint64_t _max_bytes
+    cdef uint64_t _extension_cost
+    cdef int _first_packets
+    cdef bint _tunnels
+    cdef uint8_t* _rows
+    cdef size_t _row_count
+    cdef size_t _row_room
+    cdef readonly size_t row_bytes
+    cdef uint64_t* _left
+    cdef size_t _left_count
+    cdef size_t _left_next
+    cdef Fragments _fragments
+    cdef bint _finishing
+    cdef bint _busy
+    cdef bint _no_memory
+    cdef uint64_t _packets, _wire_bytes, _flow_packets, _flow_bytes, _flows, _exported
+    cdef uint64_t _active, _peak, _held, _peak_held, _backwards, _clamped
+    cdef uint64_t _discards[REASONS]
+    cdef uint64_t _ends[ENDS]
+    cdef Filter _filter
+    #: Latest packet time, ns.
+    cdef readonly int64_t clock
+
+    def __cinit__(self, settings, key=bytes(16), *, shard=0, shards=1):
+        cdef bytes secret = bytes(key)
+        if len(secret) != 16:
+            raise ValueError(f"key must have 16 bytes, not {len(secret)}")
+        memcpy(self._key, PyBytes_AS_STRING(secret), 16)
+        self._shard, self._shards = shard, shards
+        self._idle_ns = nanoseconds(settings.idle_timeout)
+        self._active_ns = nanoseconds(settings.active_timeout)
+        self._linger_ns = nanoseconds(settings.linger)
+        self._max_flows = settings.max_flows
+        self._max_bytes = settings.max_bytes
+        self._tunnels = settings.tunnels
+        self._first_packets = settings.first_packets
+        self._records.piece = sizeof(Record)
+        self._extensions.piece = sizeof(Extension)
+        self.row_bytes = sizeof(Row)
+        if self._first_packets:
+            self._extensions.piece += sizeof(Sequence) + self._first_packets * sizeof(Entry)
+            self.row_bytes += self._first_packets * sizeof(Entry)
+        self._extension_cost = self._extensions.piece
+        self._bucket_mask = FIRST_BUCKETS - 1
+        self._buckets = <uint32_t*>calloc(FIRST_BUCKETS, sizeof(uint32_t))
+        if self._buckets == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free_pool(&self._records)
+        free_pool(&self._extensions)
+        free(self._buckets)
+        free(self._rows)
+        free(self._left)
+
+    # --- input ---------------------------------------------------------------------------------
+
+    def feed(self, layout, data, int64_t at, int64_t budget, filters=None):
+        """See :meth:`sealwire.probe.flows.Table.feed`."""
+        cdef Py_buffer view
+        cdef Interface* faces
+        cdef Input input
+        cdef int stop
+        if self._busy:
+            raise RuntimeError("this table is in use by another thread")
+        input.face_count = <uint32_t>len(layout.interfaces)
+        input.big, input.plain = layout.big, layout.kind == Kind.PCAP
+        input.record_header, input.record_limit = layout.record_header, layout.record_limit
+        input.at = at
+        faces = <Interface*>calloc(input.face_count + 1, sizeof(Interface))
+        if faces == NULL:
+            raise MemoryError
+        input.faces = faces
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        input.data, input.n = <const uint8_t*>view.buf, view.len
+        self._busy = True
+        try:
+            for i, one in enumerate(layout.interfaces):
+                self._describe(&faces[<uint32_t>i], one, filters[i] if filters else None)
+            if not 0 <= at <= view.len:
+                raise ValueError("offset outside the data")
+            with nogil:
+                stop = self._walk(&input, budget)
+        finally:
+            self._busy = False
+            PyBuffer_Release(&view)
+            free(faces)
+        if stop == NO_MEMORY:
+            raise MemoryError
+        return input.at, Stop(stop)
+
+    cdef int _describe(self, Interface* to, one, passing) except -1:
+        to.link, to.snaplen, to.shift = one.link, one.snaplen, one.shift
+        to.multiplier, to.divisor, to.offset = one.multiplier, one.divisor, one.offset
+        if passing is not None:
+            self._filter = <Filter><uintptr_t>passing.function
+            to.program = <const void*><uintptr_t>passing.instructions
+        return 0
+
+    def packet(self, data, uint32_t wire_bytes, uint32_t link, int64_t time, bint cut=False, passing=None, int vlan=-1):
+        """See :meth:`sealwire.probe.flows.Table.packet`."""
+        cdef Py_buffer view
+        cdef int done
+        cdef const void* program = NULL
+        if self._busy:
+            raise RuntimeError("this table is in use by another thread")
+        if passing is not None:
+            self._filter = <Filter><uintptr_t>passing.function
+            program = <const void*><uintptr_t>passing.instructions
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            done = self._packet(<const uint8_t*>view.buf, view.len, wire_bytes, link, time, cut, program, vlan)
+        finally:
+            PyBuffer_Release(&view)
+        if done == NO_MEMORY:
+            raise MemoryError
+        return done == MORE
+
+    cdef int _walk(self, Input* input, int64_t budget) noexcept nogil:
+        cdef Found record
+        cdef int status
+        while True:
+            status = next_record(input, self.clock, &record)
+            if status != RECORD and status != STRANGER:
+                return status
+            # Asked only now, so that what is behind the last packet is looked at, too.
+            if budget <= 0:
+                return BUDGET
+            if status == STRANGER:
+                self._packets += 1
+                self._wire_bytes += record.wire
+                self._discards[-1 - UNKNOWN_INTERFACE] += 1
+            else:
+                status = self._packet(
+                    input.data + record.body, record.captured, record.wire, record.face.link, record.time,
+                    record.cut, record.face.program, -1,
+                )
+                if status != MORE:
+                    return status
+            input.at = record.next
+            budget -= 1
+
+    cdef int _packet(self, const uint8_t* data, int64_t n, uint32_t wire_bytes, uint32_t link, int64_t time, bint cut, const void* program, int vlan) noexcept nogil:
+        cdef Packet packet
+        cdef int status
+        if not self._advance(time):
+            return NO_MEMORY if self._no_memory else FULL
+        self._packets += 1
+        self._wire_bytes += wire_bytes
+        self._backwards += time < self.clock
+        self._clamped += cut
+        if program != NULL and self._filter(program, data, wire_bytes, <uint32_t>n) == 0:
+            self._discards[-1 - FILTERED] += 1
+            return MORE
+        status = decode(data, n, link, wire_bytes, self._tunnels, &packet)
+        if status == 0 and packet.fragment:
+            status = fragment(&self._fragments, &packet)
+        if status < 0:
+            self._discards[-1 - status] += 1
+            return MORE
+        if vlan >= 0:
+            packet.vlan_inner = packet.vlan
+            packet.vlan = <uint16_t>vlan
+        return self._count(&packet, time, wire_bytes)
+
+    # --- the table -----------------------------------------------------------------------------
+
+    cdef inline Record* _record(self, uint32_t number) noexcept nogil:
+        return <Record*>piece(&self._records, number)
+
+    cdef inline Extension* _extension(self, uint32_t number) noexcept nogil:
+        return <Extension*>piece(&self._extensions, number)
+
+    cdef int _count(self, Packet* p, int64_t time, uint32_t wire_bytes) noexcept nogil:
+        cdef bint upward = p.one_way or not_above(p)
+        cdef uint64_t hash = hash_of(self._key, p, upward)
+        cdef uint32_t found, extension
+        cdef Record* r
+        cdef Extension* e
+        cdef uint32_t part = 0
+        cdef uint8_t flags, others
+        if self._shards > 1 and (hash >> 32) % self._shards != self._shard:
+            return MORE
+        self._flow_packets += 1
+        self._flow_bytes += p.ip_bytes
+        found = self._buckets[<uint32_t>hash & self._bucket_mask]
+        while found:
+            r = self._record(found)
+            if r.hash == <uint32_t>hash and is_of(r, p, upward):
+                break
+            found = r.next
+        if found:
+            if r.state & ENDING and p.tcp and p.fragment == 0 and p.flags & (SYN | ACK | RST | FIN) == SYN:
+                self._export(found, self._end_of(r), self.clock)
+                found = 0
+            elif self._active_ns and not r.state & ENDING and self.clock - r.started >= self._active_ns:
+                part = r.part + 1
+                self._export(found, ACTIVE, self.clock)
+                found = 0
+        if not found:
+            self._make_room(RECORD_BYTES, 0)
+            found = self._open(p, hash, upward, part, time, wire_bytes)
+            if not found:
+                return NO_MEMORY
+            r = self._record(found)
+            flags, others = p.flags, 0
+        else:
+            if not r.state & ENDING:
+                r.due = self.clock
+                if self._alive.newest != found:
+                    self._unlist(&self._alive, r)
+                    self._list(&self._alive, found, r)
+            if not r.extension:
+                self._make_room(self._extension_cost, found)
+                extension = take_piece(&self._extensions)
+                if not extension:
+                    return NO_MEMORY
+                r.extension = extension
+                self._hold(self._extension_cost)
+                replay(r, &r.marks, self._extension(extension), self._first_packets)
+            e = self._extension(r.extension)
+            update(e, &r.marks, p, time, wire_bytes, upward != (r.state & UPWARD), self._first_packets)
+            flags, others = e.ways[0].flags, e.ways[1].flags
+        if self._linger_ns and p.protocol == 6 and not r.state & ENDING:
+            if (flags | others) & RST or flags & others & FIN:
+                self._unlist(&self._alive, r)
+                r.state |= ENDING
+                r.due = self.clock + self._linger_ns
+                self._list(&self._ending, found, r)
+        return NO_MEMORY if self._no_memory else MORE
+
+    cdef uint32_t _open(self, const Packet* p, uint64_t hash, bint upward, uint32_t part, int64_t time, uint32_t wire_bytes) noexcept nogil:
+        cdef uint32_t number = take_piece(&self._records)
+        cdef Record* r
+        cdef uint32_t* bucket
+        if not number:
+            return 0
+        if self._active > self._bucket_mask:
+            self._grow()
+        r = self._record(number)
+        memset(r, 0, sizeof(Record))
+        memcpy(r.source, p.source, 16)
+        memcpy(r.destination, p.destination, 16)
+        r.source_port, r.destination_port = p.source_port, p.destination_port
+        r.version, r.protocol = p.version, p.protocol
+        r.marks = MARK_CONTINUED if part else 0
+        if p.tcp and not part and p.flags & (SYN | ACK) != SYN:
+            r.marks |= MARK_MIDSTREAM
+        r.state = (UPWARD if upward else 0) | (ONE_WAY if p.one_way else 0) | (TCP_FIELDS if p.tcp else 0)
+        r.state |= <uint8_t>(p.fragment << FRAGMENT_SHIFT)
+        r.vlan, r.vlan_inner = p.vlan, p.vlan_inner
+        r.part = part
+        r.first_packet = self._packets
+        r.started = r.due = self.clock
+        r.time = time
+        r.hash = <uint32_t>hash
+        r.ip_bytes, r.payload_bytes, r.wire_bytes = p.ip_bytes, p.payload_bytes, wire_bytes
+        r.sequence, r.window, r.ttl, r.tos, r.flags = p.sequence, p.window, p.ttl, p.tos, p.flags
+        bucket = &self._buckets[r.hash & self._bucket_mask]
+        r.next = bucket[0]
+        bucket[0] = number
+        self._list(&self._alive, number, r)
+        self._flows += 1
+        self._active += 1
+        if self._active > self._peak:
+            self._peak = self._active
+        self._hold(RECORD_BYTES)
+        return number
+
+    cdef inline void _hold(self, uint64_t n) noexcept nogil:
+        self._held += n
+        if self._held > self._peak_held:
+            self._peak_held = self._held
+
+    cdef void _grow(self) noexcept nogil:
+        """Twice the buckets; without memory the chains grow instead."""
+        cdef uint32_t mask = self._bucket_mask * 2 + 1
+        cdef uint32_t i, number, next
+        cdef uint32_t* buckets = <uint32_t*>calloc(<size_t>mask + 1, sizeof(uint32_t))
+        cdef Record* r
+        if buckets == NULL:
+            return
+        for i in range(self._bucket_mask + 1):
+            number = self._buckets[i]
+            while number:
+                r = self._record(number)
+                next = r.next
+                r.next = buckets[r.hash & mask]
+                buckets[r.hash & mask] = number
+                number = next
+        free(self._buckets)
+        self._buckets = buckets
+        self._bucket_mask = mask
+
+    cdef inline void _list(self, List* to, uint32_t number, Record* r) noexcept nogil:
+        r.older = to.newest
+        r.newer = 0
+        if to.newest:
+            self._record(to.newest).newer = number
+        else:
+            to.oldest = number
+        to.newest = number
+
+    cdef inline void _unlist(self, List* of, Record* r) noexcept nogil:
+        if r.older:
+            self._record(r.older).newer = r.newer
+        else:
+            of.oldest = r.newer
+        if r.newer:
+            self._record(r.newer).older = r.older
+        else:
+            of.newest = r.older
+
+    cdef void _make_room(self, uint64_t n, uint32_t keep) noexcept nogil:
+        cdef uint32_t victim
+        while (keep == 0 and self._active >= self._max_flows) or self._held + n > self._max_bytes:
+            victim = self._alive.oldest
+            if not victim or victim == keep:
+                victim = self._ending.oldest
+            if not victim or victim == keep:
+                return
+            self._export(victim, EVICTED, self.clock)
+
+    cdef int _end_of(self, const Record* r) noexcept nogil:
+        cdef uint8_t flags = r.flags
+        cdef Extension* e
+        if r.extension:
+            e = self._extension(r.extension)
+            flags = e.ways[0].flags | e.ways[1].flags
+        return END_RST if flags & RST else END_FIN
+
+    # --- ways out ------------------------------------------------------------------------------
+
+    cdef bint _advance(self, int64_t time) noexcept nogil:
+        cdef int64_t idle_end, ending_end, end
+        cdef uint32_t number
+        if self._no_memory or self._row_count >= 4 * FULL_ROWS:
+            return False
+        if time < self.clock:
+            return True
+        while True:
+            idle_end = ending_end = NEVER
+            if self._idle_ns and self._alive.oldest:
+                idle_end = self._record(self._alive.oldest).due + self._idle_ns
+            if self._ending.oldest:
+                ending_end = self._record(self._ending.oldest).due
+            if idle_end < ending_end:
+                number, end = self._alive.oldest, idle_end
+            else:
+                number, end = self._ending.oldest, ending_end
+            if end > time or not number:
+                break
+            if self._row_count >= FULL_ROWS and self._last_end() != end:
+                self.clock = max(self.clock, end)
+                return False
+            self._export(number, IDLE if idle_end < ending_end else self._end_of(self._record(number)), end)
+        self.clock = time
+        return True
+
+    cdef inline int64_t _last_end(self) noexcept nogil:
+        return (<Row*>(self._rows + (self._row_count - 1) * self.row_bytes)).ended
+
+    cdef void _export(self, uint32_t number, int reason, int64_t ended) noexcept nogil:
+        cdef Record* r = self._record(number)
+        cdef uint32_t* link = &self._buckets[r.hash & self._bucket_mask]
+        cdef Row* row = self._new_row()
+        cdef Extension* e
+        # An extension with the longest sequence: 376 + 16 + 255 * 8 bytes.
+        cdef uint64_t first[304]
+        cdef int i
+        while link[0] != number:
+            link = &self._record(link[0]).next
+        link[0] = r.next
+        self._unlist(&self._ending if r.state & ENDING else &self._alive, r)
+        self._active -= 1
+        self._held -= RECORD_BYTES
+        if r.extension:
+            self._held -= self._extension_cost
+        if row != NULL:
+            if r.extension:
+                e = self._extension(r.extension)
+            else:
+                e = <Extension*>first
+                replay(r, &r.marks, e, self._first_packets)
+            memcpy(row.source, r.source, 16)
+            memcpy(row.destination, r.destination, 16)
+            row.source_port, row.destination_port = r.source_port, r.destination_port
+            row.version, row.protocol = r.version, r.protocol
+            row.reason, row.marks = <uint8_t>reason, r.marks
+            row.vlan, row.vlan_inner = r.vlan, r.vlan_inner
+            row.part, row.first_packet, row.ended = r.part, r.first_packet, ended
+            row.handshake_server, row.handshake_client = e.handshake_server, e.handshake_client
+            row.response = e.response
+            memcpy(row.history, e.history, HISTORY_BYTES)
+            row.padding = 0
+            memcpy(row.ways, e.ways, sizeof(e.ways))
+            for i in range(2):
+                if row.ways[i].window_min > row.ways[i].window_max:
+                    row.ways[i].window_min = 0
+            if self._first_packets:
+                memcpy(row + 1, <Sequence*>(e + 1) + 1, self._first_packets * sizeof(Entry))
+        if r.extension:
+            give_piece(&self._extensions, r.extension)
+        give_piece(&self._records, number)
+        self._exported += 1
+        self._ends[reason] += 1
+
+    cdef Row* _new_row(self) noexcept nogil:
+        cdef size_t room
+        cdef uint8_t* rows
+        if self._row_count == self._row_room:
+            room = self._row_room * 2 if self._row_room else <size_t>256
+            rows = <uint8_t*>realloc(self._rows, room * self.row_bytes)
+            if rows == NULL:
+                self._no_memory = True
+                return NULL
+            self._rows = rows
+            self._row_room = room
+        self._row_count += 1
+        return <Row*>(self._rows + (self._row_count - 1) * self.row_bytes)
+
+    def finish(self):
+        """See :meth:`sealwire.probe.flows.Table.finish`."""
+        cdef uint32_t number
+        cdef size_t count = 0
+        cdef int i
+        if not self._finishing:
+            self._finishing = True
+            # Pairs of first packet and number, in one sort.
+            self._left = <uint64_t*>malloc((self._active + 1) * 2 * sizeof(uint64_t))
+            if self._left == NULL:
+                raise MemoryError
+            for number in (self._alive.oldest, self._ending.oldest):
+                while number:
+                    self._left[2 * count] = self._record(number).first_packet
+                    self._left[2 * count + 1] = number
+                    count += 1
+                    number = self._record(number).newer
+            self._left_count = count
+            with nogil:
+                qsort(self._left, count, 2 * sizeof(uint64_t), by_first_packet)
+        count = 0
+        with nogil:
+            while count < FULL_ROWS and self._left_next < self._left_count:
+                number = <uint32_t>self._left[2 * self._left_next + 1]
+                i = self._end_of(self._record(number)) if self._record(number).state & ENDING else INPUT_END
+                self._export(number, i, self.clock)
+                self._left_next += 1
+                count += 1
+        if self._no_memory:
+            raise MemoryError
+        return count > 0
+
+    def take(self):
+        """See :meth:`sealwire.probe.flows.Table.take`."""
+        cdef size_t n = self._row_count, ready, i, size = self.row_bytes
+        cdef Row** order = <Row**>malloc((n + 1) * sizeof(Row*))
+        cdef bint sorted = True
+        cdef bytes taken
+        cdef char* out
+        cdef uint8_t* kept
+        if order == NULL:
+            raise MemoryError
+        kept = NULL
+        try:
+            for i in range(n):
+                order[i] = <Row*>(self._rows + i * size)
+                if i and by_order(&order[i - 1], &order[i]) > 0:
+                    sorted = False
+            if not sorted:
+                qsort(order, n, sizeof(Row*), by_order)
+            ready = n
+            if not self._finishing and n < 4 * FULL_ROWS:
+                while ready and order[ready - 1].ended >= self.clock:
+                    ready -= 1
+            taken = PyBytes_FromStringAndSize(NULL, ready * size)
+            out = PyBytes_AS_STRING(taken)
+            if sorted:
+                memcpy(out, self._rows, ready * size)
+            else:
+                for i in range(ready):
+                    memcpy(out + i * size, order[i], size)
+            if ready < n:
+                kept = <uint8_t*>malloc((n - ready) * size)
+                if kept == NULL:
+                    raise MemoryError
+                for i in range(ready, n):
+                    memcpy(kept + (i - ready) * size, order[i], size)
+            free(self._rows)
+            self._rows = kept
+            self._row_count = self._row_room = n - ready
+        finally:
+            free(order)
+        return taken
+
+    def counters(self):
+        """See :meth:`sealwire.probe.flows.Table.counters`."""
+        counted = ProbeCounters(
+            packets=self._packets, wire_bytes=self._wire_bytes, flow_packets=self._flow_packets,
+            flow_bytes=self._flow_bytes, flows=self._flows, exported=self._exported, active=self._active,
+            peak=self._peak, held_bytes=self._held, peak_bytes=self._peak_held, backwards=self._backwards,
+            clamped_times=self._clamped,
+        )
+        counted.discards = {PacketDiscard(i): self._discards[i] for i in range(REASONS) if self._discards[i]}
+        counted.ends = {EndReason(i): self._ends[i] for i in range(ENDS) if self._ends[i]}
+        return counted

@@ -1,0 +1,208 @@
+"""Finished flows in bulk: rows, flow objects one by one, or Arrow columns.
+
+A batch offers Arrow's PyCapsule interface, so `pyarrow.record_batch(batch)`, `polars.DataFrame(batch)`
+and DuckDB take its columns; they are gathered in C and not copied again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from sealwire.errors import ConfigurationError
+from sealwire.probe import engine
+from sealwire.probe.features import FIELDS, EndReason, Flow, address, row_struct, unpack
+
+_FORMATS: Final = {"Q": "L", "q": "l", "I": "I", "H": "S", "B": "C"}
+_TIME: Final = "tsn:UTC"
+_TIMES: Final = {"ended", "forward_first", "forward_last", "backward_first", "backward_last"}
+_TEXT: Final = "u"
+_NUMBER: Final = "g"
+_LEFT_OUT: Final = {
+    *("source_address", "destination_address", "history_letters", "padding", "end_reason"),
+    *(f"{way}_gap_square_sum_{part}" for way in ("forward", "backward") for part in ("low", "high")),
+}
+_VERSION_AT: Final = 36
+
+
+def _offsets() -> dict[str, tuple[int, str]]:
+    at, found = 0, {}
+    for field in FIELDS:
+        found[field.name] = (at, field.code)
+        at += struct.calcsize("<" + field.code)
+    return found
+
+
+OFFSETS: Final = _offsets()
+
+_DERIVED: Final = tuple(
+    (f"{way}_{name}", way, method)
+    for way in ("forward", "backward")
+    for name, method in (
+        ("size_mean", "mean_size"),
+        ("size_variance", "size_variance"),
+        ("gap_mean", "mean_gap"),
+        ("gap_variance", "gap_variance"),
+    )
+)
+
+#: Columns of the Arrow form: name and Arrow format.
+COLUMNS: Final[tuple[tuple[str, str], ...]] = (
+    ("flow_id", "L"),
+    ("community_id", _TEXT),
+    ("source", _TEXT),
+    ("destination", _TEXT),
+    ("end_reason", _TEXT),
+    ("conn_state", _TEXT),
+    ("history", _TEXT),
+    *(
+        (field.name, _TIME if field.name in _TIMES else _FORMATS[field.code])
+        for field in FIELDS
+        if field.name not in _LEFT_OUT
+    ),
+    *((name, _NUMBER) for name, _, _ in _DERIVED),
+)
+
+
+class Batch:
+    """Rows of finished flows, in order."""
+
+    __slots__ = ("first_packets", "rows")
+
+    def __init__(self, rows: bytes, first_packets: int = 0) -> None:
+        self.rows = rows
+        self.first_packets = first_packets
+
+    def __len__(self) -> int:
+        return len(self.rows) // row_struct(self.first_packets).size
+
+    def __iter__(self) -> Iterator[Flow]:
+        return unpack(self.rows, self.first_packets)
+
+    def pseudonymised(self, key: bytes) -> Batch:
+        """The batch with each address replaced by a keyed hash of it.
+
+        The new address lies in fd04::/16 (it was IPv4) or fd06::/16; everything that follows from
+        addresses follows from the new ones.  `key` has 16 to 64 bytes; who has it can test guesses.
+        """
+        if not 16 <= len(key) <= 64:
+            raise ConfigurationError(f"the key of pseudonyms must have 16 to 64 bytes, not {len(key)}")
+        rows = bytearray(self.rows)
+        names: dict[bytes, bytes] = {}
+        for at in range(0, len(rows), row_struct(self.first_packets).size):
+            version = rows[at + _VERSION_AT : at + _VERSION_AT + 1]
+            for where in (at, at + 16):
+                old = bytes(version + rows[where : where + 16])
+                new = names.get(old)
+                if new is None:
+                    digest = hashlib.blake2b(old, digest_size=14, key=key).digest()
+                    new = names[old] = bytes((0xFD, old[0])) + digest
+                rows[where : where + 16] = new
+            rows[at + _VERSION_AT] = 6
+        return Batch(bytes(rows), self.first_packets)
+
+    def columns(self) -> list[list[bytes]]:
+        """The buffers of COLUMNS: one of values, or offsets and characters."""
+        flows = list(self)
+        size = row_struct(self.first_packets).size
+        columns: list[list[bytes]] = [
+            [struct.pack(f"<{len(flows)}Q", *(flow.flow_id for flow in flows))],
+            _texts([flow.community_id for flow in flows]),
+            _addresses(self.rows, size, 0),
+            _addresses(self.rows, size, 16),
+            _texts([_REASONS[flow.end_reason] for flow in flows]),
+            _texts([flow.conn_state for flow in flows]),
+            _texts([flow.history for flow in flows]),
+        ]
+        for field in FIELDS:
+            if field.name not in _LEFT_OUT:
+                offset, code = OFFSETS[field.name]
+                columns.append([_gather(self.rows, size, offset, struct.calcsize("<" + code))])
+        for _, way, method in _DERIVED:
+            columns.append([struct.pack(f"<{len(flows)}d", *(getattr(flow, method)(way) for flow in flows))])
+        return columns
+
+    def __arrow_c_schema__(self) -> object:
+        """Arrow's PyCapsule interface."""
+        return schema_capsule()
+
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]:
+        """Arrow's PyCapsule interface; `requested_schema` is only ever a wish and is not granted."""
+        if engine.COMPILED:
+            from sealwire.probe import _arrow
+
+            return _arrow.capsules(list(COLUMNS), self.columns(), len(self))
+        capsules: tuple[object, object] = self._with_pyarrow().__arrow_c_array__()
+        return capsules
+
+    def _with_pyarrow(self) -> Any:
+        pa = pyarrow()
+        schema = arrow_schema()
+        arrays = [
+            pa.Array.from_buffers(kind, len(self), [None, *map(pa.py_buffer, buffers)])
+            for kind, buffers in zip(schema.types, self.columns(), strict=True)
+        ]
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+_REASONS: Final = {int(reason): reason.name.lower() for reason in EndReason}
+
+
+def schema_capsule() -> object:
+    """COLUMNS as an Arrow schema."""
+    if engine.COMPILED:
+        from sealwire.probe import _arrow
+
+        return _arrow.schema_capsule(list(COLUMNS))
+    capsule: object = arrow_schema().__arrow_c_schema__()
+    return capsule
+
+
+def pyarrow() -> Any:
+    """The module pyarrow; ConfigurationError with the way to get it where it is absent."""
+    try:
+        return importlib.import_module("pyarrow")
+    except ImportError:
+        raise ConfigurationError("this needs pyarrow: pip install 'sealwire[probe]'") from None
+
+
+def arrow_schema() -> Any:
+    """COLUMNS as a pyarrow.Schema."""
+    pa = pyarrow()
+    types = {
+        **{"L": pa.uint64(), "l": pa.int64(), "I": pa.uint32(), "S": pa.uint16(), "C": pa.uint8()},
+        **{_TEXT: pa.string(), _NUMBER: pa.float64(), _TIME: pa.timestamp("ns", "UTC")},
+    }
+    return pa.schema([pa.field(name, types[kind], nullable=False) for name, kind in COLUMNS])
+
+
+def _texts(texts: Sequence[str]) -> list[bytes]:
+    pieces = [text.encode("ascii", "backslashreplace") for text in texts]
+    ends = [0]
+    for piece in pieces:
+        ends.append(ends[-1] + len(piece))
+    return [struct.pack(f"<{len(ends)}i", *ends), b"".join(pieces)]
+
+
+def _gather(rows: bytes, size: int, offset: int, width: int) -> bytes:
+    if engine.COMPILED:
+        from sealwire.probe import _arrow
+
+        return _arrow.gather(rows, size, offset, width)
+    return b"".join([rows[at : at + width] for at in range(offset, len(rows), size)])
+
+
+def _addresses(rows: bytes, size: int, offset: int) -> list[bytes]:
+    if engine.COMPILED:
+        from sealwire.probe import _arrow
+
+        return list(_arrow.addresses(rows, size, offset, _VERSION_AT))
+    return _texts(
+        [
+            address(rows[at + offset : at + offset + 16], rows[at + _VERSION_AT])
+            for at in range(0, len(rows), size)
+        ]
+    )

@@ -1,0 +1,282 @@
+"""Where packets come from: capture files, standard input, and (in `live`) an interface.
+
+A `Reading` walks its input once and hands on flows as they end, in the order of (ended,
+first_packet).  Files are mapped, not read; a file must not be made shorter while it is read.
+"""
+
+from __future__ import annotations
+
+import heapq
+import mmap
+import os
+import queue
+import stat
+import struct
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sealwire.errors import ConfigurationError
+from sealwire.probe import files
+from sealwire.probe.batch import Batch
+from sealwire.probe.capture.bpf import Program
+from sealwire.probe.counters import ProbeCounters
+from sealwire.probe.engine import Settings, Table
+from sealwire.probe.features import Flow
+from sealwire.probe.files import CaptureError, Stop
+
+__all__ = ["CaptureError", "Reading", "read"]
+
+#: Packets walked in one call: enough to make the call disappear, few enough to show progress.
+_BUDGET = 65_536
+_STREAM_BYTES = 1 << 20
+#: Batches of one worker that may wait for the others.
+_WAITING = 8
+_ORDER = struct.Struct("<Qq")
+_ORDER_AT = 48  # first_packet and ended in a row
+
+Source = str | os.PathLike[str] | BinaryIO
+
+
+class _Window:
+    """The input's bytes: all of them for a mapped file, a piece that moves along for a stream."""
+
+    def __init__(self, source: Source) -> None:
+        self._owned: BinaryIO | None = None
+        if isinstance(source, (str, os.PathLike)):
+            stream: BinaryIO = sys.stdin.buffer if source == "-" else Path(source).open("rb")  # noqa: SIM115
+            self._owned = None if source == "-" else stream
+        else:
+            stream = source
+        self._stream = stream
+        self._map: mmap.mmap | None = None
+        self.data = memoryview(b"")
+        self.base = 0
+        self.final = False
+        self.size: int | None = None
+        size = _regular_size(stream)
+        if size:
+            self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            self._map.madvise(mmap.MADV_SEQUENTIAL)
+            self.data = memoryview(self._map)
+            self.final = True
+            self.size = size
+
+    def more(self, at: int) -> int:
+        """Forget what is before `at`, get more; returns where `at` is now."""
+        piece = self._stream.read(_STREAM_BYTES)
+        self.final = not piece
+        self.data = memoryview(bytes(self.data[at:]) + piece)
+        self.base += at
+        return 0
+
+    def close(self) -> None:
+        self.data.release()
+        if self._map is not None:
+            self._map.close()
+        if self._owned is not None:
+            self._owned.close()
+
+
+def _regular_size(stream: BinaryIO) -> int:
+    """Bytes of a file that can be mapped, else 0."""
+    try:
+        status = os.fstat(stream.fileno())
+        at_start = stream.tell() == 0
+    except (OSError, ValueError, AttributeError):
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) and at_start else 0
+
+
+class Reading:
+    """A capture being read, once: iterate for flows, or use `batches`.
+
+    `counters` and `note` (a sentence if the input was damaged, else "") are complete at the end.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        settings: Settings,
+        *,
+        bpf: str = "",
+        key: bytes | None = None,
+        shard: int = 0,
+        shards: int = 1,
+    ) -> None:
+        self.settings = settings
+        self.note = ""
+        self._bpf = bpf
+        self._programs: dict[int, Program] = {}
+        self._window = _Window(source)
+        self._table = Table(settings, os.urandom(16) if key is None else key, shard=shard, shards=shards)
+        self._position = 0
+        self._used = False
+        if bpf:
+            Program(bpf, 1)  # wrong filters are said at once, not at the first packet
+
+    @property
+    def counters(self) -> ProbeCounters:
+        """What was counted so far."""
+        return self._table.counters()
+
+    @property
+    def position(self) -> tuple[int, int | None]:
+        """Bytes of the input walked so far, and how many there are, if known."""
+        return self._position, self._window.size
+
+    def __iter__(self) -> Iterator[Flow]:
+        for batch in self.batches():
+            yield from batch
+
+    def batches(self) -> Iterator[Batch]:
+        """Finished flows in rows; each batch may also be empty, as a sign of progress.
+
+        Raises CaptureError for an input that is no capture file.
+        """
+        if self._used:
+            raise ValueError("a capture is read once; read() it again")
+        self._used = True
+        first = self.settings.first_packets
+        try:
+            yield from (Batch(rows, first) for rows in self._rows())
+        finally:
+            self._window.close()
+
+    def _rows(self) -> Iterator[bytes]:
+        window, table = self._window, self._table
+        while (begun := files.begin(window.data, window.final)) is None:
+            window.more(0)
+        layout, at = begun
+        while True:
+            filters = [self._program(face.link) for face in layout.interfaces] if self._bpf else None
+            at, stop = table.feed(layout, window.data, at, _BUDGET, filters)
+            self._position = window.base + at
+            yield table.take()
+            if stop is Stop.CORRUPT:
+                self.note = (
+                    f"damaged: what is at byte {window.base + at} cannot be a record; the rest was not read"
+                )
+                break
+            behind: int | None = at
+            if stop is Stop.CONTROL:
+                try:
+                    behind = files.control(layout, window.data, at)
+                except CaptureError as error:
+                    self.note = f"{error}; the rest was not read"
+                    break
+            if stop is Stop.MORE or behind is None:
+                if window.final:
+                    if at < len(window.data):
+                        self.note = f"cut short: the last {len(window.data) - at} bytes are part of a record"
+                    break
+                at = window.more(at)
+            else:
+                at = behind
+        self._position = window.base + at
+        while table.finish():
+            yield table.take()
+
+    def _program(self, link: int) -> Program | None:
+        if link not in self._programs:
+            self._programs[link] = Program(self._bpf, link)
+        return self._programs[link]
+
+
+class ParallelReading(Reading):
+    """A file read by several threads, each with a share of the flows; the same flows in the same order."""
+
+    def __init__(self, source: Source, settings: Settings, workers: int, *, bpf: str = "") -> None:
+        if source == "-" or not isinstance(source, (str, os.PathLike)):
+            raise ConfigurationError("only a file can be read by several workers: each walks all of it")
+        key = os.urandom(16)
+        share = replace(
+            settings,
+            max_flows=max(settings.max_flows // workers, 1),
+            max_bytes=max(settings.max_bytes // workers, 65_536),
+        )
+        self._parts = [
+            Reading(source, share, bpf=bpf, key=key, shard=number, shards=workers)
+            for number in range(workers)
+        ]
+        super().__init__(source, settings, bpf=bpf, key=key)
+
+    @property
+    def counters(self) -> ProbeCounters:
+        """The parts' counters together."""
+        return ProbeCounters.of_shards([part.counters for part in self._parts])
+
+    def _rows(self) -> Iterator[bytes]:
+        stopped = threading.Event()
+        lanes: list[queue.Queue[bytes | BaseException | None]] = [queue.Queue(_WAITING) for _ in self._parts]
+        threads = [
+            threading.Thread(target=_pump, args=(part, lane, stopped), daemon=True)
+            for part, lane in zip(self._parts, lanes, strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        size = self._table.row_bytes
+        try:
+            pending: list[bytes] = []
+            for _, row in heapq.merge(*(_sorted_rows(lane, size) for lane in lanes)):
+                pending.append(row)
+                if len(pending) == 4096:
+                    yield b"".join(pending)
+                    pending.clear()
+                    self._position = min(part.position[0] for part in self._parts)
+            yield b"".join(pending)
+        finally:
+            stopped.set()
+            for thread in threads:
+                thread.join()
+        self.note = self._parts[0].note
+
+
+def _pump(part: Reading, lane: queue.Queue[Any], stopped: threading.Event) -> None:
+    """One worker: rows into its lane until the end, which is None, or an exception."""
+
+    def put(item: bytes | BaseException | None) -> bool:
+        while not stopped.is_set():
+            try:
+                lane.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    try:
+        for batch in part.batches():
+            if batch.rows and not put(batch.rows):
+                return
+        put(None)
+    except Exception as error:
+        put(error)
+
+
+def _sorted_rows(lane: queue.Queue[Any], size: int) -> Iterator[tuple[tuple[int, int], bytes]]:
+    while (item := lane.get()) is not None:
+        if isinstance(item, BaseException):
+            raise item
+        for at in range(0, len(item), size):
+            first_packet, ended = _ORDER.unpack_from(item, at + _ORDER_AT)
+            yield (ended, first_packet), item[at : at + size]
+
+
+def read(
+    source: Source, *, bpf: str = "", settings: Settings | None = None, workers: int = 1, **changes: Any
+) -> Reading:
+    """The flows of a capture file (a path, "-" for standard input, or an open binary file).
+
+    `changes` are fields of Settings; `bpf` is a filter in tcpdump's language.  Raises OSError for a file
+    that cannot be opened, ConfigurationError for settings or a filter that make no sense, and, once
+    iterated, CaptureError for bytes that are no capture.
+    """
+    chosen = replace(settings or Settings(), **changes)
+    if workers < 1:
+        raise ConfigurationError(f"workers must be at least 1, not {workers}")
+    if workers > 1:
+        return ParallelReading(source, chosen, workers, bpf=bpf)
+    return Reading(source, chosen, bpf=bpf)

@@ -1,0 +1,50 @@
+"""The flow table in use: the compiled one where it can be loaded, else its plain-Python twin.
+
+SEALWIRE_PURE=1 asks for the twin; SEALWIRE_REQUIRE_COMPILED=1 makes its use an ImportError.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from sealwire.probe.settings import Settings
+
+__all__ = ["COMPILED", "Settings", "Table", "describe"]
+
+
+def _choose() -> tuple[bool, str]:
+    """Whether the compiled table is used, and one line saying so or why not."""
+    if os.environ.get("SEALWIRE_PURE") == "1":
+        return False, "plain Python (SEALWIRE_PURE=1)"
+    try:
+        import sealwire.probe._arrow
+        import sealwire.probe._flows  # noqa: F401 - that they load is the question
+    except ModuleNotFoundError:
+        reason = "the compiled modules are not built"
+    except ImportError as error:
+        reason = f"the compiled modules do not load: {error}"
+    else:
+        return True, "compiled"
+    if os.environ.get("SEALWIRE_REQUIRE_COMPILED") == "1":
+        raise ImportError(f"SEALWIRE_REQUIRE_COMPILED=1, but {reason}")
+    return False, f"plain Python ({reason})"
+
+
+_CHOICE: Final = _choose()
+
+#: Whether packets are decoded and counted by compiled code.
+COMPILED: Final[bool] = _CHOICE[0]
+
+
+def describe() -> str:
+    """Which flow table is in use, or for what reason not the compiled one, in one line."""
+    return _CHOICE[1]
+
+
+if TYPE_CHECKING:
+    from sealwire.probe.flows import Table
+elif COMPILED:
+    from sealwire.probe._flows import Table
+else:
+    from sealwire.probe.flows import Table

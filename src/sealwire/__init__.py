@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         PROTOCOL_SERVER,
         Config,
         Context,
+        Credential,
+        ExternalPsk,
         create_default_context,
     )
     from sealwire.drive import (
@@ -57,6 +59,8 @@ _HOMES = {
         "PROTOCOL_SERVER",
         "Config",
         "Context",
+        "Credential",
+        "ExternalPsk",
         "create_default_context",
     ),
     "sealwire.drive": (
@@ -99,8 +103,10 @@ __all__ = [
     "ConfigurationError",
     "ConnectionClosed",
     "Context",
+    "Credential",
     "Discard",
     "Error",
+    "ExternalPsk",
     "HandshakeError",
     "LimitReached",
     "Limits",

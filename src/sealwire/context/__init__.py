@@ -33,7 +33,7 @@ from sealwire.crypto.credentials import (
 from sealwire.crypto.groups import DEFAULT_GROUPS, Group, parse_groups
 from sealwire.crypto.pins import Pins
 from sealwire.crypto.providers import CryptoProvider, default_provider
-from sealwire.crypto.psk import ClientCallback, ServerCallback
+from sealwire.crypto.psk import ClientCallback, ExternalPsk, ServerCallback
 from sealwire.crypto.rawkeys import parse_raw_public_key
 from sealwire.crypto.signatures import DEFAULT_SCHEMES, parse_schemes
 from sealwire.crypto.suites import DEFAULT_SUITES, parse_suites
@@ -49,6 +49,8 @@ __all__ = [
     "PROTOCOL_SERVER",
     "Config",
     "Context",
+    "Credential",
+    "ExternalPsk",
     "Protocol",
     "create_default_context",
 ]

@@ -195,7 +195,7 @@ def _pairs(old: Result, new: Result) -> tuple[list[tuple[Row, Row]], list[str]]:
 
 
 def _turns(row: Row) -> int:
-    return len(row.ours.readings) if row.summary(row.ours) is not None else 0
+    return len(row.ours.readings) if row.has(row.ours) else 0
 
 
 def _logs(entry: Entry, row: Row) -> list[float]:
@@ -245,7 +245,7 @@ def _noises(pairs: Sequence[tuple[Row, Row]], drifts: Sequence[float]) -> dict[s
                 continue
             if min(len(entry.readings), len(other.readings)) < 2:
                 continue
-            if old.figure.name in entry.readings[0].values and old.figure.name in other.readings[0].values:
+            if old.has(entry) and new.has(other):
                 found.append((_shift(entry, other, old), drift))
     pooled = [one for unit, found in controls.items() if unit != "B" for one in found]
     noises = {}

@@ -40,13 +40,16 @@ class Task(Protocol):
 
 
 class Loop:
-    """The Body of a Task; its figure "" is microseconds of CPU per unit."""
+    """The Body of a Task; its figure `figure` is microseconds of CPU per unit."""
 
-    def __init__(self, bench: Bench, task: Task, values: Callable[[], Mapping[str, float]] = dict) -> None:
+    def __init__(
+        self, bench: Bench, task: Task, values: Callable[[], Mapping[str, float]] = dict, figure: str = ""
+    ) -> None:
         """`values` gives further figures of the turn."""
         self._stopwatch = bench.stopwatch
         self._task = task
         self._values = values
+        self._figure = figure
         self._passes = 0
 
     def run(self, seconds: float) -> Reading:
@@ -62,7 +65,7 @@ class Loop:
             stopwatch.stop()
             units += self._passes * task.units
         return Reading(
-            values={"": stopwatch.cpu_seconds / units * 1e6, **self._values()},
+            values={self._figure: stopwatch.cpu_seconds / units * 1e6, **self._values()},
             units=units,
             wall_seconds=stopwatch.wall_seconds,
             cpu_seconds=stopwatch.cpu_seconds,

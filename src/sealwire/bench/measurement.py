@@ -187,7 +187,7 @@ class Scale:
     patience_seconds: float = 60.0
 
 
-QUICK = Scale("quick", runs=5, seconds=0.1, handshakes=200, connections=200)
+QUICK = Scale("quick", runs=5, seconds=0.06, handshakes=150, connections=200)
 FULL = Scale("full", runs=7, seconds=0.5, handshakes=1_000, connections=1_000, patience_seconds=300.0)
 
 
@@ -239,8 +239,8 @@ class Measurement:
         name: dotted, the group first: ``record.seal.64``.
         title: for people.
         crypto_part: bounds on what turning the crypto off must save, as multiples of what the crypto
-            costs alone (its figure "").  Only with contenders of both roles.
-        crypto_figure: the figure that is held against that; in the unit of what the crypto costs alone.
+            costs alone.  Only with contenders of both roles.
+        crypto_figure: the figure that is held against that; all three contenders give it.
     """
 
     name: str

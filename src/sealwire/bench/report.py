@@ -19,11 +19,11 @@ _STYLE: Final = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1180px; padding: 0 1em;
   color: #222 }
 h1 { margin-bottom: 0 } h2 { margin-top: 2.2em; border-bottom: 2px solid #0b5fa5 }
-table { border-collapse: collapse; margin: 1em 0; font-size: 13px; display: block; overflow-x: auto }
-th, td { padding: .25em .7em; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap }
-th { background: #f0f4f8; position: sticky; top: 0 }
-td:first-child, th:first-child { text-align: left; font-family: ui-monospace, monospace }
-.text { text-align: left; white-space: normal; min-width: 15em }
+table { border-collapse: collapse; margin: 1em 0; font-size: 13px }
+th, td { padding: .25em .6em; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top }
+th { background: #f0f4f8; position: sticky; top: 0 } td.figure { white-space: nowrap }
+td:first-child, th:first-child { text-align: left } code { font: 12px ui-monospace, monospace }
+small { display: block; color: #555 } .text { text-align: left }
 .kept { color: #17692f } .broken, .failed { color: #b00020; font-weight: 600 }
 .notes { font-size: 13px; color: #555 } svg { margin: 1em 0; max-width: 900px; display: block }
 """
@@ -114,20 +114,23 @@ def _verdict(result: Result) -> str:
 
 def _table(table: tables.Table) -> str:
     heading, *rows = table.cells
-    text = {n for n, name in enumerate(heading) if name in ("what", "promised")}
 
-    def cell(n: int, value: str) -> str:
-        kind = "text" if n in text else ""
+    def cell(name: str, value: str) -> str:
+        kind = "text" if name == "promised" else "figure"
         if value.endswith(": kept"):
             kind += " kept"
         elif value.endswith(": NOT kept"):
             kind += " broken"
         elif value == "failed":
             kind += " failed"
-        return f"<td class='{kind}'>{escape(value)}</td>" if kind else f"<td>{escape(value)}</td>"
+        return f"<td class='{kind}'>{escape(value)}</td>"
 
-    lines = ["<table><tr>", *(f"<th>{escape(name)}</th>" for name in heading), "</tr>"]
-    lines += ["<tr>" + "".join(cell(n, value) for n, value in enumerate(row)) + "</tr>" for row in rows]
+    # Name and title share a cell: both together would leave little room for figures.
+    lines = ["<table><tr><th>row</th>", *(f"<th>{escape(name)}</th>" for name in heading[2:]), "</tr>"]
+    for name, title, *values in rows:
+        lines.append(f"<tr><td><code>{escape(name)}</code><small>{escape(title)}</small></td>")
+        lines += [cell(column, value) for column, value in zip(heading[2:], values, strict=True)]
+        lines.append("</tr>")
     lines.append("</table>")
     if table.notes:
         lines.append(

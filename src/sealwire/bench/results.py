@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,9 +62,13 @@ class Row:
     def ours(self) -> Entry:
         return next(entry for entry in self.entries if entry.role is Role.OURS)
 
+    def has(self, entry: Entry) -> bool:
+        """Whether an entry gave this figure."""
+        return bool(entry.readings) and self.figure.name in entry.readings[0].values
+
     def summary(self, entry: Entry) -> Summary | None:
         """The summary of an entry; None if it gave no such figure."""
-        if not entry.readings or self.figure.name not in entry.readings[0].values:
+        if not self.has(entry):
             return None
         return summarize(entry.values(self.figure.name))
 
@@ -224,7 +229,8 @@ def _decode(value: Mapping[str, Any]) -> Result:
     _text(result.machine["id"])
     for row in result.rows():
         for entry in row.entries:
-            row.summary(entry)
+            if row.has(entry) and not all(map(math.isfinite, entry.values(row.figure.name))):
+                raise ValueError
         _ = row.ours
     return result
 

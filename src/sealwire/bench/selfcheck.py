@@ -27,8 +27,7 @@ def sabotage(measurement: Measurement, entries: Sequence[Entry]) -> Check | None
     medians: dict[Role, float] = {}
     for entry in entries:
         if entry.role in wanted and entry.readings:
-            name = "" if entry.role is Role.CRYPTO_ALONE else judged
-            medians[entry.role] = summarize(entry.values(name)).median
+            medians[entry.role] = summarize(entry.values(judged)).median
     missing = [role for role in wanted if role not in medians]
     unknown = [entry for entry in entries if entry.role in missing and entry.status != "not present"]
     if unknown or not {Role.OURS, Role.WITHOUT_CRYPTO} <= medians.keys():

@@ -13,8 +13,9 @@ import random
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-_RESAMPLES = 2_000
+_RESAMPLES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,11 @@ class Summary:
 
 def summarize(values: Sequence[float], seed: int = 1) -> Summary:
     """Median, bootstrap interval and spread of at least one value."""
+    return _summarize(tuple(values), seed)
+
+
+@lru_cache(maxsize=4096)  # tables, plots and objectives all ask for the same ones
+def _summarize(values: tuple[float, ...], seed: int) -> Summary:
     middle = statistics.median(values)
     chance = random.Random(seed)  # noqa: S311 - resampling keeps no secrets
     medians = sorted(statistics.median(chance.choices(values, k=len(values))) for _ in range(_RESAMPLES))

@@ -215,10 +215,10 @@ class Client:
         pass
 
 
-def _alone(variant: str) -> Callable[[Bench], Body]:
+def _alone(variant: str, figure: str) -> Callable[[Bench], Body]:
     def open_(bench: Bench) -> Body:
         server, client = contexts(bench.directory, variant)
-        return Loop(bench, Replay(server.config(), client.config()))
+        return Loop(bench, Replay(server.config(), client.config()), figure=figure)
 
     return open_
 
@@ -238,7 +238,7 @@ def _memory_row(variant: str, title: str, rivals: tuple[Contender, ...]) -> Meas
         (
             Contender("sealwire", Role.OURS, open_),
             Contender("sealwire without crypto", Role.WITHOUT_CRYPTO, open_),
-            Contender("the crypto alone", Role.CRYPTO_ALONE, _alone(variant)),
+            Contender("the crypto alone", Role.CRYPTO_ALONE, _alone(variant, "")),
             *rivals,
         ),
     )
@@ -269,7 +269,7 @@ def _udp_row(variant: str, title: str, rivals: tuple[Contender, ...]) -> Measure
         (
             Contender("sealwire", Role.OURS, open_, peer=peer),
             Contender("sealwire without crypto", Role.WITHOUT_CRYPTO, open_, peer=peer),
-            Contender("the crypto alone", Role.CRYPTO_ALONE, _alone(variant)),
+            Contender("the crypto alone", Role.CRYPTO_ALONE, _alone(variant, "cpu")),
             *rivals,
         ),
         # Latency is time on the wall and suffers from whoever else uses the machine.

@@ -46,12 +46,13 @@ def colour(index: int) -> str:
     return _COLOURS[index % len(_COLOURS)]
 
 
-def bars(title: str, unit: str, groups: Sequence[Group]) -> str:
-    """Horizontal bars, grouped, each group to its own scale: sizes differ by orders of magnitude."""
+def bars(title: str, unit: str, groups: Sequence[Group], *, shared: bool = True) -> str:
+    """Horizontal bars in groups, to one scale; to a scale of each group's own unless `shared`."""
     lines: list[str] = []
+    widest = max(_most(group) for group in groups)
     y = _HEAD
     for group in groups:
-        most = max([bar.high for bar in group.bars] + [bar.value for bar in group.bars]) or 1.0
+        most = widest if shared else _most(group)
         scale = (_WIDTH - _LABEL - _NUMBER) / most
         y += 6
         lines.append(_text(0, y + 12, group.title, weight="600"))
@@ -62,10 +63,8 @@ def bars(title: str, unit: str, groups: Sequence[Group]) -> str:
             lines.append(_text(_LABEL - 8, y + 12, bar.label, anchor="end"))
             lines.append(_rect(_LABEL, y, width, _BAR, colour(bar.colour)))
             if bar.high > bar.low:
-                middle = y + _BAR / 2
-                lines.append(
-                    _line(_LABEL + bar.low * scale, middle, _LABEL + bar.high * scale, middle, "#111", 1.5)
-                )
+                ends = _LABEL + bar.low * scale, _LABEL + bar.high * scale
+                lines.append(_line(ends[0], y + _BAR / 2, ends[1], y + _BAR / 2, "#111", 1.5))
             end = _LABEL + max(width, bar.high * scale)
             lines.append(_text(end + 6, y + 12, f"{number(bar.value)} {unit}"))
             y += _BAR + _GAP
@@ -74,6 +73,43 @@ def bars(title: str, unit: str, groups: Sequence[Group]) -> str:
             lines.append(_line(x, top - 3, x, y, "#c00", 2))
             lines.append(_text(x + 3, top - 5, "promised", fill="#c00", size=11))
     return _svg(title, y + 4, lines)
+
+
+def _most(group: Group) -> float:
+    return max(max(bar.high, bar.value) for bar in group.bars) or 1.0
+
+
+def magnitudes(title: str, unit: str, groups: Sequence[Group]) -> str:
+    """One bar a row on a logarithmic scale, where rows differ by orders of magnitude; promises marked."""
+    values = [group.bars[0].value for group in groups]
+    values += [group.promised for group in groups if not math.isnan(group.promised)]
+    low = math.floor(math.log10(min((value for value in values if value > 0), default=1.0)))
+    high = max(math.ceil(math.log10(max(*values, 10.0**low))), low + 1)
+    left = 360
+    width = _WIDTH - left - 110
+
+    def place(value: float) -> float:
+        return left + (math.log10(max(value, 10.0**low)) - low) / (high - low) * width
+
+    bottom = _HEAD + 8 + len(groups) * (_BAR + _GAP)
+    lines = []
+    for power in range(low, high + 1):
+        x = place(10.0**power)
+        lines.append(_line(x, _HEAD, x, bottom, "#ddd", 1))
+        lines.append(_text(x, bottom + 14, f"{number(10.0**power)} {unit}", anchor="middle", size=11))
+    y = _HEAD + 6
+    for group in groups:
+        (bar, *_) = group.bars
+        lines.append(_text(left - 8, y + 12, group.title, anchor="end"))
+        lines.append(_rect(left, y, max(1.0, place(bar.value) - left), _BAR, colour(bar.colour)))
+        lines.append(_text(place(bar.value) + 6, y + 12, number(bar.value)))
+        if not math.isnan(group.promised):
+            x = place(group.promised)
+            lines.append(_line(x, y - 2, x, y + _BAR + 2, "#c00", 2))
+        y += _BAR + _GAP
+    if any(not math.isnan(group.promised) for group in groups):
+        lines.append(_text(_WIDTH, 14, "red: promised", anchor="end", fill="#c00", size=11))
+    return _svg(title, bottom + 20, lines)
 
 
 def distribution(title: str, unit: str, curves: Mapping[str, Mapping[str, float]]) -> str:

@@ -126,7 +126,7 @@ def _table(table: tables.Table) -> str:
         return f"<td class='{kind}'>{escape(value)}</td>"
 
     # Name and title share a cell: both together would leave little room for figures.
-    lines = ["<table><tr><th>row</th>", *(f"<th>{escape(name)}</th>" for name in heading[2:]), "</tr>"]
+    lines = ["<table><tr><th>row</th>", *map(_heading, heading[2:]), "</tr>"]
     for name, title, *values in rows:
         lines.append(f"<tr><td><code>{escape(name)}</code><small>{escape(title)}</small></td>")
         lines += [cell(column, value) for column, value in zip(heading[2:], values, strict=True)]
@@ -137,6 +137,11 @@ def _table(table: tables.Table) -> str:
             "<ul class='notes'>" + "".join(f"<li>{escape(note)}</li>" for note in table.notes) + "</ul>"
         )
     return "".join(lines)
+
+
+def _heading(name: str) -> str:
+    kind = " class='text'" if name == "promised" else ""
+    return f"<th{kind}>{escape(name)}</th>"
 
 
 def _plots(result: Result, group: str) -> list[str]:
@@ -150,8 +155,10 @@ def _plots(result: Result, group: str) -> list[str]:
         ]
         names = list(dict.fromkeys(entry.name for row in rows for entry in _drawable(row)))
         groups = [_bars(row, names) for row in rows if _drawable(row)]
-        if groups:
-            drawn.append(plots.bars(title, unit, groups))
+        if groups and all(len(one.bars) == 1 for one in groups):
+            drawn.append(plots.magnitudes(title, unit, groups))
+        elif groups:
+            drawn.append(plots.bars(title, unit, groups, shared=group != "record"))
     for row in result.rows():
         curves = _curves(row) if row.name.startswith(f"{group}.") and not row.figure.name else {}
         if curves:
@@ -173,7 +180,8 @@ def _bars(row: Row, names: Sequence[str]) -> plots.Group:
             plots.Bar(entry.name, summary.median, summary.low, summary.high, names.index(entry.name))
         )
     promised = row.figure.promised.value if row.figure.promised is not None else math.nan
-    return plots.Group(row.title, tuple(found), promised)
+    title = row.title.rpartition(",")[0] if row.figure.title else row.title
+    return plots.Group(title, tuple(found), promised)
 
 
 def _curves(row: Row) -> dict[str, dict[str, float]]:

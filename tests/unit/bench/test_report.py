@@ -152,3 +152,18 @@ def test_numbers(value: float, text: str) -> None:
 def test_a_distribution_of_one_value_can_be_drawn() -> None:
     ElementTree.fromstring(plots.distribution("one", "ms", {"a": {"0": 3.0, "50": 3.0, "100": 3.0}}))
     ElementTree.fromstring(plots.bars("none", "B", [plots.Group("g", (plots.Bar("b", 0.0, 0.0, 0.0, 0),))]))
+
+
+def test_magnitudes_mark_what_was_promised() -> None:
+    groups = [
+        plots.Group("a", (plots.Bar("b", 0.5, 0.5, 0.5, 0),), promised=10.0),
+        plots.Group("c", (plots.Bar("b", 300.0, 290.0, 310.0, 0),)),
+    ]
+    root = ElementTree.fromstring(plots.magnitudes("all", "us", groups))
+    marks = [line for line in root.iter("line") if line.get("stroke") == "#c00"]
+    first, second = (float(bar.get("width", "0")) for bar in root.iter("rect"))
+    assert len(marks) == 1
+    assert 0 < first < float(marks[0].get("x1", "0")) < 360 + second
+    ElementTree.fromstring(
+        plots.magnitudes("nothing", "B", [plots.Group("a", (plots.Bar("b", 0, 0, 0, 0),))])
+    )

@@ -247,7 +247,7 @@ def _memory_row(variant: str, title: str, rivals: tuple[Contender, ...]) -> Meas
 _P50 = Promise(5.0, "handshake p50 below 5 ms")
 _P95 = Promise(15.0, "handshake p95 below 15 ms")
 _P99 = Promise(14.8, "handshake p99 14.8 ms")
-_RATE = Promise(1000.0, "above 1,000 handshakes a second")
+_SETUP = Promise(1000.0, "above 1,000 handshakes a second and core")
 
 
 def _udp_row(variant: str, title: str, rivals: tuple[Contender, ...]) -> Measurement:
@@ -257,10 +257,10 @@ def _udp_row(variant: str, title: str, rivals: tuple[Contender, ...]) -> Measure
         Figure("", "ms", Kind.TIME, "median latency", _P50),
         Figure("p95", "ms", Kind.TIME, "95th percentile of latency", _P95),
         Figure("p99", "ms", Kind.TIME, "99th percentile of latency", _P99),
-        Figure("rate", "1/s", Kind.RATE, "handshakes a second, one after another", _RATE),
+        Figure("rate", "1/s", Kind.RATE, "handshakes a second, one after another"),
         Figure("cpu", "us", Kind.TIME, "CPU of both sides"),
         Figure("client", "us", Kind.TIME, "CPU of the client"),
-        Figure("server", "us", Kind.TIME, "CPU of the server"),
+        Figure("server", "us", Kind.TIME, "CPU of the server", _SETUP),
     )
     return Measurement(
         f"handshake.udp.{variant}",

@@ -111,6 +111,7 @@ class Discard(enum.Enum):
     EARLY_ACK = "ACK before DTLS 1.3 was selected"
     MALFORMED_ACK = "unauthenticated ACK cannot be decoded"
     PLAINTEXT_ALERT = "plaintext alert after keys exist"
+    PATH_MESSAGE = "return routability message is malformed, stale or one too many"
     RECEIVE_QUEUE_FULL = "application reads too slowly"
 
     # Members are singletons; Enum's own hash is a Python call, and floods are counted by reason.

@@ -66,5 +66,6 @@ class EndpointCounters(Counters):
     connections_opened: int = counter("connections", "connections created after address proof")
     handshakes_completed: int = counter("handshakes", "handshakes that finished")
     handshakes_failed: int = counter("handshakes", "handshakes that ended otherwise")
+    address_changes: int = counter("moves", "connections that went on at another address of their peer")
     connections_closed: int = counter("connections", "connections gone, for whatever reason")
     admissions_refused: int = counter("hellos", "proved peers turned away by limits or policy")

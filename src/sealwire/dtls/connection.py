@@ -17,6 +17,7 @@ from typing import Final
 
 from sealwire.context import Config
 from sealwire.dtls.charges import handshake_over, open_account
+from sealwire.dtls.cid import CidPool, Usage
 from sealwire.dtls.epochs import Opening, Sealing
 from sealwire.dtls.events import Closed, Connected, Event, PeerClosed, State
 from sealwire.dtls.header import (
@@ -24,11 +25,11 @@ from sealwire.dtls.header import (
     ContentType,
     RecordNumber,
     decode_alert,
-    decode_plaintext,
-    is_ciphertext,
 )
+from sealwire.dtls.incoming import Incoming
 from sealwire.dtls.layer import HandshakeLayer
-from sealwire.dtls.queues import EarlyRecords, MessageQueue
+from sealwire.dtls.queues import MessageQueue
+from sealwire.dtls.routability import PathInbox, PathMessage
 from sealwire.errors import (
     Alert,
     ConnectionClosed,
@@ -39,9 +40,8 @@ from sealwire.errors import (
     ProtocolError,
 )
 from sealwire.limits import Account, Ledger, Limits, Purpose
-from sealwire.record.protect import DISCARDS, parse_ciphertext_header
 from sealwire.telemetry import ConnectionCounters
-from sealwire.tls13.contract import EPOCH_APPLICATION, EPOCH_HANDSHAKE, EPOCH_PLAIN, Session
+from sealwire.tls13.contract import EPOCH_APPLICATION, EPOCH_HANDSHAKE, EPOCH_PLAIN, ConnectionIds, Session
 from sealwire.tls13.handshake import DTLS, Handshake
 from sealwire.wire import Buffer
 
@@ -77,6 +77,8 @@ class Connection:
         next_peer_message_seq: int = 0,
         plain_sequence: int = 0,
         address_proved: bool = True,
+        offered_cid_bytes: int = 0,
+        issue_cid: Callable[[], bytes] | None = None,
     ) -> None:
         """Made by :meth:`client`, :meth:`server` or an Endpoint."""
         if mtu < _MIN_MTU_BYTES:
@@ -99,7 +101,8 @@ class Connection:
 
         self._account = account
         self._sealing = Sealing(config.provider, plain_sequence)
-        self._opening = Opening(config.provider, limits.replay_window, b"")
+        self._opening = Opening(config.provider, limits.replay_window)
+        self._incoming = Incoming(self._opening, account, self.counters, offered_cid_bytes)
         self._layer = HandshakeLayer(
             handshake,
             self._sealing,
@@ -112,16 +115,18 @@ class Connection:
             next_seq=next_message_seq,
             next_peer_seq=next_peer_message_seq,
         )
+        self._layer.issue_cid = issue_cid
         # What may still be sent to an address nobody proved, None once it is proved.
         self._budget: int | None = None if address_proved else 0
         # Whether any protected record of the peer was opened.
         self._keys_seen = False
-        self._early = EarlyRecords(account)
         self._handshake_deadline: float | None = now + limits.handshake_seconds
         self._send_queue = MessageQueue(account, Purpose.SEND_QUEUE, limits.send_queue_bytes)
         self._receive_queue = MessageQueue(account, Purpose.RECEIVE_QUEUE, limits.receive_queue_bytes)
         self._alerts: list[tuple[int, Alert]] = []
         self._alert_epoch = EPOCH_PLAIN
+        #: Return routability messages that came; an Endpoint takes them, who alone knows from where.
+        self.path_messages = PathInbox(self.counters)
         self._peer_closed_at: RecordNumber | None = None
         self._events: list[Event] = []
         self._layer.apply_outputs(now)
@@ -139,6 +144,7 @@ class Connection:
         mtu: int = DEFAULT_MTU_BYTES,
         initial_timeout: float = INITIAL_TIMEOUT_SECONDS,
         ledger: Ledger | None = None,
+        connection_id: bytes = b"",
     ) -> Connection:
         """A client; its ClientHello is in the first transmit().
 
@@ -148,6 +154,7 @@ class Connection:
             mtu: largest UDP payload to send, in bytes.
             initial_timeout: seconds until the first retransmission.
             ledger: account to charge; one of its own by default.
+            connection_id: the id wanted on records to this client (RFC 9146), b"" for none.
 
         Raises:
             ConfigurationError: no usable server name while names are checked.
@@ -156,7 +163,7 @@ class Connection:
         limits = limits or Limits()
         config = config.within(limits)
         # RFC 9147 section 5.1 [9147-5.1-13]: an empty id says that we need none and take the server's.
-        handshake = Handshake.client(config, DTLS, server_name=server_name, connection_id=b"")
+        handshake = Handshake.client(config, DTLS, server_name=server_name, connection_id=connection_id)
         return cls(
             config,
             handshake,
@@ -166,6 +173,7 @@ class Connection:
             initial_timeout=initial_timeout,
             # Last, so that nothing is charged for what could not be made.
             account=open_account(ledger or Ledger(limits.total_bytes), limits),
+            offered_cid_bytes=len(connection_id),
         )
 
     @classmethod
@@ -179,18 +187,19 @@ class Connection:
         initial_timeout: float = INITIAL_TIMEOUT_SECONDS,
         ledger: Ledger | None = None,
         address_proved: bool = True,
+        connection_id: bytes | None = None,
     ) -> Connection:
         """A server for a single peer, without the cookie exchange of an Endpoint.
 
         Only for peers whose address cannot be forged (RFC 9147 section 5.1 [9147-5.1-7]: ICE, a
         test); else say so by `address_proved`, and at most three times the bytes received are sent
-        until the peer proves it.
+        until the peer proves it.  `connection_id` is as for :meth:`client`; None not to negotiate ids.
         """
         limits = limits or Limits()
         config = config.within(limits)
         return cls(
             config,
-            Handshake.server(config, DTLS),
+            Handshake.server(config, DTLS, connection_id=connection_id),
             now=now,
             limits=limits,
             mtu=mtu,
@@ -225,12 +234,27 @@ class Connection:
         return self._layer.engine.session
 
     @property
+    def connection_ids(self) -> ConnectionIds:
+        """What the handshake agreed on connection ids (RFC 9146)."""
+        return self._layer.engine.connection_ids
+
+    @property
+    def cids(self) -> CidPool:
+        """The connection ids in use now; see :class:`CidPool`."""
+        return self._layer.cids
+
+    @property
     def max_message_bytes(self) -> int:
         """The longest message send() takes, in bytes; 0 without keys [9147-4.4-4]."""
         epoch = self._sealing.epoch
         if epoch not in self._sealing:
             return 0
         return min(self.mtu - self._sealing.overhead(epoch), MAX_CONTENT_BYTES)
+
+    @property
+    def newest(self) -> RecordNumber:
+        """The highest record number of the peer that authenticated."""
+        return self._incoming.newest
 
     @property
     def send_queue_bytes(self) -> int:
@@ -295,6 +319,31 @@ class Connection:
         finally:
             self._notify()
 
+    def offer_connection_ids(self, count: int, *, immediate: bool = False) -> None:
+        """Send NewConnectionId with up to `count` further ids for the peer's records (RFC 9147 section 9).
+
+        Raises:
+            Error: ids were not negotiated in this direction, or the last offer is not acknowledged.
+        """
+        self._layer.offer_cids(count, Usage.IMMEDIATE if immediate else Usage.SPARE)
+        self._notify()
+
+    def request_connection_ids(self, count: int) -> None:
+        """Ask the peer for up to `count` spare ids; Error if that is not possible now."""
+        self._layer.request_cids(count)
+        self._notify()
+
+    def path_changed(self) -> None:
+        """This side has a new address: go on under a fresh id, if the peer gave one [9147-11-9]."""
+        self._layer.rotate_cid()
+        self._notify()
+
+    def path_record(self, kind: int, cookie: bytes) -> bytes:
+        """A datagram with one return routability message (RFC 9853), for an Endpoint."""
+        self.counters.records_sealed += 1
+        epoch = self._sealing.epoch
+        return self._sealing.record(epoch, ContentType.RETURN_ROUTABILITY, bytes((kind,)) + cookie)[1]
+
     def export(self, label: bytes, context: bytes, n: int) -> bytes:
         """Exported keying material of `n` bytes (RFC 8446 section 7.5); Error before completion."""
         return self._layer.engine.export(label, context, n)
@@ -355,98 +404,47 @@ class Connection:
         self.counters.datagrams_received += len(datagrams)
         self.counters.bytes_received += size
         self._earn(size)
+        forged = self._opening.forged
         try:
-            epoch = self._opening.epoch
-            self._walk(datagrams, now)
-            while self._early and self._opening.epoch > epoch and self.state is not State.CLOSED:
-                epoch = self._opening.epoch
-                self._walk(self._early.take(), now)
-            self._layer.end_of_run(now)
+            for number, content_type, content in self._incoming.records(datagrams):
+                if number.epoch == EPOCH_PLAIN:
+                    self._receive_plaintext(number, content_type, content, now)
+                else:
+                    self._receive_record(number, content_type, content, now)
+            if self.state is not State.CLOSED:
+                self._end_of_run(now, self._opening.forged > forged)
         except ProtocolError as error:
             self._fail(error)
         return self.counters.records_opened > before
 
-    def _walk(self, datagrams: Sequence[Buffer], now: float) -> None:
-        """Handle the records of `datagrams`, in order."""
-        index = offset = 0
-        while index < len(datagrams):
-            if self.state is State.CLOSED:
-                self.counters.discard(Discard.CLOSED)
-                break
-            datagram = datagrams[index]
-            if offset >= len(datagram):
-                if not datagram:
-                    self.counters.discard(Discard.EMPTY)
-                index, offset = index + 1, 0
-            elif is_ciphertext(datagram[offset]):
-                index, offset = self._receive_ciphertexts(datagrams, index, offset, now)
-            else:
-                offset = self._receive_plaintext(datagram, offset, now)
-
-    def _receive_ciphertexts(
-        self, datagrams: Sequence[Buffer], index: int, offset: int, now: float
-    ) -> tuple[int, int]:
-        datagram = datagrams[index]
-        opener = self._opening.opener(datagram[offset] & 3)
-        if opener is None:
-            return index, self._skip_unknown_epoch(datagram, offset, now)
-        epoch = opener.epoch
-        forged = opener.forged
-        entries, index, offset = opener.open_run(datagrams, index, offset)
-        for content_type, sequence, content in entries:
-            if content_type < 0:
-                self.counters.discard(DISCARDS[-content_type])
-                continue
-            self.counters.records_opened += 1
-            self._receive_record(RecordNumber(epoch, sequence), content_type, content, now)
-            if self.state is State.CLOSED:
-                return len(datagrams), 0
-        if opener.forged > forged and opener.forged >= opener.forgery_limit * _REKEY_PART:
-            self._forgeries(opener.forged, opener.forgery_limit, now)
-        return index, offset
-
-    def _skip_unknown_epoch(self, datagram: Buffer, offset: int, now: float) -> int:
-        header = parse_ciphertext_header(datagram, offset, self._opening.cid_length)
-        if isinstance(header, Discard):
-            self.counters.discard(header)
-            return len(datagram)
-        if header.epoch_bits == EPOCH_HANDSHAKE:
+    def _end_of_run(self, now: float, forged: bool) -> None:
+        if self._incoming.server_hello_missing:
+            self._incoming.server_hello_missing = False
             self._layer.server_hello_missing(now)
-        if self.was_connected or not self._early.put(bytes(datagram[offset : header.end])):
-            # RFC 9147 section 6.1 [9147-6.1-2]: like a record that failed.
-            self.counters.discard(Discard.UNKNOWN_EPOCH)
-        return header.end
+        self._layer.end_of_run(now)
+        if forged and (part := self._opening.forged_part()) >= _REKEY_PART:
+            if part >= 1:
+                # RFC 9147 section 4.5.3 [9147-4.5.3-4]
+                raise ProtocolError(Alert.BAD_RECORD_MAC, "too many records failed authentication")
+            if self.was_connected and not self._layer.engine.updating_keys:
+                # [9147-4.5.3-5]
+                self._layer.update_keys(now, request_peer=True)
 
-    def _forgeries(self, forged: int, limit: int, now: float) -> None:
-        """Failed authentications come near the limit, or reach it (RFC 9147 section 4.5.3)."""
-        if forged >= limit:
-            # [9147-4.5.3-4]
-            raise ProtocolError(Alert.BAD_RECORD_MAC, "too many records failed authentication")
-        if self._layer.engine.complete and not self._layer.engine.updating_keys:
-            # [9147-4.5.3-5]
-            self._layer.update_keys(now, request_peer=True)
-
-    def _receive_plaintext(self, datagram: Buffer, offset: int, now: float) -> int:
-        record = decode_plaintext(datagram, offset)
-        if isinstance(record, Discard):
-            self.counters.discard(record)
-            return len(datagram)
-        number = RecordNumber(EPOCH_PLAIN, record.sequence)
-        if record.content_type == ContentType.HANDSHAKE:
-            self._receive_handshake(number, record.content, now)
-        elif record.content_type == ContentType.ACK:
+    def _receive_plaintext(self, number: RecordNumber, content_type: int, content: bytes, now: float) -> None:
+        if content_type == ContentType.HANDSHAKE:
+            self._receive_handshake(number, content, now)
+        elif content_type == ContentType.ACK:
             # A client that has part of a ServerHello can acknowledge it only like this; once it has
             # shown its keys it needs to no more, and anybody can forge these.
             if self._keys_seen:
                 self.counters.discard(Discard.UNEXPECTED_PLAINTEXT)
             else:
-                self._layer.receive_ack(EPOCH_PLAIN, record.content, now)
+                self._layer.receive_ack(EPOCH_PLAIN, content, now)
         elif self._opening.epoch > EPOCH_PLAIN:
             # The peer has better ways (decision A19).
             self.counters.discard(Discard.PLAINTEXT_ALERT)
         else:
-            self._receive_alert(number, record.content)
-        return record.end
+            self._receive_alert(number, content)
 
     def _receive_record(self, number: RecordNumber, content_type: int, content: bytes, now: float) -> None:
         """Handle a record that authenticated: what is wrong in it is the peer's doing."""
@@ -466,6 +464,8 @@ class Connection:
             self._layer.receive_ack(number.epoch, content, now)
         elif content_type == ContentType.ALERT:
             self._receive_alert(number, content)
+        elif content_type == ContentType.RETURN_ROUTABILITY and self.connection_ids.return_routability:
+            self.path_messages.receive(content)
         else:
             # RFC 9147 section 4.1 [9147-4.1-4]
             raise ProtocolError(Alert.UNEXPECTED_MESSAGE, f"record of content type {content_type}")
@@ -487,6 +487,7 @@ class Connection:
     def _connected(self) -> None:
         self.state = State.CONNECTED
         self.was_connected = True
+        self._incoming.keep_early = False
         self._handshake_deadline = None
         self._budget = None
         handshake_over(self._account)
@@ -537,8 +538,7 @@ class Connection:
         self.state = State.CLOSED
         self.error = error
         self._send_queue.take()
-        self._opening.clear()
-        self._early.take()
+        self._incoming.close()
         self._account.close()
         self._events.append(Closed(error))
 
@@ -553,6 +553,10 @@ class Connection:
         datagrams: list[bytes] = []
         try:
             if self.state is not State.CLOSED:
+                for kind, cookie in self.path_messages.take():
+                    if kind == PathMessage.CHALLENGE:
+                        # [9853-2]: at once, to the one address there is.
+                        datagrams.append(self.path_record(PathMessage.RESPONSE, cookie))
                 datagrams += self._layer.transmit(self._budget, now)
                 if self.state is not State.HANDSHAKING:
                     self._transmit_data(datagrams, now)

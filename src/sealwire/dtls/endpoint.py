@@ -23,10 +23,12 @@ from sealwire.dtls.connection import (
     Connection,
 )
 from sealwire.dtls.cookie import Address
-from sealwire.dtls.events import Closed, Connected, Event, State
+from sealwire.dtls.events import AddressChanged, Closed, Connected, Event, State
 from sealwire.dtls.flight import timeout_after
 from sealwire.dtls.gate import Attempt, Gate, OlderVersion, Reply
 from sealwire.dtls.header import ContentType, is_ciphertext
+from sealwire.dtls.paths import PathChecks
+from sealwire.dtls.routability import PathMessage
 from sealwire.errors import Discard, LimitReached
 from sealwire.limits import Account, Ledger, Limits
 from sealwire.telemetry import EndpointCounters
@@ -35,6 +37,13 @@ from sealwire.wire import Buffer
 
 # Timers that were replaced, kept before the heap is made anew; below this it costs more than it frees.
 _SPARE_TIMERS: Final = 64
+
+
+# Long enough that nobody meets another's id by chance, short enough for small records.
+DEFAULT_CID_BYTES: Final = 8
+# RFC 9146 allows 255; longer than this an id only costs, shorter they meet each other by chance.
+_MAX_CID_BYTES: Final = 20
+_MIN_CID_BYTES: Final = 4
 
 
 class Admission(enum.Enum):
@@ -70,6 +79,9 @@ class Endpoint:
         on_other: Callable[[Buffer, Address], None] | None = None,
         require_cookie: bool = True,
         limit_unproved: bool = True,
+        cid_bytes: int | None = DEFAULT_CID_BYTES,
+        on_address_change: Callable[[Connection, Address], bool] | None = None,
+        enhanced_path_check: bool = False,
     ) -> None:
         """
         Args:
@@ -82,7 +94,16 @@ class Endpoint:
                 most three times the bytes it sent until it proves its address; a long certificate
                 chain then waits for the client to say more.
             limit_unproved: off only where addresses cannot be forged, as after ICE [9147-5.1-7].
+            cid_bytes: length of the connection ids given to clients that speak of them (RFC 9146); 0 to
+                use only theirs, None to negotiate none.
+            on_address_change: asked whether a connection may move to the address a newer record came from,
+                where the peer cannot be asked itself (RFC 9853); None never moves it.
+            enhanced_path_check: ask the old address before the new one.
         """
+        if cid_bytes and not _MIN_CID_BYTES <= cid_bytes <= _MAX_CID_BYTES:
+            raise ValueError(
+                f"connection ids have {_MIN_CID_BYTES} to {_MAX_CID_BYTES} bytes, or none, not {cid_bytes}"
+            )
         self.limits = limits or Limits()
         self.counters = EndpointCounters()
         self.ledger = Ledger(self.limits.total_bytes)
@@ -92,6 +113,11 @@ class Endpoint:
         self._admission = admission
         self._on_other = on_other
         self._limit_unproved = limit_unproved
+        self._cid_bytes = cid_bytes
+        self._on_address_change = on_address_change
+        self._provider = configure().provider
+        self._paths = PathChecks(self._provider, enhanced=enhanced_path_check)
+        self._by_cid: dict[bytes, Connection] = {}
         self._gate = Gate(configure(), self.limits, self.counters, require_cookie=require_cookie)
         self._connections: dict[Address, Connection] = {}
         # Attempts of addresses that have a live connection already, until they are complete.
@@ -110,11 +136,10 @@ class Endpoint:
     @property
     def connections(self) -> int:
         """How many connections there are, handshakes included."""
-        return len(self._connections) + len(self._replacements)
+        return len(self._hellos)
 
     def __iter__(self) -> Iterator[Connection]:
-        yield from self._connections.values()
-        yield from self._replacements.values()
+        return iter(self._hellos)
 
     @property
     def handshaking(self) -> int:
@@ -137,6 +162,8 @@ class Endpoint:
                 # What came before it from this peer comes first.
                 self._receive_runs(runs, now)
                 self._receive_hello(datagram, address, now)
+            elif self._cid_bytes and is_ciphertext(datagram[0]) and datagram[0] & 0x10:
+                self._receive_by_cid(datagram, address, runs, now)
             elif address in self._connections:
                 runs.setdefault(address, []).append(datagram)
             else:
@@ -155,8 +182,73 @@ class Endpoint:
             connection = self._connections.get(address)
             if connection is not None:
                 connection.receive_run(datagrams, now)
+                self._answer_path_messages(connection, address, now)
                 self._touch(connection)
         runs.clear()
+
+    def _receive_by_cid(
+        self, datagram: Buffer, address: Address, runs: dict[Address, list[Buffer]], now: float
+    ) -> None:
+        """Find the connection by the id in its record, wherever it comes from (RFC 9146)."""
+        assert self._cid_bytes
+        connection = self._by_cid.get(bytes(datagram[1 : 1 + self._cid_bytes]))
+        if connection is None:
+            self.counters.discard(Discard.UNKNOWN_CID)
+        elif connection is self._connections.get(address) and address not in self._replacements:
+            runs.setdefault(address, []).append(datagram)
+        else:
+            self._receive_runs(runs, now)
+            newest = connection.newest
+            connection.receive_run((datagram,), now)
+            # RFC 9146 section 6 [9146-3]: only a record newer than all before speaks of a new address.
+            if connection.address != address and connection.newest > newest:
+                self._moved(connection, address, now)
+            self._answer_path_messages(connection, address, now)
+            self._touch(connection)
+
+    def _moved(self, connection: Connection, address: Address, now: float) -> None:
+        """An authentic, newer record came from another address (RFC 9147 section 11 [9147-11-7])."""
+        if connection.state is not State.CONNECTED:
+            return
+        old = _address_of(connection)
+        if connection.connection_ids.return_routability:
+            self._replies += self._paths.start(connection, old, address, now).datagrams
+        elif self._on_address_change is not None and self._on_address_change(connection, address):
+            self._move(connection, address)
+
+    def _answer_path_messages(self, connection: Connection, address: Address, now: float) -> None:
+        for kind, cookie in connection.path_messages.take():
+            if kind == PathMessage.CHALLENGE:
+                # [9853-2]: once, at once, to where it came from.
+                self._replies.append((connection.path_record(PathMessage.RESPONSE, cookie), address))
+                continue
+            outcome = self._paths.answered(connection, kind, cookie, address, now)
+            if outcome is None:
+                self.counters.discard(Discard.PATH_MESSAGE)
+                continue
+            self._replies += outcome.datagrams
+            if outcome.moved_to is not None:
+                self._move(connection, outcome.moved_to)
+
+    def _move(self, connection: Connection, address: Address) -> None:
+        old = _address_of(connection)
+        if self._connections.get(old) is connection:
+            del self._connections[old]
+        connection.address = address
+        # Whoever is known at the new address by address alone stays so; this one is found by its id.
+        self._connections.setdefault(address, connection)
+        # RFC 9147 section 9 [9147-9-9]: a fresh id on a new path.
+        connection.path_changed()
+        self.counters.address_changes += 1
+        self._events.append((connection, AddressChanged(old, address)))
+
+    def _issue_cid(self) -> bytes:
+        """A fresh connection id; whose it is is entered once it is given out."""
+        assert self._cid_bytes
+        while True:
+            cid = self._provider.random(self._cid_bytes)
+            if cid not in self._by_cid:
+                return cid
 
     def _receive_other(self, datagram: Buffer, address: Address) -> None:
         self.counters.discard(Discard.OTHER_PROTOCOL)
@@ -234,8 +326,9 @@ class Endpoint:
         address = attempt.address
         config = config.within(self.limits)
         timeout = self._initial_timeout
+        cid = self._issue_cid() if self._cid_bytes else (b"" if self._cid_bytes == 0 else None)
         if attempt.facts is None:
-            handshake = Handshake.server(config, DTLS)
+            handshake = Handshake.server(config, DTLS, connection_id=cid)
         else:
             handshake = Handshake.from_cookie(
                 config,
@@ -244,6 +337,7 @@ class Endpoint:
                 group=attempt.facts.group,
                 client_hello_1_hash=attempt.facts.client_hello_1_hash,
                 hello_retry_request=attempt.retry_request,
+                connection_id=cid,
             )
             timeout = timeout_after(attempt.facts.age, timeout)
         connection = Connection(
@@ -259,6 +353,7 @@ class Endpoint:
             next_peer_message_seq=attempt.message_seq + 1,
             plain_sequence=attempt.plain_sequence,
             address_proved=attempt.facts is not None or not self._limit_unproved,
+            issue_cid=self._issue_cid if self._cid_bytes else None,
         )
         connection.address = address
         connection.on_output = self._touch
@@ -281,6 +376,8 @@ class Endpoint:
                 replaced.abort()
                 self._touch(replaced)
         connection.begin(attempt.message, attempt.received_bytes, now)
+        if cid and connection.connection_ids.negotiated:
+            self._by_cid[cid] = connection
         self._touch(connection)
 
     # --- bookkeeping -----------------------------------------------------------------------
@@ -299,6 +396,10 @@ class Endpoint:
             elif isinstance(event, Closed):
                 self._forget(connection)
             self._events.append((connection, event))
+        if connection in self._hellos:
+            for cid in connection.cids.ours:
+                # Those given out since: an id means its connection from when the peer may use it.
+                self._by_cid.setdefault(cid, connection)
         deadline = connection.deadline()
         if deadline is None:
             self._timer_of.pop(connection, None)
@@ -312,8 +413,7 @@ class Endpoint:
             heapq.heapify(self._timers)
 
     def _promote(self, connection: Connection) -> None:
-        address = connection.address
-        assert isinstance(address, tuple)
+        address = _address_of(connection)
         if self._replacements.get(address) is connection:
             # RFC 9147 section 5.11 [9147-5.11-3]
             del self._replacements[address]
@@ -323,8 +423,11 @@ class Endpoint:
             self._touch(old)
 
     def _forget(self, connection: Connection) -> None:
-        address = connection.address
-        assert isinstance(address, tuple)
+        address = _address_of(connection)
+        self._paths.forget(connection)
+        for cid in (connection.connection_ids.ours, *connection.cids.ours):
+            if self._by_cid.get(cid) is connection:
+                del self._by_cid[cid]
         for table in (self._connections, self._replacements):
             if table.get(address) is connection:
                 del table[address]
@@ -344,8 +447,7 @@ class Endpoint:
         while self._ready:
             ready, self._ready = self._ready, {}
             for connection in ready:
-                address = connection.address
-                assert isinstance(address, tuple)
+                address = _address_of(connection)
                 batch.extend((datagram, address) for datagram in connection.transmit(now))
                 self._settle(connection)
         self.counters.datagrams_sent += len(batch)
@@ -364,10 +466,14 @@ class Endpoint:
         timers = self._timers
         while timers and self._timer_of.get(timers[0][2]) != timers[0][0]:
             heapq.heappop(timers)
-        return timers[0][0] if timers else None
+        due = self._paths.deadline
+        if timers and (due is None or timers[0][0] < due):
+            return timers[0][0]
+        return due
 
     def wake(self, now: float) -> None:
         """Do what is due by `now`."""
+        self._replies += self._paths.wake(now)
         while (at := self.deadline()) is not None and at <= now:
             connection = heapq.heappop(self._timers)[2]
             del self._timer_of[connection]
@@ -382,6 +488,11 @@ class Endpoint:
         for connection in list(self):
             connection.close(now)
             self._touch(connection)
+
+
+def _address_of(connection: Connection) -> Address:
+    assert isinstance(connection.address, tuple)
+    return connection.address
 
 
 def _may_be_hello(datagram: Buffer) -> bool:

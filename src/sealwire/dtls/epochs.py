@@ -16,6 +16,7 @@ from sealwire.dtls.header import MAX_SEQUENCE, encode_plaintext
 from sealwire.errors import Alert, ProtocolError
 from sealwire.record.protect import Opener, Sealer
 from sealwire.tls13.contract import EPOCH_APPLICATION, EPOCH_HANDSHAKE, InstallKeys
+from sealwire.wire import Buffer
 
 # RFC 9147 section 5.8.1 [9147-5.8.1-4]: twice the maximum segment lifetime, which RFC 9293 says
 # is two minutes.
@@ -50,6 +51,11 @@ class Sealing:
     def __contains__(self, epoch: int) -> bool:
         return epoch in self._sealers
 
+    def use_cid(self, cid: bytes) -> None:
+        """Put `cid` into every record from now on, of old epochs too [9147-4-7]."""
+        for sealer in self._sealers.values():
+            sealer.cid = cid
+
     def sealer(self, epoch: int) -> Sealer:
         """The sealer of an epoch that has keys."""
         return self._sealers[epoch]
@@ -82,12 +88,13 @@ class Sealing:
 class Opening:
     """Receiving keys, found by the low two bits of their epoch."""
 
-    __slots__ = ("_cid", "_expiries", "_openers", "_provider", "_window", "epoch")
+    __slots__ = ("_expiries", "_openers", "_provider", "_window", "cids", "epoch")
 
-    def __init__(self, provider: CryptoProvider, window: int, cid: bytes) -> None:
+    def __init__(self, provider: CryptoProvider, window: int) -> None:
         self._provider = provider
         self._window = window
-        self._cid = cid
+        #: Ids that records to us may carry, all of one length; empty without connection ids.
+        self.cids: list[bytes] = []
         self._openers: dict[int, Opener] = {}
         # Epoch -> when its keys go.
         self._expiries: dict[int, float] = {}
@@ -95,22 +102,36 @@ class Opening:
         self.epoch = 0
 
     @property
-    def cid_length(self) -> int:
-        return len(self._cid)
+    def one_cid(self) -> bool:
+        """Whether all records carry the same id, or none."""
+        return len(self.cids) <= 1
 
-    def install(self, keys: InstallKeys) -> None:
-        """Accept records under `keys` as well."""
+    @property
+    def cid_bytes(self) -> int:
+        """Length of the id in records to us, 0 without."""
+        return len(self.cids[0]) if self.cids else 0
+
+    def install(self, keys: InstallKeys, cid: bytes) -> None:
+        """Accept records under `keys` as well, with one of `cids` in them."""
+        if cid and not self.cids:
+            self.cids = [cid]
+        own = self.cids[-1] if self.cids else b""
         derived = traffic_keys(self._provider, keys.spec, keys.secret, DTLS13_PREFIX)
         low = keys.epoch & 3
         old = self._openers.get(low)
         if old is not None:
             self._expiries.pop(old.epoch, None)
-        self._openers[low] = Opener(self._provider, keys.spec, derived, keys.epoch, self._cid, self._window)
+        self._openers[low] = Opener(self._provider, keys.spec, derived, keys.epoch, own, self._window)
         self.epoch = keys.epoch
 
-    def opener(self, low_bits: int) -> Opener | None:
-        """The opener for a record that shows these epoch bits."""
-        return self._openers.get(low_bits)
+    def opener(self, datagram: Buffer, offset: int) -> Opener | None:
+        """The opener for the record at `offset`, told which of our ids to expect in it."""
+        opener = self._openers.get(datagram[offset] & 3)
+        if opener is not None and len(self.cids) > 1:
+            cid = bytes(datagram[offset + 1 : offset + 1 + len(self.cids[0])])
+            if cid != opener.cid and cid in self.cids:
+                opener.cid = cid
+        return opener
 
     def linger(self, now: float) -> None:
         """The handshake is over: keep its epoch for two MSL [9147-5.8.1-4]."""
@@ -141,6 +162,10 @@ class Opening:
     def forged(self) -> int:
         """Failed authentications under the keys that live."""
         return sum(opener.forged for opener in self._openers.values())
+
+    def forged_part(self) -> float:
+        """The part of the forgery limit that is used up, of the keys that suffered most."""
+        return max((opener.forged / opener.forgery_limit for opener in self._openers.values()), default=0.0)
 
     def clear(self) -> None:
         self._openers.clear()

@@ -36,4 +36,12 @@ class Closed:
     error: OSError | None
 
 
-Event = Connected | PeerClosed | Closed
+@dataclass(frozen=True, slots=True)
+class AddressChanged:
+    """The peer is at another address now, proved or accepted by policy (servers)."""
+
+    old: tuple[object, ...]
+    new: tuple[object, ...]
+
+
+Event = Connected | PeerClosed | Closed | AddressChanged

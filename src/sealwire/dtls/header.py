@@ -22,6 +22,7 @@ class ContentType(enum.IntEnum):
     HANDSHAKE = 22
     APPLICATION_DATA = 23
     ACK = 26
+    RETURN_ROUTABILITY = 27  # RFC 9853
 
 
 PLAINTEXT_HEADER_BYTES: Final = 13

@@ -8,8 +8,10 @@ is repeated until acknowledged; records that came are acknowledged where no flig
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
+from sealwire.dtls.cid import CidPool, Usage
 from sealwire.dtls.epochs import Opening, Sealing
 from sealwire.dtls.flight import Flight
 from sealwire.dtls.header import (
@@ -29,13 +31,14 @@ from sealwire.tls13.contract import (
     EPOCH_APPLICATION,
     EPOCH_HANDSHAKE,
     EPOCH_PLAIN,
+    NO_CONNECTION_IDS,
     Direction,
     HandshakeDone,
     InstallKeys,
     SendMessage,
 )
 from sealwire.tls13.handshake import Handshake
-from sealwire.tls13.messages import HandshakeType
+from sealwire.tls13.messages import HandshakeType, open_message
 
 # RFC 9147 section 4.4 [9147-4.4-12]: sizes to fall back to when a flight meets silence again and again:
 # what IPv4 hosts must accept (576), and what RFC 791 lets a link have with room for options (296).
@@ -47,6 +50,10 @@ _ACK_DATAGRAM_BYTES: Final = _FALLBACK_MTU_BYTES[-1]
 # Record numbers remembered for the next ACK; older ones are dropped first, which costs the peer a
 # retransmission.
 _MAX_ACK_NUMBERS: Final = 32
+_CID_MESSAGES: Final = frozenset((HandshakeType.NEW_CONNECTION_ID, HandshakeType.REQUEST_CONNECTION_ID))
+# The engine's handles are positive.
+_NEW_CID_HANDLE: Final = -1
+_NO_HANDLE: Final = -2
 
 
 class HandshakeLayer:
@@ -82,6 +89,11 @@ class HandshakeLayer:
         self._ack_deadline: float | None = None
         self._ack_now = False
         self._key_updates_in_a_row = 0
+        # Both exist once the handshake is complete.
+        self._cids = CidPool(NO_CONNECTION_IDS, None)
+        self._cid_messages: list[bytes] = []
+        #: Makes another id for records to us; None if nobody routes by it.
+        self.issue_cid: Callable[[], bytes] | None = None
 
     # --- time ------------------------------------------------------------------------------
 
@@ -165,6 +177,10 @@ class HandshakeLayer:
         """Give whole messages to the engine, in order."""
         while (ready := self._reassembly.pop()) is not None:
             epoch, message = ready
+            if self.engine.complete and message[0] in _CID_MESSAGES and self.engine.connection_ids.negotiated:
+                self._receive_cid_message(epoch, message)
+                self._send_cid_messages()
+                continue
             was_complete = self.engine.complete
             self.engine.receive(epoch, message)
             self.version_selected = True
@@ -182,8 +198,9 @@ class HandshakeLayer:
             raise ProtocolError(Alert.UNEXPECTED_MESSAGE, "too many KeyUpdates without data between them")
 
     def data_received(self) -> None:
-        """Application data came: KeyUpdates before it were no flood."""
+        """Application data came: KeyUpdates and requests before it were no flood."""
         self._key_updates_in_a_row = 0
+        self._cids.data_received()
 
     def hello(self, message: bytes, now: float) -> None:
         """Take a whole ClientHello that was put together elsewhere (TLS form)."""
@@ -220,13 +237,16 @@ class HandshakeLayer:
                         raise ProtocolError(Alert.INTERNAL_ERROR, "handshake message numbers are used up")
                     self._flight.add(epoch, message, handle)
                 case InstallKeys(Direction.SEND):
-                    self._sealing.install(output, self.engine.peer_connection_id or b"")
+                    cid = self._cids.current if self.engine.complete else self.engine.connection_ids.theirs
+                    self._sealing.install(output, cid)
                     self._sealing.forget_before(output.epoch, self._flight.epochs | {EPOCH_HANDSHAKE})
                 case InstallKeys():
                     self._reassembly.change_keys(output.epoch)
-                    self._opening.install(output)
+                    self._opening.install(output, self.engine.connection_ids.ours)
                 case HandshakeDone():
                     self._opening.linger(now)
+                    self._cids = CidPool(self.engine.connection_ids, self.issue_cid)
+                    self._sealing.use_cid(self._cids.current)
                     self._sealing.forget_before(self._sealing.epoch, self._flight.epochs)
                 case _:
                     # A ticket: nothing is resumed, so it is not kept; its record is acknowledged.
@@ -247,6 +267,52 @@ class HandshakeLayer:
         self.engine.update_keys(request_peer=request_peer)
         self._counters.key_updates += 1
         self.apply_outputs(now)
+
+    # --- connection ids --------------------------------------------------------------------
+
+    @property
+    def cids(self) -> CidPool:
+        """The connection ids in use, once the handshake is complete."""
+        return self._cids
+
+    def _receive_cid_message(self, epoch: int, message: bytes) -> None:
+        kind, body = open_message(message)
+        if epoch != self.engine.receive_epoch:
+            # Errata 8047 [9147-8-8]: nothing new in an epoch after its KeyUpdate.
+            raise ProtocolError(Alert.UNEXPECTED_MESSAGE, f"{kind.name} came in epoch {epoch}")
+        self._cid_messages += self._cids.receive(kind, body)
+        self._follow_cids()
+
+    def _follow_cids(self) -> None:
+        self._sealing.use_cid(self._cids.current)
+        self._opening.cids = list(self._cids.ours)
+
+    def offer_cids(self, count: int, usage: Usage) -> None:
+        """Give the peer further ids for its records; Error as :meth:`CidPool.offer` says."""
+        self._cid_messages.append(self._cids.offer(count, usage))
+        self._follow_cids()
+        self._send_cid_messages()
+
+    def request_cids(self, count: int) -> None:
+        """Ask the peer for spare ids; Error as :meth:`CidPool.request` says."""
+        self._cid_messages.append(self._cids.request(count))
+        self._send_cid_messages()
+
+    def rotate_cid(self) -> bool:
+        """Use a spare id of the peer's from now on: whether there was one."""
+        rotated = self._cids.rotate()
+        self._follow_cids()
+        return rotated
+
+    def _send_cid_messages(self) -> None:
+        # Errata 8047 [9147-8-8]: while a KeyUpdate is on its way they wait for the new epoch.
+        if self.engine.updating_keys:
+            return
+        messages, self._cid_messages = self._cid_messages, []
+        for message in messages:
+            new = message[0] == HandshakeType.NEW_CONNECTION_ID
+            self._flight.add(self._sealing.epoch, message, _NEW_CID_HANDLE if new else _NO_HANDLE)
+        self._charge_flight()
 
     # --- acknowledgements ------------------------------------------------------------------
 
@@ -293,9 +359,13 @@ class HandshakeLayer:
 
     def _acknowledged(self, handles: list[int], now: float) -> None:
         for handle in handles:
-            self.engine.acknowledged(handle)
+            if handle == _NEW_CID_HANDLE:
+                self._cid_messages += self._cids.acknowledged()
+            elif handle != _NO_HANDLE:
+                self.engine.acknowledged(handle)
         if handles:
             self.apply_outputs(now)
+            self._send_cid_messages()
             if self.engine.complete:
                 self._sealing.forget_before(self._sealing.epoch, self._flight.epochs)
 

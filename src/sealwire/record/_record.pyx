@@ -98,23 +98,37 @@ cdef class Sealer:
         self._aead = _evp.new_aead(self._algorithm, key, True)
         self._mask = _evp.new_mask(self._algorithm, sn_key)
         memcpy(self._iv, PyBytes_AS_STRING(iv), NONCE_BYTES)
-        self._cid = bytes(cid)
-        self._cid_start = PyBytes_AS_STRING(self._cid)
-        self._cid_bytes = <int>len(self._cid)
         self.epoch = epoch
-        # RFC 9147 section 4 [9147-4-11]: 0 0 1, then C, S, L and two epoch bits.
-        # RFC 9147 section 4 [9147-4-7]: a negotiated connection id is in every record.
-        self._first = 0x20 | (0x10 if self._cid_bytes else 0) | <uint8_t>(self.epoch & 3)
         self.sequence = sequence
         self._tag_bytes = _evp.tag_bytes(self._algorithm)
         # RFC 9147 section 4.2.3 [9147-4.2.3-4]: content and padding that make a whole sample.
         self._least = max(SAMPLE_BYTES - self._tag_bytes - 1, 0)
-        self.overhead = 1 + self._cid_bytes + 4 + 1 + self._tag_bytes
         self.seal_limit = spec.seal_limit
+        self.cid = cid
 
     def __dealloc__(self):
         _evp.release(self._aead)
         _evp.release(self._mask)
+
+    @property
+    def cid(self):
+        return self._cid
+
+    @cid.setter
+    def cid(self, cid):
+        check_start(cid, 0, 0, 0)
+        enter(self._busy)
+        self._busy = True
+        try:
+            self._cid = bytes(cid)
+            self._cid_start = PyBytes_AS_STRING(self._cid)
+            self._cid_bytes = <int>len(self._cid)
+            # RFC 9147 section 4 [9147-4-11]: 0 0 1, then C, S, L and two epoch bits.
+            # RFC 9147 section 4 [9147-4-7]: a negotiated connection id is in every record.
+            self._first = 0x20 | (0x10 if self._cid_bytes else 0) | <uint8_t>(self.epoch & 3)
+            self.overhead = 1 + self._cid_bytes + 4 + 1 + self._tag_bytes
+        finally:
+            self._busy = False
 
     def seal(self, long content_type, content, Py_ssize_t padding=0, *, bint short_sequence=False, bint with_length=True):
         """See :meth:`sealwire.record.reference.Sealer.seal`."""
@@ -342,6 +356,22 @@ cdef class Opener:
         _evp.release(self._aead)
         _evp.release(self._mask)
         PyMem_Free(self._seen)
+
+    @property
+    def cid(self):
+        return self._cid
+
+    @cid.setter
+    def cid(self, cid):
+        if len(cid) != self._cid_bytes:
+            raise ValueError(f"a connection id of {len(cid)} bytes cannot follow one of {self._cid_bytes}")
+        enter(self._busy)
+        self._busy = True
+        try:
+            self._cid = bytes(cid)
+            self._cid_start = PyBytes_AS_STRING(self._cid)
+        finally:
+            self._busy = False
 
     def open_run(self, datagrams, Py_ssize_t index, Py_ssize_t offset):
         """See :meth:`sealwire.record.reference.Opener.open_run`."""

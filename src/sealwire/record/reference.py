@@ -221,6 +221,17 @@ class Sealer:
         self.overhead = 1 + len(cid) + 2 + 2 + 1 + spec.tag_bytes
         self.seal_limit = spec.seal_limit
 
+    @property
+    def cid(self) -> bytes:
+        """The connection id in the records made from now on; setting it changes `overhead`."""
+        return self._cid
+
+    @cid.setter
+    def cid(self, cid: bytes) -> None:
+        check_start(cid, 0, 0, 0)
+        self.overhead += len(cid) - len(self._cid)
+        self._cid = bytes(cid)
+
     def seal(
         self,
         content_type: int,
@@ -372,6 +383,17 @@ class Opener:
         self.opened = 0
         self.forged = 0
         self.forgery_limit = spec.forgery_limit
+
+    @property
+    def cid(self) -> bytes:
+        """The connection id records must carry; another of the same length may be set."""
+        return self._cid
+
+    @cid.setter
+    def cid(self, cid: bytes) -> None:
+        if len(cid) != len(self._cid):
+            raise ValueError(f"a connection id of {len(cid)} bytes cannot follow one of {len(self._cid)}")
+        self._cid = bytes(cid)
 
     def open_run(self, datagrams: Sequence[Buffer], index: int, offset: int) -> tuple[list[Entry], int, int]:
         """Open consecutive records of this epoch from `datagrams[index]` at `offset` on.

@@ -35,6 +35,7 @@ from sealwire.tls13.contract import (
     EPOCH_APPLICATION,
     EPOCH_HANDSHAKE,
     EPOCH_PLAIN,
+    ConnectionIds,
     Direction,
     Exchange,
     Session,
@@ -121,6 +122,8 @@ def start(exchange: Exchange, target: Target) -> State:
     if target.connection_id is not None:
         # RFC 9147 section 5.1 [9147-5.1-13]
         block.add(ext.CONNECTION_ID, target.connection_id)
+        # RFC 9853 section 3: only together with connection ids.
+        block.add(ext.RETURN_ROUTABILITY, True)
     block.add(ext.KEY_SHARES, _entries(shares))
     hello = ClientHello(
         legacy_version=exchange.flavor.legacy_version,
@@ -325,7 +328,13 @@ def _agree(
     exchange.log_secret("SERVER_HANDSHAKE_TRAFFIC_SECRET", stage.server_secret)
     if not retried:
         exchange.send_compatibility_ccs()
-    exchange.peer_connection_id = hello.extensions.get(ext.CONNECTION_ID)
+    theirs = hello.extensions.get(ext.CONNECTION_ID)
+    if theirs is not None:
+        exchange.connection_ids = ConnectionIds(
+            True, target.connection_id or b"", theirs, ext.RETURN_ROUTABILITY.code in hello.extensions
+        )
+    elif ext.RETURN_ROUTABILITY.code in hello.extensions:
+        raise HandshakeError(Alert.ILLEGAL_PARAMETER, "rrc is answered without connection_id")
     exchange.install(Direction.RECEIVE, EPOCH_HANDSHAKE, spec, stage.server_secret)
     exchange.install(Direction.SEND, EPOCH_HANDSHAKE, spec, stage.client_secret)
     facts = Negotiated(target, offer, spec, entry.group, retried)
@@ -496,7 +505,7 @@ class ExpectFinished(_AfterExtensions):
             peer=self.peer.certificate,
             peer_scheme=self.peer.scheme,
             retried=facts.retried,
-            peer_connection_id=exchange.peer_connection_id,
+            connection_ids=exchange.connection_ids,
         )
         resumption = application.resumption_secret(transcript.hash())
         return Connected(exchange, session, application, resumption, self.peer, finished, is_client=True)

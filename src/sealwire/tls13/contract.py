@@ -119,6 +119,23 @@ Output = SendMessage | SendCompatibilityCcs | InstallKeys | HandshakeDone | Tick
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionIds:
+    """What two sides agreed on connection ids (RFC 9146 section 3).
+
+    `ours` stands in records to us and `theirs` in records to the peer, b"" for none.
+    """
+
+    negotiated: bool
+    ours: bytes
+    theirs: bytes
+    #: Whether both sides answer return routability checks (RFC 9853).
+    return_routability: bool
+
+
+NO_CONNECTION_IDS: Final = ConnectionIds(False, b"", b"", False)
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """The facts of a finished handshake."""
 
@@ -137,8 +154,8 @@ class Session:
     peer_scheme: SignatureScheme | None
     #: Whether a HelloRetryRequest was part of the handshake.
     retried: bool
-    #: The connection id the peer wants on what it receives; None if not negotiated (RFC 9146).
-    peer_connection_id: bytes | None
+    #: What was agreed on connection ids; those of the first records, they may change.
+    connection_ids: ConnectionIds
 
 
 class Exchange:
@@ -147,9 +164,10 @@ class Exchange:
     __slots__ = (
         "_handles",
         "client_random",
+        "connection_ids",
         "flavor",
         "outputs",
-        "peer_connection_id",
+        "own_connection_id",
         "provider",
         "settings",
     )
@@ -160,8 +178,10 @@ class Exchange:
         self.provider = settings.provider
         self.outputs: list[Output] = []
         self.client_random = b""
-        #: What the peer wants on records to it; known from ServerHello on, before any keys.
-        self.peer_connection_id: bytes | None = None
+        #: Server: the id it wants on records to it; None not to negotiate ids.
+        self.own_connection_id: bytes | None = None
+        #: What was agreed; known from ServerHello on, before any keys.
+        self.connection_ids = NO_CONNECTION_IDS
         self._handles = 0
 
     def send(self, epoch: int, message: bytes) -> int:

@@ -376,6 +376,8 @@ KEY_SHARE_REQUEST = Extension(
 CONNECTION_ID = Extension(
     54, "connection_id", (_CH, _SH), lambda reader: reader.vector8(), lambda w, value: w.vector8(value)
 )
+# RFC 9853 section 3: both sides can check that an address answers.
+RETURN_ROUTABILITY = Extension(61, "rrc", (_CH, _SH), _decode_empty, _encode_empty)
 
 _ALL: tuple[Extension[Any], ...] = (
     SERVER_NAME,
@@ -398,6 +400,7 @@ _ALL: tuple[Extension[Any], ...] = (
     KEY_SHARE,
     KEY_SHARE_REQUEST,
     CONNECTION_ID,
+    RETURN_ROUTABILITY,
 )
 _TABLE: dict[tuple[int, Where], Extension[Any]] = {
     (key.code, where): key for key in _ALL for where in key.where

@@ -15,6 +15,7 @@ from sealwire.crypto.suites import SUITES, CipherSuite
 from sealwire.errors import Alert, Error, HandshakeError, ProtocolError
 from sealwire.tls13 import client, server
 from sealwire.tls13.contract import (
+    ConnectionIds,
     Direction,
     Exchange,
     HandshakeDone,
@@ -35,6 +36,7 @@ from sealwire.wire import Buffer
 __all__ = [
     "DTLS",
     "TLS",
+    "ConnectionIds",
     "Direction",
     "Flavor",
     "Handshake",
@@ -84,9 +86,15 @@ class Handshake:
         )
 
     @classmethod
-    def server(cls, settings: Settings, flavor: Flavor) -> Handshake:
-        """A server that waits for a ClientHello."""
+    def server(cls, settings: Settings, flavor: Flavor, *, connection_id: bytes | None = None) -> Handshake:
+        """A server that waits for a ClientHello.
+
+        Args:
+            connection_id: the id we want on records to us if the client speaks of ids (RFC 9146);
+                b"" to use the client's only, None not to negotiate ids.
+        """
         exchange = Exchange(settings, flavor)
+        exchange.own_connection_id = connection_id
         return cls(exchange, server.ExpectClientHello(exchange))
 
     @classmethod
@@ -99,6 +107,7 @@ class Handshake:
         group: Group | None,
         client_hello_1_hash: bytes,
         hello_retry_request: bytes,
+        connection_id: bytes | None = None,
     ) -> Handshake:
         """A server that waits for the second ClientHello and kept nothing of the first.
 
@@ -107,8 +116,10 @@ class Handshake:
             group: the group it asked a share for, None if it did not.
             client_hello_1_hash: hash of the first ClientHello under the suite's hash.
             hello_retry_request: the whole message as it was sent, in TLS form.
+            connection_id: as for :meth:`server`.
         """
         exchange = Exchange(settings, flavor)
+        exchange.own_connection_id = connection_id
         spec = SUITES[suite]
         transcript = Transcript.after_retry(exchange.provider, spec, client_hello_1_hash, hello_retry_request)
         return cls(exchange, server.ExpectReturned(exchange, spec, group, transcript))
@@ -124,9 +135,9 @@ class Handshake:
         return self._state.epoch
 
     @property
-    def peer_connection_id(self) -> bytes | None:
-        """The id the peer wants on records to it (RFC 9146); None before ServerHello or without one."""
-        return self._exchange.peer_connection_id
+    def connection_ids(self) -> ConnectionIds:
+        """What was agreed on connection ids (RFC 9146); known from ServerHello on."""
+        return self._exchange.connection_ids
 
     @property
     def session(self) -> Session:

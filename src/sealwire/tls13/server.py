@@ -42,6 +42,7 @@ from sealwire.tls13.contract import (
     EPOCH_PLAIN,
     VERIFY_NONE,
     VERIFY_REQUIRED,
+    ConnectionIds,
     Direction,
     Exchange,
     Session,
@@ -310,6 +311,7 @@ def _answer(
     block = Extensions(Where.SERVER_HELLO)
     block.add(ext.SELECTED_VERSION, flavor.version)
     block.add(ext.KEY_SHARE, KeyShareEntry(selection.group, share))
+    _agree_connection_ids(exchange, hello, block)
     # RFC 9147 section 5 [9147-5-1]: DTLS never echoes the session id.
     session_id = hello.legacy_session_id if flavor.compatibility_mode else b""
     server_hello = ServerHello(
@@ -341,6 +343,20 @@ def _answer(
     if settings.verify_mode != VERIFY_NONE:
         return ExpectCertificate(exchange, progress)
     return ExpectFinished(exchange, progress, no_certificate_asked())
+
+
+def _agree_connection_ids(exchange: Exchange, hello: ClientHello, block: Extensions) -> None:
+    """Answer connection_id and rrc, if the client offers and we want them (RFC 9146, RFC 9853)."""
+    theirs = hello.extensions.get(ext.CONNECTION_ID)
+    ours = exchange.own_connection_id
+    # Two empty ids are no ids.
+    if theirs is None or ours is None or not (theirs or ours):
+        return
+    routability = ext.RETURN_ROUTABILITY.code in hello.extensions
+    block.add(ext.CONNECTION_ID, ours)
+    if routability:
+        block.add(ext.RETURN_ROUTABILITY, True)
+    exchange.connection_ids = ConnectionIds(True, ours, theirs, routability)
 
 
 def _protected_flight(
@@ -467,7 +483,7 @@ class ExpectFinished(State):
             peer=self.peer.certificate,
             peer_scheme=self.peer.scheme,
             retried=facts.retried,
-            peer_connection_id=exchange.peer_connection_id,
+            connection_ids=exchange.connection_ids,
         )
         resumption = application.resumption_secret(transcript.hash())
         return Connected(exchange, session, application, resumption, self.peer, finished, is_client=False)

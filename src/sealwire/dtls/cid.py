@@ -1,0 +1,212 @@
+"""Connection ids over time: which ones stand in records, and the messages that change them.
+
+RFC 9147 section 9: either side may be given further ids by NewConnectionId, at once (immediate) or for
+later (spare), and may ask for some by RequestConnectionId.  An id is used on one path only, so that
+who watches two paths cannot tell that they are one connection [9147-9-9].
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from sealwire.errors import Alert, Error, ProtocolError
+from sealwire.tls13.contract import ConnectionIds
+from sealwire.tls13.messages import HandshakeType, frame
+from sealwire.wire import Reader, Writer
+
+# Ids we accept records under, and spare ones of the peer that we keep [9147-9-4].
+_MAX_IDS: Final = 8
+# Requests answered before data must come in between [9147-9-13].
+_MAX_REQUESTS: Final = 16
+
+
+class Usage(enum.IntEnum):
+    """What a NewConnectionId wants of its ids."""
+
+    IMMEDIATE = 0
+    SPARE = 1
+
+
+def encode_new_connection_id(cids: list[bytes], usage: Usage) -> bytes:
+    """A NewConnectionId message, TLS form."""
+    writer = Writer()
+    with writer.length16():
+        for cid in cids:
+            writer.vector8(cid)
+    writer.u8(usage)
+    return frame(HandshakeType.NEW_CONNECTION_ID, writer.finish())
+
+
+def decode_new_connection_id(reader: Reader) -> tuple[list[bytes], Usage]:
+    """Ids and usage; ProtocolError for another shape."""
+    block = reader.sub16()
+    cids: list[bytes] = []
+    while block.remaining:
+        cids.append(block.vector8())
+    usage = reader.u8()
+    reader.finish()
+    if usage not in (Usage.IMMEDIATE, Usage.SPARE):
+        raise ProtocolError(Alert.ILLEGAL_PARAMETER, f"NewConnectionId has usage {usage}")
+    return cids, Usage(usage)
+
+
+def encode_request_connection_id(count: int) -> bytes:
+    """A RequestConnectionId message, TLS form."""
+    return frame(HandshakeType.REQUEST_CONNECTION_ID, bytes((count,)))
+
+
+class CidPool:
+    """The ids of one connection, both ways.
+
+    Attributes:
+        ours: ids records to us may carry, oldest first.
+        current: the id our records carry.
+    """
+
+    __slots__ = (
+        "_agreed",
+        "_issue",
+        "_new_pending",
+        "_owed",
+        "_request_pending",
+        "_requests",
+        "_spare",
+        "current",
+        "ours",
+    )
+
+    def __init__(self, agreed: ConnectionIds, issue: Callable[[], bytes] | None) -> None:
+        """`issue` makes another id for records to us; None if there is nobody to route by it."""
+        self._agreed = agreed
+        self._issue = issue
+        self.ours: list[bytes] = [agreed.ours] if agreed.ours else []
+        self.current = agreed.theirs
+        self._spare: deque[bytes] = deque(maxlen=_MAX_IDS)
+        self._new_pending = False
+        self._request_pending = False
+        self._owed = 0
+        self._requests = 0
+
+    @property
+    def spare(self) -> int:
+        """Ids of the peer kept for later."""
+        return len(self._spare)
+
+    # --- what the peer sends ---------------------------------------------------------------
+
+    def receive(self, kind: HandshakeType, body: Reader) -> list[bytes]:
+        """Take a NewConnectionId or RequestConnectionId; returns messages to send in answer.
+
+        Raises:
+            ProtocolError: ids were not negotiated, or their use breaks section 9.
+        """
+        if kind is HandshakeType.NEW_CONNECTION_ID:
+            self._receive_new(*decode_new_connection_id(body))
+            return []
+        count = body.u8()
+        body.finish()
+        if not self.ours:
+            # [9147-9-7, 9147-9-8, 9147-9-14]
+            raise ProtocolError(Alert.UNEXPECTED_MESSAGE, "RequestConnectionId without connection ids")
+        self._requests += 1
+        if self._requests > _MAX_REQUESTS:
+            # [9147-9-13]
+            raise ProtocolError(Alert.TOO_MANY_CIDS_REQUESTED, "too many connection ids were requested")
+        self._owed = max(self._owed, count)
+        return self._answer()
+
+    def _receive_new(self, cids: list[bytes], usage: Usage) -> None:
+        if not self._agreed.theirs:
+            # [9147-9-6, 9147-9-8, 9147-9-14]
+            raise ProtocolError(Alert.UNEXPECTED_MESSAGE, "NewConnectionId without connection ids")
+        if not all(cids):
+            raise ProtocolError(Alert.ILLEGAL_PARAMETER, "NewConnectionId holds an empty id")
+        self._request_pending = False
+        if usage is Usage.IMMEDIATE:
+            # [9147-9-1]: one of the new ones from here on, and what was spare is not wanted any more.
+            if not cids:
+                raise ProtocolError(Alert.ILLEGAL_PARAMETER, "NewConnectionId names no id to use at once")
+            self.current, *cids = cids
+            self._spare.clear()
+        for cid in cids:
+            # [9147-9-3, 9147-9-4]: in the order given, and not more than we have room for.
+            if cid not in self._spare and cid != self.current and len(self._spare) < _MAX_IDS:
+                self._spare.append(cid)
+
+    def data_received(self) -> None:
+        """Application data came: requests before it were no flood."""
+        self._requests = 0
+
+    # --- what we send ----------------------------------------------------------------------
+
+    def offer(self, count: int, usage: Usage) -> bytes:
+        """A NewConnectionId with up to `count` fresh ids.
+
+        Raises:
+            Error: ids were not negotiated in this direction, one is on its way, or none is left.
+        """
+        if not self.ours or self._issue is None:
+            # [9147-9-6, 9147-9-14]
+            raise Error("this side receives no connection ids, so there are none to give out")
+        if self._new_pending:
+            # [9147-9-5, 9147-5.8.4-3]
+            raise Error("a NewConnectionId is not acknowledged yet")
+        fresh = [self._issue() for _ in range(min(count, _MAX_IDS - len(self.ours)))]
+        if not fresh:
+            raise Error(f"{_MAX_IDS} connection ids are in use already")
+        self.ours += fresh
+        self._new_pending = True
+        return encode_new_connection_id(fresh, usage)
+
+    def request(self, count: int) -> bytes:
+        """A RequestConnectionId.
+
+        Raises:
+            Error: the peer receives no ids, or one is not answered yet.
+        """
+        if not self._agreed.theirs:
+            raise Error("the peer receives no connection ids, so there are none to ask for")
+        if self._request_pending:
+            # [9147-9-11]
+            raise Error("a RequestConnectionId is not answered yet")
+        if not 1 <= count <= 255:
+            raise ValueError(f"{count} connection ids cannot be asked for")
+        self._request_pending = True
+        return encode_request_connection_id(count)
+
+    def acknowledged(self) -> list[bytes]:
+        """Our NewConnectionId arrived; returns messages that waited for that."""
+        self._new_pending = False
+        return self._answer()
+
+    def _answer(self) -> list[bytes]:
+        if not self._owed or self._new_pending:
+            return []
+        wanted, self._owed = self._owed, 0
+        if self._issue is None:
+            return [self._none()]
+        # [9147-9-10, 9147-9-12]: what was asked for, as far as there is room.
+        room = min(wanted, _MAX_IDS - len(self.ours))
+        if room <= 0:
+            return [self._none()]
+        return [self.offer(room, Usage.SPARE)]
+
+    def _none(self) -> bytes:
+        # [9147-9-12]: even none may be given, and the asker must know.
+        self._new_pending = True
+        return encode_new_connection_id([], Usage.SPARE)
+
+    def rotate(self) -> bool:
+        """Go over to a spare id of the peer's, if there is one: whether there was."""
+        if not self._spare:
+            return False
+        self.current = self._spare.popleft()
+        return True
+
+    def retire(self, cid: bytes) -> None:
+        """Records under `cid` are not accepted any more."""
+        if len(self.ours) > 1 and cid in self.ours:
+            self.ours.remove(cid)

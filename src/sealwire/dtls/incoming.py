@@ -1,0 +1,124 @@
+"""From datagrams to records: which keys open what, and what becomes of the rest.
+
+Records come out one by one, in order, because handling one may install the keys for the next.  A
+run of one epoch is opened in one call of the record layer; records whose keys are not there yet are
+kept, a few, and come out once the keys are (RFC 9147 sections 4.1, 4.2.1 and 6.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sealwire.dtls.epochs import Opening
+from sealwire.dtls.header import RecordNumber, decode_plaintext, is_ciphertext
+from sealwire.dtls.queues import EarlyRecords
+from sealwire.errors import Discard
+from sealwire.limits import Account
+from sealwire.record.protect import DISCARDS, parse_ciphertext_header
+from sealwire.telemetry import ConnectionCounters
+from sealwire.tls13.contract import EPOCH_HANDSHAKE, EPOCH_PLAIN
+from sealwire.wire import Buffer
+
+Record = tuple[RecordNumber, int, bytes]
+
+
+class Incoming:
+    """The receiving side of a connection's records.
+
+    Attributes:
+        keep_early: whether records of epochs without keys are kept (during the handshake).
+        server_hello_missing: records of epoch 2 came for which there are no keys.
+        newest: the highest number that authenticated so far.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_counters",
+        "_early",
+        "_offered_cid_bytes",
+        "_opening",
+        "keep_early",
+        "newest",
+        "server_hello_missing",
+    )
+
+    def __init__(
+        self, opening: Opening, account: Account, counters: ConnectionCounters, offered_cid_bytes: int
+    ) -> None:
+        self._opening = opening
+        self._early = EarlyRecords(account)
+        self._counters = counters
+        # Until the ServerHello says so nobody knows whether records carry the id we offered.
+        self._offered_cid_bytes = offered_cid_bytes
+        self.keep_early = True
+        self._closed = False
+        self.server_hello_missing = False
+        self.newest = RecordNumber(EPOCH_PLAIN, -1)
+
+    def records(self, datagrams: Sequence[Buffer]) -> Iterator[Record]:
+        """Number, content type and content of each record, plain ones included."""
+        epoch = self._opening.epoch
+        yield from self._walk(datagrams)
+        while self._early and self._opening.epoch > epoch:
+            epoch = self._opening.epoch
+            yield from self._walk(self._early.take())
+
+    def _walk(self, datagrams: Sequence[Buffer]) -> Iterator[Record]:
+        index = offset = 0
+        while index < len(datagrams):
+            if self._closed:
+                self._counters.discard(Discard.CLOSED)
+                return
+            datagram = datagrams[index]
+            if offset >= len(datagram):
+                if not datagram:
+                    self._counters.discard(Discard.EMPTY)
+                index, offset = index + 1, 0
+                continue
+            if not is_ciphertext(datagram[offset]):
+                record = decode_plaintext(datagram, offset)
+                if isinstance(record, Discard):
+                    self._counters.discard(record)
+                    offset = len(datagram)
+                    continue
+                offset = record.end
+                yield RecordNumber(EPOCH_PLAIN, record.sequence), record.content_type, record.content
+                continue
+            opener = self._opening.opener(datagram, offset)
+            if opener is None:
+                offset = self._skip(datagram, offset)
+                continue
+            if self._opening.one_cid:
+                entries, index, offset = opener.open_run(datagrams, index, offset)
+            else:
+                entries, used, offset = opener.open_run((datagram,), 0, offset)
+                index += used
+            for content_type, sequence, content in entries:
+                if content_type < 0:
+                    self._counters.discard(DISCARDS[-content_type])
+                    continue
+                self._counters.records_opened += 1
+                number = RecordNumber(opener.epoch, sequence)
+                self.newest = max(self.newest, number)
+                yield number, content_type, content
+
+    def _skip(self, datagram: Buffer, offset: int) -> int:
+        """Go past a record without keys, and keep it if it may have come too early."""
+        with_cid = datagram[offset] & 0x10
+        cid_bytes = self._opening.cid_bytes or (self._offered_cid_bytes if with_cid else 0)
+        header = parse_ciphertext_header(datagram, offset, cid_bytes)
+        if isinstance(header, Discard):
+            self._counters.discard(header)
+            return len(datagram)
+        if header.epoch_bits == EPOCH_HANDSHAKE:
+            self.server_hello_missing = True
+        if not self.keep_early or not self._early.put(bytes(datagram[offset : header.end])):
+            # RFC 9147 section 6.1 [9147-6.1-2]: like a record that failed.
+            self._counters.discard(Discard.UNKNOWN_EPOCH)
+        return header.end
+
+    def close(self) -> None:
+        """Open and keep nothing any more; what is left of a batch is dropped."""
+        self._closed = True
+        self._early.take()
+        self._opening.clear()

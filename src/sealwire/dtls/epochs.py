@@ -124,7 +124,11 @@ class Opening:
         self._openers[low] = Opener(self._provider, keys.spec, derived, keys.epoch, own, self._window)
         self.epoch = keys.epoch
 
-    def opener(self, datagram: Buffer, offset: int) -> Opener | None:
+    def opener(self, low_bits: int) -> Opener | None:
+        """The opener for records that show these epoch bits."""
+        return self._openers.get(low_bits)
+
+    def opener_for(self, datagram: Buffer, offset: int) -> Opener | None:
         """The opener for the record at `offset`, told which of our ids to expect in it."""
         opener = self._openers.get(datagram[offset] & 3)
         if opener is not None and len(self.cids) > 1:

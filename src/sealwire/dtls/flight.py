@@ -99,7 +99,6 @@ class Flight:
         "_cursor_offset",
         "_cursor_seq",
         "_in_burst",
-        "_initial_timeout",
         "_last_burst",
         "_messages",
         "_partly_acknowledged",
@@ -121,7 +120,6 @@ class Flight:
         self.timeout = initial_timeout
         # The same without the back-off of this flight's own losses.
         self._base_timeout = initial_timeout
-        self._initial_timeout = initial_timeout
         #: When that will be, None while nothing is outstanding.
         self.deadline: float | None = None
         #: Expiries since the peer last acknowledged anything.
@@ -295,7 +293,7 @@ class Flight:
         return handles
 
     def _measured(self, round_trip: float) -> None:
-        self.timeout = self._base_timeout = timeout_after(round_trip, self._initial_timeout)
+        self.timeout = self._base_timeout = timeout_after(round_trip, MAX_TIMEOUT_SECONDS)
 
     def _resume(self, now: float) -> None:
         """An ACK took part of the flight: send the rest."""

@@ -84,7 +84,7 @@ class Incoming:
                 offset = record.end
                 yield RecordNumber(EPOCH_PLAIN, record.sequence), record.content_type, record.content
                 continue
-            opener = self._opening.opener(datagram, offset)
+            opener = self._opening.opener_for(datagram, offset)
             if opener is None:
                 offset = self._skip(datagram, offset)
                 continue

@@ -12,6 +12,7 @@ from typing import Final
 
 from sealwire.crypto.certificates import Credential, PeerCertificate, Purpose, leaf_public_key
 from sealwire.crypto.hkdf import Secret
+from sealwire.crypto.psk import Psk
 from sealwire.crypto.signatures import HANDSHAKE_SCHEMES, SignatureScheme, verify
 from sealwire.errors import Alert, CertificateError, CertificateFailure, HandshakeError
 from sealwire.tls13.contract import VERIFY_NONE, Settings
@@ -41,15 +42,24 @@ class PresentedChain:
 
 @dataclass(frozen=True, slots=True)
 class PeerAuthenticated:
-    """The peer proved to hold the key of an accepted certificate, or was allowed to have none."""
+    """The peer proved to hold the key of an accepted certificate or a pre-shared key, or may have none.
+
+    A pre-shared key is proved by the Finished that every connection needs as well.
+    """
 
     certificate: PeerCertificate | None
     scheme: SignatureScheme | None
+    psk_identity: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedVerified:
     """The peer's Finished fits our transcript."""
+
+
+def by_psk(psk: Psk) -> PeerAuthenticated:
+    """Both sides chose a pre-shared key; who it is for is the application's knowledge."""
+    return PeerAuthenticated(None, None, psk.identity)
 
 
 def no_certificate_asked() -> PeerAuthenticated:

@@ -17,14 +17,17 @@ from dataclasses import dataclass, replace
 from sealwire.crypto.certificates import Purpose
 from sealwire.crypto.groups import HYBRID_GROUPS, Group, KeyShare
 from sealwire.crypto.names import server_name_indication
+from sealwire.crypto.psk import Psk
 from sealwire.crypto.suites import SUITES, SuiteSpec
 from sealwire.errors import Alert, ConfigurationError, HandshakeError
 from sealwire.tls13 import extensions as ext
+from sealwire.tls13 import psk
 from sealwire.tls13.authentication import (
     PeerAuthenticated,
     PresentedChain,
     accept_chain,
     authenticate,
+    by_psk,
     certificate_message,
     certificate_verify,
     choose_scheme,
@@ -74,7 +77,8 @@ class Target:
 
         The latter is the class of CVE-2025-27809.
         """
-        if server_name is None and settings.check_hostname:
+        # Where keys are offered there may be no name; a server that does not take them then fails.
+        if server_name is None and settings.check_hostname and settings.psk_client is None:
             raise ConfigurationError(
                 "no server name to check the certificate for: give one, or set check_hostname to False"
             )
@@ -88,6 +92,7 @@ class Offer:
     hello: ClientHello
     message: bytes
     shares: dict[Group, KeyShare]
+    psks: tuple[Psk, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,7 @@ class Negotiated:
     offer: Offer
     spec: SuiteSpec
     group: Group
+    psk: Psk | None
     retried: bool
 
 
@@ -125,6 +131,8 @@ def start(exchange: Exchange, target: Target) -> State:
         # RFC 9853 section 3: only together with connection ids.
         block.add(ext.RETURN_ROUTABILITY, True)
     block.add(ext.KEY_SHARES, _entries(shares))
+    psks = settings.offer_psks(exchange.flavor.label_prefix)
+    psk.offer(block, psks)
     hello = ClientHello(
         legacy_version=exchange.flavor.legacy_version,
         random=exchange.client_random,
@@ -134,7 +142,8 @@ def start(exchange: Exchange, target: Target) -> State:
         compression_methods=b"\0",
         extensions=block,
     )
-    offer = Offer(hello, hello.encode(exchange.flavor), shares)
+    hello = psk.with_binders(exchange, hello, psks, None)
+    offer = Offer(hello, hello.encode(exchange.flavor), shares, psks)
     exchange.send(EPOCH_PLAIN, offer.message)
     return ExpectServerHello(exchange, target, offer)
 
@@ -204,13 +213,17 @@ class ExpectServerHello(State):
         block.add(ext.SUPPORTED_VERSIONS, first.require(ext.SUPPORTED_VERSIONS))
         if cookie is not None:
             block.add(ext.COOKIE, cookie)
-        block.copy_from(first, but=frozenset((ext.SUPPORTED_VERSIONS.code, ext.KEY_SHARES.code)))
+        moved = (ext.SUPPORTED_VERSIONS, ext.KEY_SHARES, ext.PSK_KEY_EXCHANGE_MODES, ext.PRE_SHARED_KEYS)
+        block.copy_from(first, but=frozenset(key.code for key in moved))
         block.add(ext.KEY_SHARES, _entries(shares))
-        hello = replace(offer.hello, extensions=block)
-        second = Offer(hello, hello.encode(exchange.flavor), shares)
+        # RFC 8446 section 4.1.2: keys that do not go with the suite's hash are left out.
+        psks = tuple(one for one in offer.psks if one.hash_name == spec.hash_name)
+        psk.offer(block, psks)
         transcript = Transcript.after_retry(
             exchange.provider, spec, message_hash(exchange.provider, spec, offer.message), message
         )
+        hello = psk.with_binders(exchange, replace(offer.hello, extensions=block), psks, transcript)
+        second = Offer(hello, hello.encode(exchange.flavor), shares, psks)
         transcript.add(second.message)
         exchange.send_compatibility_ccs()
         exchange.send(EPOCH_PLAIN, second.message)
@@ -322,8 +335,10 @@ def _agree(
             Alert.ILLEGAL_PARAMETER, f"ServerHello answers {entry.group.name}, for which no share was sent"
         )
     transcript.add(message)
+    agreed = _agreed_psk(offer, hello, spec)
     deriver = Deriver(exchange.provider, spec, exchange.flavor.label_prefix)
-    stage = EarlyStage.start(deriver).handshake(share.finish(entry.share), transcript.hash())
+    early = EarlyStage.start(deriver, agreed.secret if agreed is not None else b"")
+    stage = early.handshake(share.finish(entry.share), transcript.hash())
     exchange.log_secret("CLIENT_HANDSHAKE_TRAFFIC_SECRET", stage.client_secret)
     exchange.log_secret("SERVER_HANDSHAKE_TRAFFIC_SECRET", stage.server_secret)
     if not retried:
@@ -337,8 +352,18 @@ def _agree(
         raise HandshakeError(Alert.ILLEGAL_PARAMETER, "rrc is answered without connection_id")
     exchange.install(Direction.RECEIVE, EPOCH_HANDSHAKE, spec, stage.server_secret)
     exchange.install(Direction.SEND, EPOCH_HANDSHAKE, spec, stage.client_secret)
-    facts = Negotiated(target, offer, spec, entry.group, retried)
+    facts = Negotiated(target, offer, spec, entry.group, agreed, retried)
     return ExpectEncryptedExtensions(exchange, facts, stage, transcript)
+
+
+def _agreed_psk(offer: Offer, hello: ServerHello, spec: SuiteSpec) -> Psk | None:
+    index = hello.extensions.get(ext.SELECTED_PSK)
+    if index is None:
+        return None
+    if index >= len(offer.psks) or offer.psks[index].hash_name != spec.hash_name:
+        # RFC 8446 section 4.2.11 [8446-PSK-3]
+        raise HandshakeError(Alert.ILLEGAL_PARAMETER, "ServerHello selects a pre-shared key that cannot be")
+    return offer.psks[index]
 
 
 class ExpectEncryptedExtensions(State):
@@ -360,9 +385,17 @@ class ExpectEncryptedExtensions(State):
         block = EncryptedExtensions.decode(body).extensions
         block.refuse_unsolicited(self.facts.offer.hello.extensions)
         self.transcript.add(message)
-        return ExpectCertificateOrRequest(
+        before = ExpectCertificateOrRequest(
             self.exchange, self.facts, self.stage, self.transcript, _chosen_protocol(self.exchange, block)
         )
+        if self.facts.psk is not None:
+            # RFC 8446 section 2.2: the key has shown who the server is, and no certificate follows.
+            return ExpectFinished(before, by_psk(self.facts.psk), None)
+        if self.exchange.settings.check_hostname and self.facts.target.server_name is None:
+            raise HandshakeError(
+                Alert.HANDSHAKE_FAILURE, "the server took no pre-shared key, and there is no name to check"
+            )
+        return before
 
 
 def _chosen_protocol(exchange: Exchange, block: Extensions) -> bytes | None:
@@ -504,6 +537,7 @@ class ExpectFinished(_AfterExtensions):
             server_name=facts.target.server_name,
             peer=self.peer.certificate,
             peer_scheme=self.peer.scheme,
+            psk_identity=self.peer.psk_identity,
             retried=facts.retried,
             connection_ids=exchange.connection_ids,
         )

@@ -16,6 +16,7 @@ from sealwire.crypto.certificates import CertificateVerifier, Credential, PeerCe
 from sealwire.crypto.groups import Group
 from sealwire.crypto.hkdf import Secret
 from sealwire.crypto.providers import CryptoProvider
+from sealwire.crypto.psk import Psk
 from sealwire.crypto.signatures import SignatureScheme
 from sealwire.crypto.suites import CipherSuite, SuiteSpec
 from sealwire.tls13.flavor import Flavor
@@ -57,6 +58,8 @@ class Settings(Protocol):
     @property
     def max_chain_length(self) -> int: ...
     @property
+    def psk_client(self) -> object | None: ...
+    @property
     def keylog(self) -> Callable[[str], None] | None: ...
 
     def credential_for(
@@ -64,6 +67,10 @@ class Settings(Protocol):
     ) -> Credential | None: ...
 
     def for_server_name(self, name: str | None) -> Settings: ...
+
+    def offer_psks(self, prefix: bytes) -> tuple[Psk, ...]: ...
+
+    def find_psk(self, identity: bytes, prefix: bytes) -> Psk | None: ...
 
 
 class Direction(enum.Enum):
@@ -152,6 +159,8 @@ class Session:
     peer: PeerCertificate | None
     #: How the peer signed; None where it did not.
     peer_scheme: SignatureScheme | None
+    #: The pre-shared key both sides proved to have, by its identity; None where certificates were used.
+    psk_identity: bytes | None
     #: Whether a HelloRetryRequest was part of the handshake.
     retried: bool
     #: What was agreed on connection ids; those of the first records, they may change.

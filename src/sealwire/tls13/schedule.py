@@ -46,10 +46,10 @@ class EarlyStage:
     secret: Secret
 
     @classmethod
-    def start(cls, deriver: Deriver) -> EarlyStage:
-        """Without a pre-shared key: zeros stand in for it."""
-        zeros = bytes(deriver.spec.hash_bytes)
-        return cls(deriver, Secret(deriver.provider.hkdf_extract(deriver.spec.hash_name, b"", zeros)))
+    def start(cls, deriver: Deriver, psk: bytes = b"") -> EarlyStage:
+        """With a pre-shared key; zeros stand in where there is none."""
+        secret = psk or bytes(deriver.spec.hash_bytes)
+        return cls(deriver, Secret(deriver.provider.hkdf_extract(deriver.spec.hash_name, b"", secret)))
 
     def handshake(self, shared_secret: bytes, hello_hash: bytes) -> HandshakeStage:
         """With the (EC)DHE or hybrid secret, and the transcript up to ServerHello."""

@@ -19,15 +19,18 @@ from dataclasses import dataclass
 
 from sealwire.crypto.certificates import Credential, Purpose
 from sealwire.crypto.groups import Group
+from sealwire.crypto.psk import Psk
 from sealwire.crypto.signatures import SignatureScheme
 from sealwire.crypto.suites import SUITES, CipherSuite, SuiteSpec
 from sealwire.errors import Alert, HandshakeError
 from sealwire.tls13 import extensions as ext
+from sealwire.tls13 import psk
 from sealwire.tls13.authentication import (
     PeerAuthenticated,
     PresentedChain,
     accept_chain,
     authenticate,
+    by_psk,
     certificate_message,
     certificate_verify,
     choose_scheme,
@@ -59,6 +62,7 @@ from sealwire.tls13.messages import (
     HandshakeType,
     ServerHello,
 )
+from sealwire.tls13.psk import ChosenPsk
 from sealwire.tls13.schedule import ApplicationStage, Deriver, EarlyStage, HandshakeStage
 from sealwire.tls13.states import Connected, State
 from sealwire.tls13.transcript import Transcript, message_hash
@@ -99,7 +103,9 @@ def check_hello(flavor: Flavor, hello: ClientHello) -> None:
         raise HandshakeError(Alert.ILLEGAL_PARAMETER, "ClientHello has a legacy_cookie")
     groups = hello.extensions.require(ext.SUPPORTED_GROUPS)
     shares = hello.extensions.require(ext.KEY_SHARES)
-    hello.extensions.require(ext.SIGNATURE_ALGORITHMS)
+    if ext.PRE_SHARED_KEYS.code not in hello.extensions:
+        # RFC 8446 section 9.2 [8446-NEG-7]
+        hello.extensions.require(ext.SIGNATURE_ALGORITHMS)
     offered = [entry.group for entry in shares]
     if len(set(offered)) != len(offered) or not set(groups).issuperset(offered):
         # RFC 8446 section 4.2.8 [8446-NEG-6]
@@ -164,9 +170,10 @@ class ExpectClientHello(State):
         selection = select(exchange.settings, hello)
         if not selection.share:
             return self._retry(hello, message, selection)
+        chosen = psk.choose(exchange, hello, message, selection.spec.hash_name, None)
         transcript = Transcript(exchange.provider, selection.spec)
         transcript.add(message)
-        return _answer(exchange, hello, selection, transcript, retried=False)
+        return _answer(exchange, hello, selection, chosen, transcript, retried=False)
 
     def _retry(self, hello: ClientHello, message: bytes, selection: Selection) -> State:
         exchange, spec = self.exchange, selection.spec
@@ -275,8 +282,9 @@ def _returned(
                 f"the second ClientHello does not hold the share for {group.name} alone",
             )
         selection = Selection(spec, group, shares[0].share)
+    chosen = psk.choose(exchange, hello, message, spec.hash_name, transcript)
     transcript.add(message)
-    return _answer(exchange, hello, selection, transcript, retried=True)
+    return _answer(exchange, hello, selection, chosen, transcript, retried=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,31 +295,37 @@ class Negotiated:
     group: Group
     alpn: bytes | None
     server_name: str | None
+    psk: Psk | None
     retried: bool
 
 
 def _answer(
-    exchange: Exchange, hello: ClientHello, selection: Selection, transcript: Transcript, *, retried: bool
+    exchange: Exchange,
+    hello: ClientHello,
+    selection: Selection,
+    chosen: ChosenPsk | None,
+    transcript: Transcript,
+    *,
+    retried: bool,
 ) -> State:
     """Send everything from ServerHello to Finished."""
     flavor, spec = exchange.flavor, selection.spec
     exchange.client_random = hello.random
     server_name = hello.extensions.get(ext.SERVER_NAME)
     settings = exchange.settings = exchange.settings.for_server_name(server_name)
-    offered_schemes = hello.extensions.require(ext.SIGNATURE_ALGORITHMS)
-    credential = settings.credential_for(server_name, offered_schemes)
-    if credential is None:
-        raise HandshakeError(
-            Alert.HANDSHAKE_FAILURE, "the client accepts no signature scheme our certificates' keys can make"
-        )
+    offered_schemes = hello.extensions.get(ext.SIGNATURE_ALGORITHMS) or ()
+    credential = None if chosen is not None else _credential(settings, hello, server_name, offered_schemes)
     alpn = _choose_protocol(settings, hello)
-    facts = Negotiated(spec, selection.group, alpn, server_name, retried)
+    agreed = chosen.psk if chosen is not None else None
+    facts = Negotiated(spec, selection.group, alpn, server_name, agreed, retried)
     share, secret = exchange.provider.respond(selection.group, selection.share)
 
     block = Extensions(Where.SERVER_HELLO)
     block.add(ext.SELECTED_VERSION, flavor.version)
     block.add(ext.KEY_SHARE, KeyShareEntry(selection.group, share))
     _agree_connection_ids(exchange, hello, block)
+    if chosen is not None:
+        block.add(ext.SELECTED_PSK, chosen.index)
     # RFC 9147 section 5 [9147-5-1]: DTLS never echoes the session id.
     session_id = hello.legacy_session_id if flavor.compatibility_mode else b""
     server_hello = ServerHello(
@@ -323,7 +337,8 @@ def _answer(
         exchange.send_compatibility_ccs()
 
     deriver = Deriver(exchange.provider, spec, flavor.label_prefix)
-    stage = EarlyStage.start(deriver).handshake(secret, transcript.hash())
+    early = EarlyStage.start(deriver, agreed.secret if agreed is not None else b"")
+    stage = early.handshake(secret, transcript.hash())
     exchange.log_secret("CLIENT_HANDSHAKE_TRAFFIC_SECRET", stage.client_secret)
     exchange.log_secret("SERVER_HANDSHAKE_TRAFFIC_SECRET", stage.server_secret)
     exchange.install(Direction.SEND, EPOCH_HANDSHAKE, spec, stage.server_secret)
@@ -340,9 +355,28 @@ def _answer(
     exchange.log_secret("EXPORTER_SECRET", application.exporter_secret)
     exchange.install(Direction.SEND, EPOCH_APPLICATION, spec, application.server_secret)
     progress = Progress(facts, stage, application, transcript)
+    if facts.psk is not None:
+        return ExpectFinished(exchange, progress, by_psk(facts.psk))
     if settings.verify_mode != VERIFY_NONE:
         return ExpectCertificate(exchange, progress)
     return ExpectFinished(exchange, progress, no_certificate_asked())
+
+
+def _credential(
+    settings: Settings,
+    hello: ClientHello,
+    server_name: str | None,
+    offered_schemes: tuple[SignatureScheme, ...],
+) -> Credential:
+    credential = settings.credential_for(server_name, offered_schemes)
+    if credential is not None:
+        return credential
+    if ext.PRE_SHARED_KEYS.code in hello.extensions:
+        # RFC 8446 section 6.2: nothing but a pre-shared key would do.
+        raise HandshakeError(Alert.UNKNOWN_PSK_IDENTITY, "the client's pre-shared keys are not known here")
+    raise HandshakeError(
+        Alert.HANDSHAKE_FAILURE, "the client accepts no signature scheme our certificates' keys can make"
+    )
 
 
 def _agree_connection_ids(exchange: Exchange, hello: ClientHello, block: Extensions) -> None:
@@ -361,7 +395,7 @@ def _agree_connection_ids(exchange: Exchange, hello: ClientHello, block: Extensi
 
 def _protected_flight(
     settings: Settings,
-    credential: Credential,
+    credential: Credential | None,
     offered_schemes: tuple[SignatureScheme, ...],
     facts: Negotiated,
     transcript: Transcript,
@@ -377,6 +411,9 @@ def _protected_flight(
     if facts.alpn is not None:
         encrypted.add(ext.ALPN, (facts.alpn,))
     append(EncryptedExtensions(encrypted).encode())
+    if credential is None:
+        # RFC 8446 section 4.3.2 [8446-AUTH-4]: with a pre-shared key neither side shows certificates.
+        return flight
     if settings.verify_mode != VERIFY_NONE:
         request = Extensions(Where.CERTIFICATE_REQUEST)
         request.add(ext.SIGNATURE_ALGORITHMS, settings.signature_schemes)
@@ -482,6 +519,7 @@ class ExpectFinished(State):
             server_name=facts.server_name,
             peer=self.peer.certificate,
             peer_scheme=self.peer.scheme,
+            psk_identity=self.peer.psk_identity,
             retried=facts.retried,
             connection_ids=exchange.connection_ids,
         )

@@ -36,6 +36,12 @@ class Transcript:
         """Append one whole message in TLS form."""
         self._digest.update(message)
 
+    def hash_with(self, message: bytes) -> bytes:
+        """The hash as it would be with `message` added."""
+        digest = self._digest.copy()
+        digest.update(message)
+        return digest.digest()
+
     def hash(self) -> bytes:
         """The hash over everything added so far."""
         return self._digest.copy().digest()

@@ -40,7 +40,7 @@ def install(epoch: int, direction: Direction = Direction.RECEIVE) -> InstallKeys
 
 @pytest.mark.requirement("9147-4.2.2-3", "9147-4.2.1-2")
 def test_at_most_four_receiving_epochs_and_no_two_with_equal_low_bits() -> None:
-    opening = Opening(default_provider(), 64, b"")
+    opening = Opening(default_provider(), 64)
     for epoch in range(2, 40):
         opening.install(install(epoch))
         live = [opening.opener(low) for low in range(4)]
@@ -51,7 +51,7 @@ def test_at_most_four_receiving_epochs_and_no_two_with_equal_low_bits() -> None:
 
 @pytest.mark.requirement("9147-5.8.1-4", "9147-4.2.1-1")
 def test_the_handshake_epoch_lingers() -> None:
-    opening = Opening(default_provider(), 64, b"")
+    opening = Opening(default_provider(), 64)
     opening.install(install(2))
     opening.install(install(3))
     opening.linger(10.0)
@@ -67,7 +67,7 @@ def test_the_handshake_epoch_lingers() -> None:
 @pytest.mark.requirement("9147-8-4", "9147-4.2.1-2", "9147-4.2.1-1")
 def test_an_old_epoch_goes_some_seconds_after_the_first_record_of_the_new_one() -> None:
     """Decision A6."""
-    opening = Opening(default_provider(), 64, b"")
+    opening = Opening(default_provider(), 64)
     opening.install(install(3))
     opening.install(install(4))
     # However long the peer takes to move on, the old keys stay.
@@ -85,7 +85,7 @@ def test_an_old_epoch_goes_some_seconds_after_the_first_record_of_the_new_one() 
 
 @pytest.mark.requirement("9147-4.2.2-3")
 def test_a_replaced_epoch_takes_its_expiry_with_it() -> None:
-    opening = Opening(default_provider(), 64, b"")
+    opening = Opening(default_provider(), 64)
     for epoch in (2, 3):
         opening.install(install(epoch))
     opening.linger(0.0)

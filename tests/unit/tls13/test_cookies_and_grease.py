@@ -112,7 +112,7 @@ def _greased(flavor: Flavor, settings: tuple[Config, Config]) -> Pair:
         block = put(block, code, bytes(code & 7))
     suites = (*(CipherSuite(code) for code in GREASE_U16), *hello.suites)
     hello = replace(hello, extensions=block, suites=suites)
-    offer = client_states.Offer(hello, hello.encode(flavor), state.offer.shares)
+    offer = client_states.Offer(hello, hello.encode(flavor), state.offer.shares, ())
     pair.client._state = client_states.ExpectServerHello(state.exchange, state.target, offer)
     pair.waiting[0] = pair.waiting[0].but(offer.message)
     return pair

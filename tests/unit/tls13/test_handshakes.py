@@ -56,7 +56,8 @@ def test_every_suite_with_every_group(flavor: Flavor, group: Group, spec: SuiteS
     for engine in (pair.client, pair.server):
         facts = engine.session
         assert (facts.version, facts.suite, facts.group) == (flavor.name, spec, group)
-        assert facts.alpn is facts.peer_connection_id is None
+        assert facts.alpn is facts.psk_identity is None
+        assert not facts.connection_ids.negotiated
         assert not facts.retried
     assert pair.client.session.server_name == pair.server.session.server_name == NAME
     pair.assert_same_keys()
@@ -377,7 +378,7 @@ def test_a_connection_id_is_offered_and_may_be_ignored(flavor: Flavor) -> None:
         pair.collect()
         pair.run()
         assert pair.connected
-        assert engine.peer_connection_id is None
+        assert not engine.connection_ids.negotiated
 
 
 def test_the_answered_connection_id_is_known_from_server_hello_on() -> None:
@@ -388,9 +389,10 @@ def test_the_answered_connection_id_is_known_from_server_hello_on() -> None:
     answer = next(output for output in answering.outputs() if isinstance(output, SendMessage))
     hello = server_hello(answer.message)
     hello = replace(hello, extensions=put(hello.extensions, ext.CONNECTION_ID.code, b"theirs"))
-    assert engine.peer_connection_id is None
+    assert not engine.connection_ids.negotiated
     engine.receive(0, hello.encode())
-    assert engine.peer_connection_id == b"theirs"
+    assert engine.connection_ids.theirs == b"theirs"
+    assert not engine.connection_ids.return_routability
 
 
 # --- outputs -----------------------------------------------------------------------------------

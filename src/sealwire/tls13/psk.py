@@ -1,0 +1,111 @@
+"""Pre-shared keys in hellos: offering them with binders, and choosing one (RFC 8446 section 4.2.11).
+
+A binder is a MAC under the key over the hello up to the list of binders, and over what came before
+it, so a hello is encoded first with binders of zeros and their bytes are put in afterwards.  Only
+psk_dhe_ke is used: every handshake has fresh key exchange secrets, whatever becomes of the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sealwire.crypto.psk import Psk, binder, binder_fits
+from sealwire.crypto.suites import SUITES
+from sealwire.errors import Alert, HandshakeError
+from sealwire.tls13 import extensions as ext
+from sealwire.tls13.contract import Exchange
+from sealwire.tls13.extensions import Extensions, OfferedPsks, PskIdentity, Where
+from sealwire.tls13.messages import ClientHello
+from sealwire.tls13.transcript import Transcript
+
+#: psk_dhe_ke (RFC 8446 section 4.2.9).
+PSK_DHE_KE: Final = 1
+# Looking an identity up costs a call into the application, so a hello buys only a few.
+_MAX_IDENTITIES: Final = 5
+_HASH_BYTES: Final = {spec.hash_name: spec.hash_bytes for spec in SUITES.values()}
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenPsk:
+    """A key both sides have, and its place in the client's list."""
+
+    index: int
+    psk: Psk
+
+
+def offer(block: Extensions, psks: Sequence[Psk]) -> None:
+    """Put `psks` into a ClientHello's extensions, as the last ones, with binders still to be made."""
+    if psks:
+        block.add(ext.PSK_KEY_EXCHANGE_MODES, bytes((PSK_DHE_KE,)))
+        block.add(ext.PRE_SHARED_KEYS, _offered(psks, [bytes(_HASH_BYTES[psk.hash_name]) for psk in psks]))
+
+
+def _offered(psks: Sequence[Psk], binders: Sequence[bytes]) -> OfferedPsks:
+    return OfferedPsks(tuple(PskIdentity(psk.identity, 0) for psk in psks), tuple(binders))
+
+
+def with_binders(
+    exchange: Exchange, hello: ClientHello, psks: Sequence[Psk], before: Transcript | None
+) -> ClientHello:
+    """`hello` with the binders its keys must have; `before` is the transcript of a retry."""
+    if not psks:
+        return hello
+    truncated = _truncated(hello.encode(exchange.flavor), hello)
+    binders = []
+    for psk in psks:
+        digest = _hash_over(exchange, psk, before, truncated)
+        binders.append(binder(exchange.provider, exchange.flavor.label_prefix, psk, digest))
+    block = Extensions(Where.CLIENT_HELLO)
+    block.copy_from(hello.extensions, but=frozenset((ext.PRE_SHARED_KEYS.code,)))
+    block.add(ext.PRE_SHARED_KEYS, _offered(psks, binders))
+    return replace(hello, extensions=block)
+
+
+def _truncated(message: bytes, hello: ClientHello) -> bytes:
+    """The hello without its list of binders, which stands at its very end."""
+    binders = hello.extensions.require(ext.PRE_SHARED_KEYS).binders
+    return message[: len(message) - 2 - sum(1 + len(one) for one in binders)]
+
+
+def _hash_over(exchange: Exchange, psk: Psk, before: Transcript | None, truncated: bytes) -> bytes:
+    if before is not None:
+        # RFC 8446 section 4.2.11.2 [8446-KS-3]: the first hello and the retry are covered as well.
+        return before.hash_with(truncated)
+    digest = exchange.provider.digest(psk.hash_name)
+    digest.update(truncated)
+    return digest.digest()
+
+
+def choose(
+    exchange: Exchange, hello: ClientHello, message: bytes, hash_name: str, before: Transcript | None
+) -> ChosenPsk | None:
+    """The first key of the client's list that we know and that goes with `hash_name`, its binder checked.
+
+    Raises:
+        HandshakeError: missing_extension without psk_key_exchange_modes, illegal_parameter for lists that
+            do not match, decrypt_error for a wrong binder.
+    """
+    offered = hello.extensions.get(ext.PRE_SHARED_KEYS)
+    if offered is None:
+        return None
+    # RFC 8446 section 4.2.9 [8446-PSK-1]
+    modes = hello.extensions.require(ext.PSK_KEY_EXCHANGE_MODES)
+    if len(offered.identities) != len(offered.binders):
+        # RFC 8446 section 4.2.11 [8446-PSK-3]
+        raise HandshakeError(Alert.ILLEGAL_PARAMETER, "pre_shared_key has not a binder for each identity")
+    if PSK_DHE_KE not in modes:
+        return None
+    prefix = exchange.flavor.label_prefix
+    for index, entry in enumerate(offered.identities[:_MAX_IDENTITIES]):
+        psk = exchange.settings.find_psk(entry.identity, prefix)
+        if psk is None or psk.hash_name != hash_name:
+            # [8446-PSK-2]: an unknown identity is no error, there may be another, or certificates.
+            continue
+        digest = _hash_over(exchange, psk, before, _truncated(message, hello))
+        if not binder_fits(exchange.provider, prefix, psk, digest, offered.binders[index]):
+            # [8446-PSK-2]
+            raise HandshakeError(Alert.DECRYPT_ERROR, "the binder of a pre-shared key does not fit")
+        return ChosenPsk(index, psk)
+    return None

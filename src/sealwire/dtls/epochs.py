@@ -111,7 +111,7 @@ class Opening:
         """Length of the id in records to us, 0 without."""
         return len(self.cids[0]) if self.cids else 0
 
-    def install(self, keys: InstallKeys, cid: bytes) -> None:
+    def install(self, keys: InstallKeys, cid: bytes = b"") -> None:
         """Accept records under `keys` as well, with one of `cids` in them."""
         if cid and not self.cids:
             self.cids = [cid]

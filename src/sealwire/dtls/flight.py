@@ -99,6 +99,7 @@ class Flight:
         "_cursor_offset",
         "_cursor_seq",
         "_in_burst",
+        "_initial_timeout",
         "_last_burst",
         "_messages",
         "_partly_acknowledged",
@@ -120,6 +121,7 @@ class Flight:
         self.timeout = initial_timeout
         # The same without the back-off of this flight's own losses.
         self._base_timeout = initial_timeout
+        self._initial_timeout = initial_timeout
         #: When that will be, None while nothing is outstanding.
         self.deadline: float | None = None
         #: Expiries since the peer last acknowledged anything.
@@ -247,7 +249,7 @@ class Flight:
             if sent is None:
                 continue
             # An ACK names one transmission, so even a repeated one measures the round trip.
-            self._measured(now - sent.at)
+            self._measured(now - sent.at, MAX_TIMEOUT_SECONDS)
             for message, start, end in sent.parts:
                 if message.acknowledge(start, end):
                     progress = True
@@ -267,13 +269,16 @@ class Flight:
         state numbers its HelloRetryRequest like the hello.
         """
         sent = self._sent.get(answered) if answered is not None else None
+        # A number may be repeated by chance; then it is an old one, and the time is too long.
+        longest = self._initial_timeout
         if sent is None and self._sent:
             # Which of several transmissions was answered cannot be told; the timer stays backed
             # off then (RFC 9147 section 5.8.2 [9147-5.8.2-4]).
             newest = next(reversed(self._sent.values()))
             sent = None if newest.again else newest
+            longest = MAX_TIMEOUT_SECONDS
         if sent is not None and self._messages:
-            self._measured(now - sent.at)
+            self._measured(now - sent.at, longest)
         for message in self._messages:
             message.missing = []
         self.expiries = 0
@@ -292,8 +297,8 @@ class Flight:
             self.deadline = None
         return handles
 
-    def _measured(self, round_trip: float) -> None:
-        self.timeout = self._base_timeout = timeout_after(round_trip, MAX_TIMEOUT_SECONDS)
+    def _measured(self, round_trip: float, longest: float) -> None:
+        self.timeout = self._base_timeout = timeout_after(round_trip, longest)
 
     def _resume(self, now: float) -> None:
         """An ACK took part of the flight: send the rest."""

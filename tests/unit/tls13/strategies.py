@@ -66,6 +66,7 @@ VALUES: dict[Extension[Any], st.SearchStrategy[Any]] = {
     ext.KEY_SHARE: shares,
     ext.KEY_SHARE_REQUEST: u16.map(Group),
     ext.CONNECTION_ID: st.binary(max_size=20),
+    ext.RETURN_ROUTABILITY: st.just(True),
 }
 
 #: Codes our table does not know, GREASE among them (RFC 8701).

@@ -131,8 +131,6 @@ class Connection:
         self._events: list[Event] = []
         self._layer.apply_outputs(now)
 
-    # --- making one ------------------------------------------------------------------------
-
     @classmethod
     def client(
         cls,
@@ -341,8 +339,9 @@ class Connection:
     def path_record(self, kind: int, cookie: bytes) -> bytes:
         """A datagram with one return routability message (RFC 9853), for an Endpoint."""
         self.counters.records_sealed += 1
-        epoch = self._sealing.epoch
-        return self._sealing.record(epoch, ContentType.RETURN_ROUTABILITY, bytes((kind,)) + cookie)[1]
+        return self._sealing.record(
+            self._sealing.epoch, ContentType.RETURN_ROUTABILITY, bytes((kind,)) + cookie
+        )[1]
 
     def export(self, label: bytes, context: bytes, n: int) -> bytes:
         """Exported keying material of `n` bytes (RFC 8446 section 7.5); Error before completion."""
@@ -364,8 +363,6 @@ class Connection:
         if self.state is not State.CLOSED:
             self._finish(error)
             self._alerts.clear()
-
-    # --- time ------------------------------------------------------------------------------
 
     def deadline(self) -> float | None:
         """When wake() is due, None if never."""
@@ -492,8 +489,6 @@ class Connection:
         self._budget = None
         handshake_over(self._account)
         self._events.append(Connected(self._layer.engine.session))
-
-    # --- alerts and the end --------------------------------------------------------------------
 
     def _receive_alert(self, number: RecordNumber, content: bytes) -> None:
         try:

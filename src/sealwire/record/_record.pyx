@@ -24,12 +24,10 @@ from sealwire.errors import Discard
 from sealwire.record.reference import DISCARDS, check_content, check_start, internal_error
 
 cdef enum:
-    # Records of one portion.  Enough to make the mask call and the GIL's release disappear; few
-    # enough that its tables fit on the stack and that little is gathered in vain when a run ends.
+    # Records of one portion: enough to make the mask call and the GIL's release disappear, few enough
+    # that its tables fit on the stack.
     PORTION = 64
-    # A portion also ends behind this many bytes, so that its scratch buffer stays small.
-    PORTION_BYTES = 98304
-
+    PORTION_BYTES = 98304  # a portion also ends behind this many bytes: its scratch buffer stays small
 cdef int64_t MAX_SEQUENCE = (<int64_t>1 << 48) - 1
 
 # Entries of dropped records, by number; the numbers are those of DISCARDS.
@@ -121,8 +119,7 @@ cdef class Sealer:
         self._busy = True
         try:
             self._cid = bytes(cid)
-            self._cid_start = PyBytes_AS_STRING(self._cid)
-            self._cid_bytes = <int>len(self._cid)
+            self._cid_start, self._cid_bytes = PyBytes_AS_STRING(self._cid), <int>len(self._cid)
             # RFC 9147 section 4 [9147-4-11]: 0 0 1, then C, S, L and two epoch bits.
             # RFC 9147 section 4 [9147-4-7]: a negotiated connection id is in every record.
             self._first = 0x20 | (0x10 if self._cid_bytes else 0) | <uint8_t>(self.epoch & 3)

@@ -15,7 +15,8 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from sealwire.crypto.providers.openssl import OpenSslProvider
-from sealwire.record.reference import DISCARDS, CiphertextHeader, Entry, parse_ciphertext_header
+from sealwire.record.header import CiphertextHeader, parse_ciphertext_header
+from sealwire.record.reference import DISCARDS, Entry
 
 if TYPE_CHECKING:
     from sealwire.crypto.providers import CryptoProvider

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sealwire.crypto.suites import SuiteSpec
 from sealwire.errors import ProtocolError
-from sealwire.record.reference import Buffer
+from sealwire.record.header import Buffer
 from sealwire.record.reference import Opener as OpenerInterface
 from tests.record_layers import (
     COMPILED_LAYER,

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealwire.errors import Discard
+from sealwire.record.header import MAX_SEQUENCE, reconstruct
 from sealwire.record.protect import DISCARDS, CiphertextHeader, parse_ciphertext_header
-from sealwire.record.reference import MAX_SEQUENCE, Entry, reconstruct
+from sealwire.record.reference import Entry
 from sealwire.record.reference import Opener as OpenerInterface
 from sealwire.record.reference import Sealer as SealerInterface
 from tests.record_layers import PROVIDER, REFERENCE, SPECS, Layer, datagram_keys, each_layer

@@ -13,8 +13,9 @@ import pytest
 
 from sealwire.crypto.suites import SUITES, CipherSuite, SuiteSpec
 from sealwire.errors import Alert, ProtocolError
+from sealwire.record.header import MAX_SEQUENCE
 from sealwire.record.protect import Sealer
-from sealwire.record.reference import MAX_CONTENT_BYTES, MAX_SEQUENCE, Opener
+from sealwire.record.reference import MAX_CONTENT_BYTES, Opener
 from sealwire.record.reference import Sealer as SealerInterface
 from tests.record_layers import PROVIDER, SPECS, Layer, datagram_keys, each_layer, each_suite, stream_keys
 

@@ -78,6 +78,7 @@ def test_a_package_that_cannot_be_loaded_is_one_sentence(tmp_path: Path) -> None
         Path(sealwire.__file__).parent, broken, ignore=shutil.ignore_patterns("*.so", "*.c", "__pycache__")
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "SEALWIRE_REQUIRE_COMPILED": "1"}
+    environment.pop("SEALWIRE_PURE", None)
     done = subprocess.run(
         running.command(["--version"]),
         env=environment,

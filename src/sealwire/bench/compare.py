@@ -25,10 +25,13 @@ from sealwire.bench.statistics import holm, student_tail
 FAMILY_ERROR: Final = 0.05
 # Bytes per unit below which a change of memory is no change.
 _LEAST_BYTES: Final = 64.0
-# With fewer unchanged rows of the same unit the others count too.
+# Fewer unchanged figures say nothing about noise.
 _FEWEST_CONTROLS: Final = 4
-# The noise between runs where nothing was measured that could tell.
-_ASSUMED_NOISE: Final = 0.03
+# What disturbs them differs: whoever else uses the machine takes time on the wall, hardly CPU time.
+_CLASSES: Final = {"us": "CPU time", "B": "memory"}
+_WALL: Final = "time on the wall"
+# The noise between runs where too little was measured that could tell.
+_ASSUMED_NOISE: Final = {"CPU time": 0.03, "memory": 0.03, _WALL: 0.15}
 # The standard error of a median is this much larger than a mean's.
 _MEDIAN_ERROR: Final = 1.2533
 
@@ -104,7 +107,7 @@ class _Shift:
 
 @dataclass(frozen=True, slots=True)
 class _Noise:
-    """Between runs, for rows of one unit: its size, from how many controls, and what to do with drift.
+    """Between runs, for figures of one class: its size, from how many controls, and what to do with drift.
 
     With no controls to speak of the size is an assumption.
     """
@@ -131,14 +134,17 @@ def compare(old: Result, new: Result, thresholds: Thresholds | None = None) -> C
     pairs, skipped = _pairs(old, new)
     shifts = [_shift(row_old.ours, row_new.ours, row_old) for row_old, row_new in pairs]
     drifts = [_drift(row_old, row_new) for row_old, row_new in pairs]
-    noises = _noises(pairs, drifts)
+    unchanged = [_controls(row_old, row_new) for row_old, row_new in pairs]
+    noises = _noises([row for row, _ in pairs], drifts, unchanged)
     judged = []
-    for (row, _), shift, drift in zip(pairs, shifts, drifts, strict=True):
-        noise = noises[row.figure.unit]
+    for (row, _), shift, drift, controls in zip(pairs, shifts, drifts, unchanged, strict=True):
+        noise = noises[_class(row)]
         # A count has no noise: when all turns agree it is known exactly.
         exact = shift.error == 0 and row.figure.kind is Kind.MEMORY
         between = 0.0 if exact else noise.size
         moved = drift if noise.corrected and not exact else 0.0
+        # Where the row's own rivals moved by more than others, so may we have.
+        between = 0.0 if exact else max(between, _moved(controls, moved))
         error = math.hypot(shift.error, between)
         freedom = _freedom(shift, between, noise.controls)
         judged.append((shift.value - moved, moved, error, freedom))
@@ -232,34 +238,47 @@ def _drift(old: Row, new: Row) -> float:
     return math.log(statistics.median(after.values("")) / statistics.median(before.values("")))
 
 
-def _noises(pairs: Sequence[tuple[Row, Row]], drifts: Sequence[float]) -> dict[str, _Noise]:
-    """The noise between runs for every unit, from contenders that did not change."""
-    controls: dict[str, list[tuple[_Shift, float]]] = {}
-    for (old, new), drift in zip(pairs, drifts, strict=True):
-        found = controls.setdefault(old.figure.unit, [])
-        for entry in old.entries:
-            # What is measured of ours may change with our code, even without its crypto.
-            fixed = entry.role is Role.RIVAL or (entry.role is Role.CRYPTO_ALONE and entry.what)
-            other = next((one for one in new.entries if one.name == entry.name), None)
-            if not fixed or other is None or other.what != entry.what:
-                continue
-            if min(len(entry.readings), len(other.readings)) < 2:
-                continue
-            if old.has(entry) and new.has(other):
-                found.append((_shift(entry, other, old), drift))
-    pooled = [one for unit, found in controls.items() if unit != "B" for one in found]
-    noises = {}
-    for unit, found in controls.items():
-        enough = found if len(found) >= _FEWEST_CONTROLS or unit == "B" else pooled
-        noises[unit] = _noise(enough, max((abs(drift) for drift in drifts), default=0.0), unit)
-    return noises
+def _class(row: Row) -> str:
+    return _CLASSES.get(row.figure.unit, _WALL)
 
 
-def _noise(controls: Sequence[tuple[_Shift, float]], largest_drift: float, unit: str) -> _Noise:
+def _controls(old: Row, new: Row) -> list[_Shift]:
+    """How contenders of the row moved that did not change."""
+    found = []
+    for entry in old.entries:
+        # What is measured of ours may change with our code, even without its crypto.
+        fixed = entry.role is Role.RIVAL or (entry.role is Role.CRYPTO_ALONE and entry.what)
+        other = next((one for one in new.entries if one.name == entry.name), None)
+        if not fixed or other is None or other.what != entry.what:
+            continue
+        if min(len(entry.readings), len(other.readings)) > 1 and old.has(entry) and new.has(other):
+            found.append(_shift(entry, other, old))
+    return found
+
+
+def _moved(controls: Sequence[_Shift], drift: float) -> float:
+    """How far the row's own controls moved, as one standard deviation; 0 without any."""
+    squares = [(shift.value - drift) ** 2 for shift in controls]
+    return math.sqrt(statistics.fmean(squares)) if squares else 0.0
+
+
+def _noises(
+    rows: Sequence[Row], drifts: Sequence[float], unchanged: Sequence[Sequence[_Shift]]
+) -> dict[str, _Noise]:
+    """The noise between runs for every class of figures, from contenders that did not change."""
+    by_class: dict[str, list[tuple[_Shift, float]]] = {}
+    for row, drift, controls in zip(rows, drifts, unchanged, strict=True):
+        by_class.setdefault(_class(row), []).extend((shift, drift) for shift in controls)
+    largest = max((abs(drift) for drift in drifts), default=0.0)
+    return {name: _noise(name, controls, largest) for name, controls in by_class.items()}
+
+
+def _noise(name: str, controls: Sequence[tuple[_Shift, float]], largest_drift: float) -> _Noise:
     if len(controls) < _FEWEST_CONTROLS:
         # Nobody can say how well the yardstick follows the machine; half of what it took out is doubted.
-        doubt = 0.0 if unit == "B" else largest_drift / 2
-        return _Noise(max(_ASSUMED_NOISE, doubt), 2 * _FEWEST_CONTROLS, corrected=unit != "B", assumed=True)
+        drifts = name != _CLASSES["B"]
+        size = max(_ASSUMED_NOISE[name], largest_drift / 2 if drifts else 0.0)
+        return _Noise(size, 2 * _FEWEST_CONTROLS, corrected=drifts, assumed=True)
 
     def excess(values: Sequence[float]) -> float:
         """What of the shifts their errors do not explain; never below half of all, as they are few."""
@@ -304,8 +323,8 @@ def _notes(old: Result, new: Result, noises: dict[str, _Noise]) -> list[str]:
             notes.append(f"the machine was busy during the {name} run (load {load:.1f})")
     if old.scale.get("name") != new.scale.get("name"):
         notes.append(f"the old run was {old.scale.get('name')}, the new one {new.scale.get('name')}")
-    for unit, noise in sorted(noises.items()):
+    for name, noise in sorted(noises.items()):
         known = "assumed" if noise.assumed else f"from {noise.controls} unchanged figures"
         taken = ", the machine's drift taken out" if noise.corrected else ""
-        notes.append(f"noise between the runs, figures in {unit}: {noise.size:.1%} ({known}{taken})")
+        notes.append(f"noise between the runs, {name}: {noise.size:.1%} ({known}{taken})")
     return notes

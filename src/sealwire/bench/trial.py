@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from sealwire.bench import runner
 from sealwire.bench.compare import Comparison, compare
 from sealwire.bench.measurement import Kind, Measurement
+from sealwire.bench.results import Result
 from sealwire.bench.runner import Plan
 
 
@@ -43,15 +44,23 @@ def trial(
     runs: int,
     slow_down: float,
     tell: Callable[[str], None] = lambda line: None,
+    keep: Callable[[str, Result], None] = lambda name, result: None,
 ) -> Trial:
-    """Run everything: 1 + `runs` times as it is and once slowed by the part `slow_down`."""
+    """Run everything: 1 + `runs` times as it is and once slowed by the part `slow_down`.
+
+    `keep` is given every result with a name for it.
+    """
     tell("the baseline")
     baseline = runner.run(measurements, plan)
+    keep("baseline", baseline)
     unchanged = []
     for n in range(runs):
-        comparison = compare(baseline, runner.run(measurements, plan))
+        result = runner.run(measurements, plan)
+        keep(f"unchanged-{n + 1}", result)
+        comparison = compare(baseline, result)
         alarms = ", ".join(f"{change.row} {change.change:+.1%}" for change in comparison.alarms)
         tell(f"run {n + 1} of {runs} without a change: {alarms or 'no alarm'}")
         unchanged.append(comparison)
-    slowed = compare(baseline, runner.run(measurements, dataclasses.replace(plan, slow_down=slow_down)))
-    return Trial(tuple(unchanged), slowed)
+    slowed = runner.run(measurements, dataclasses.replace(plan, slow_down=slow_down))
+    keep("slowed", slowed)
+    return Trial(tuple(unchanged), compare(baseline, slowed))

@@ -38,7 +38,7 @@ _KNOWN = {
     "compare": ("markdown", "time", "rate", "memory"),
     "slo": (),
     "report": ("markdown", "html"),
-    "trial": ("full", "runs", "seconds", "no_rivals", "pure_ok", "repeat", "slow_down"),
+    "trial": ("full", "runs", "seconds", "no_rivals", "pure_ok", "repeat", "slow_down", "out"),
     "measure": _MEASURING,
 }
 
@@ -50,7 +50,12 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--runs", type=int, metavar="N", help="turns per contender (default: 5, or 7 with --full)"
     )
     parser.add_argument("--seconds", type=float, metavar="S", help="length of a turn (default: 0.06, or 0.5)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the result as JSON")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write the result as JSON; trial: a directory for all of them",
+    )
     parser.add_argument("--no-rivals", action="store_true", help="measure sealwire alone")
     parser.add_argument(
         "--pure-ok", action="store_true", help="measure the plain-Python twin if that is in use"
@@ -335,6 +340,11 @@ def _trial(args: argparse.Namespace, say: Say) -> Exit:
         raise Failure(Exit.USAGE, _unknown(unknown[0]), "")
     slow_down = 0.15 if args.slow_down is None else args.slow_down
     repeat = 20 if args.repeat is None else args.repeat
+
+    def keep(name: str, result: Result) -> None:
+        if args.out is not None:
+            _write(args.out / f"{name}.json", lambda path: results.save(result, path), say)
+
     with _certificates() as directory:
         outcome = trial(
             chosen,
@@ -342,6 +352,7 @@ def _trial(args: argparse.Namespace, say: Say) -> Exit:
             runs=repeat,
             slow_down=slow_down,
             tell=lambda line: say.fact("trial", line, line=line),
+            keep=keep,
         )
     say.words("\n".join(tables.as_text(tables.change_table(outcome.slowed))))
     say.fact(

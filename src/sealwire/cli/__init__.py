@@ -32,9 +32,9 @@ class Verb(Protocol):
 
 def load_verbs() -> dict[str, Verb]:
     """The verbs by name.  Imported only now, so that what cannot be loaded is said in a sentence."""
-    from sealwire.cli import bench, cert, connect, demo, serve
+    from sealwire.cli import bench, cert, connect, demo, probe, serve
 
-    return {"cert": cert, "serve": serve, "connect": connect, "demo": demo, "bench": bench}
+    return {"cert": cert, "serve": serve, "connect": connect, "demo": demo, "probe": probe, "bench": bench}
 
 
 # Where a verb's stdout carries data, its words go to stderr.

@@ -23,11 +23,12 @@ from sealwire.probe._features cimport (
     TCP_FIELDS, UPWARD, Entry, Extension, Record, Row, Sequence, replay, update,
 )
 from sealwire.probe._records cimport (
-    BUDGET, FULL, MORE, NO_MEMORY, RECORD, STRANGER, Found, Input, Interface, next_record,
+    BUDGET, FULL, MORE, NO_MEMORY, RECORD, STRANGER, Found, Input, Interface, RingPacket, first_in_block,
+    next_record, ring_packet,
 )
 from sealwire.probe._table cimport (
-    Fragments, List, Pool, by_first_packet, by_order, fragment, free_pool, give_piece, hash_of, is_of, not_above, piece,
-    take_piece,
+    Fragments, List, Pool, by_first_packet, by_order, fragment, free_pool, give_piece, grow, hash_of, is_of,
+    not_above, piece, put_last, put_out, take_piece,
 )
 
 from sealwire.probe.files import Kind, Stop
@@ -192,6 +193,44 @@ cdef class Table:
             raise MemoryError
         return done == MORE
 
+    def feed_block(self, data, int64_t block, int64_t at, uint32_t left, uint32_t link):
+        """See :meth:`sealwire.probe.flows.Table.feed_block`."""
+        cdef Py_buffer view
+        cdef int stop
+        if self._busy:
+            raise RuntimeError("this table is in use by another thread")
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        self._busy = True
+        try:
+            with nogil:
+                stop = self._walk_block(<const uint8_t*>view.buf, view.len, block, &at, &left, link)
+        finally:
+            self._busy = False
+            PyBuffer_Release(&view)
+        if stop == NO_MEMORY:
+            raise MemoryError
+        return at, left
+
+    def tick(self, int64_t time):
+        """See :meth:`sealwire.probe.flows.Table.tick`."""
+        return self._advance(time)
+
+    cdef int _walk_block(self, const uint8_t* data, int64_t n, int64_t block, int64_t* at, uint32_t* left, uint32_t link) noexcept nogil:
+        cdef RingPacket packet
+        cdef int status
+        if at[0] == 0 and not first_in_block(data, n, block, at, left):
+            return MORE
+        while left[0]:
+            if not ring_packet(data, n, at[0], &packet):
+                left[0] = 0
+                break
+            status = self._packet(data + packet.body, packet.captured, packet.wire, link, packet.time, False, NULL, packet.vlan)
+            if status != MORE:
+                return status
+            left[0] -= 1
+            at[0] += packet.next
+        return MORE
+
     cdef int _walk(self, Input* input, int64_t budget) noexcept nogil:
         cdef Found record
         cdef int status
@@ -284,8 +323,8 @@ cdef class Table:
             if not r.state & ENDING:
                 r.due = self.clock
                 if self._alive.newest != found:
-                    self._unlist(&self._alive, r)
-                    self._list(&self._alive, found, r)
+                    put_out(&self._records, &self._alive, r)
+                    put_last(&self._records, &self._alive, found, r)
             if not r.extension:
                 self._make_room(self._extension_cost, found)
                 extension = take_piece(&self._extensions)
@@ -299,10 +338,10 @@ cdef class Table:
             flags, others = e.ways[0].flags, e.ways[1].flags
         if self._linger_ns and p.protocol == 6 and not r.state & ENDING:
             if (flags | others) & RST or flags & others & FIN:
-                self._unlist(&self._alive, r)
+                put_out(&self._records, &self._alive, r)
                 r.state |= ENDING
                 r.due = self.clock + self._linger_ns
-                self._list(&self._ending, found, r)
+                put_last(&self._records, &self._ending, found, r)
         return NO_MEMORY if self._no_memory else MORE
 
     cdef uint32_t _open(self, const Packet* p, uint64_t hash, bint upward, uint32_t part, int64_t time, uint32_t wire_bytes) noexcept nogil:
@@ -312,7 +351,7 @@ cdef class Table:
         if not number:
             return 0
         if self._active > self._bucket_mask:
-            self._grow()
+            grow(&self._records, &self._buckets, &self._bucket_mask)
         r = self._record(number)
         memset(r, 0, sizeof(Record))
         memcpy(r.source, p.source, 16)
@@ -335,7 +374,7 @@ cdef class Table:
         bucket = &self._buckets[r.hash & self._bucket_mask]
         r.next = bucket[0]
         bucket[0] = number
-        self._list(&self._alive, number, r)
+        put_last(&self._records, &self._alive, number, r)
         self._flows += 1
         self._active += 1
         if self._active > self._peak:
@@ -347,45 +386,6 @@ cdef class Table:
         self._held += n
         if self._held > self._peak_held:
             self._peak_held = self._held
-
-    cdef void _grow(self) noexcept nogil:
-        """Twice the buckets; without memory the chains grow instead."""
-        cdef uint32_t mask = self._bucket_mask * 2 + 1
-        cdef uint32_t i, number, next
-        cdef uint32_t* buckets = <uint32_t*>calloc(<size_t>mask + 1, sizeof(uint32_t))
-        cdef Record* r
-        if buckets == NULL:
-            return
-        for i in range(self._bucket_mask + 1):
-            number = self._buckets[i]
-            while number:
-                r = self._record(number)
-                next = r.next
-                r.next = buckets[r.hash & mask]
-                buckets[r.hash & mask] = number
-                number = next
-        free(self._buckets)
-        self._buckets = buckets
-        self._bucket_mask = mask
-
-    cdef inline void _list(self, List* to, uint32_t number, Record* r) noexcept nogil:
-        r.older = to.newest
-        r.newer = 0
-        if to.newest:
-            self._record(to.newest).newer = number
-        else:
-            to.oldest = number
-        to.newest = number
-
-    cdef inline void _unlist(self, List* of, Record* r) noexcept nogil:
-        if r.older:
-            self._record(r.older).newer = r.newer
-        else:
-            of.oldest = r.newer
-        if r.newer:
-            self._record(r.newer).older = r.older
-        else:
-            of.newest = r.older
 
     cdef void _make_room(self, uint64_t n, uint32_t keep) noexcept nogil:
         cdef uint32_t victim
@@ -447,7 +447,7 @@ cdef class Table:
         while link[0] != number:
             link = &self._record(link[0]).next
         link[0] = r.next
-        self._unlist(&self._ending if r.state & ENDING else &self._alive, r)
+        put_out(&self._records, &self._ending if r.state & ENDING else &self._alive, r)
         self._active -= 1
         self._held -= RECORD_BYTES
         if r.extension:

@@ -1,6 +1,8 @@
 # The records of capture files, one at a time: what is next in a block of bytes.
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from libc.string cimport memcpy
 
 from sealwire.probe._features cimport stamp_time
 
@@ -128,3 +130,50 @@ cdef inline int next_pcapng(Input* f, int64_t clock, Found* r) noexcept nogil:
             r.time = face_time(r.face, <uint64_t>number(p + 12, f.big) << 32 | number(p + 16, f.big), &r.cut)
         return RECORD
     return MORE
+
+
+# --- a block of the kernel's ring (TPACKET_V3, Documentation/networking/packet_mmap.rst) ----------
+
+cdef struct RingPacket:
+    int64_t body
+    int64_t time
+    uint32_t captured
+    uint32_t wire
+    uint32_t next
+    int vlan
+
+
+cdef inline uint32_t native(const uint8_t* p) noexcept nogil:
+    cdef uint32_t value
+    memcpy(&value, p, 4)
+    return value
+
+
+cdef inline bint first_in_block(const uint8_t* data, int64_t n, int64_t block, int64_t* at, uint32_t* left) noexcept nogil:
+    if block < 0 or block + 48 > n:
+        return False
+    left[0] = native(data + block + 12)
+    at[0] = block + native(data + block + 16)
+    return True
+
+
+cdef inline bint ring_packet(const uint8_t* data, int64_t n, int64_t at, RingPacket* p) noexcept nogil:
+    # False for what the kernel would not write.
+    cdef const uint8_t* h = data + at
+    cdef uint32_t seconds, status
+    cdef uint16_t mac
+    if at < 0 or at + 48 > n:
+        return False
+    p.next = native(h)
+    seconds = native(h + 4)
+    p.time = <int64_t>seconds * 1000000000 + native(h + 8)
+    p.captured = native(h + 12)
+    p.wire = native(h + 16)
+    status = native(h + 20)
+    memcpy(&mac, h + 24, 2)
+    p.body = at + mac
+    # The kernel takes the outer tag out of the frame and keeps it beside it (TP_STATUS_VLAN_VALID).
+    p.vlan = <int>(native(h + 32) & 0xFFF) if status & 0x10 else -1
+    if p.vlan >= 0:
+        p.wire += 4
+    return p.body + p.captured <= n

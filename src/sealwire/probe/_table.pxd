@@ -2,7 +2,7 @@
 # ends, and the order of rows.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 
 from sealwire.probe._decode cimport STRAY_FRAGMENT, Packet, set_icmp
@@ -122,6 +122,48 @@ cdef inline int by_first_packet(const void* left, const void* right) noexcept no
 cdef struct List:
     uint32_t oldest
     uint32_t newest
+
+
+cdef inline void put_last(const Pool* records, List* to, uint32_t number, Record* r) noexcept nogil:
+    r.older = to.newest
+    r.newer = 0
+    if to.newest:
+        (<Record*>piece(records, to.newest)).newer = number
+    else:
+        to.oldest = number
+    to.newest = number
+
+
+cdef inline void put_out(const Pool* records, List* of, Record* r) noexcept nogil:
+    if r.older:
+        (<Record*>piece(records, r.older)).newer = r.newer
+    else:
+        of.oldest = r.newer
+    if r.newer:
+        (<Record*>piece(records, r.newer)).older = r.older
+    else:
+        of.newest = r.older
+
+
+cdef inline void grow(const Pool* records, uint32_t** buckets, uint32_t* mask) noexcept nogil:
+    # Twice the buckets; without memory the chains grow instead.
+    cdef uint32_t more = mask[0] * 2 + 1
+    cdef uint32_t i, number, next
+    cdef uint32_t* grown = <uint32_t*>calloc(<size_t>more + 1, sizeof(uint32_t))
+    cdef Record* r
+    if grown == NULL:
+        return
+    for i in range(mask[0] + 1):
+        number = buckets[0][i]
+        while number:
+            r = <Record*>piece(records, number)
+            next = r.next
+            r.next = grown[r.hash & more]
+            grown[r.hash & more] = number
+            number = next
+    free(buckets[0])
+    buckets[0] = grown
+    mask[0] = more
 
 
 cdef inline bint not_above(const Packet* p) noexcept nogil:

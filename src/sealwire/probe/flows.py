@@ -175,6 +175,37 @@ class Table:
             budget -= 1
         return at, Stop.MORE
 
+    def feed_block(self, data: memoryview, block: int, at: int, left: int, link: int) -> tuple[int, int]:
+        """Packets of a block of the kernel's ring, which begins at `block`.
+
+        `at` and `left` are 0 at first; what is returned is given again, once rows have been taken, as long
+        as `left` is not 0.
+        """
+        if at == 0:
+            if not 0 <= block <= len(data) - _BLOCK_HEAD:
+                return at, left
+            left, offset = struct.unpack_from("=II", data, block + 12)
+            at = block + offset
+        while left:
+            if not 0 <= at <= len(data) - _PACKET.size:
+                return at, 0
+            follows, seconds, rest, captured, wire, status, mac, tag = _PACKET.unpack_from(data, at)
+            body = at + mac
+            if body + captured > len(data):
+                return at, 0
+            vlan = tag & 0xFFF if status & 0x10 else -1  # TP_STATUS_VLAN_VALID
+            wire += 4 if vlan >= 0 else 0
+            time = seconds * 1_000_000_000 + rest
+            if not self.packet(data[body : body + captured], wire, link, time, vlan=vlan):
+                return at, left
+            at += follows
+            left -= 1
+        return at, left
+
+    def tick(self, time: int) -> bool:
+        """Say that nothing older than `time` will come; False if rows must be taken first."""
+        return self._advance(time)
+
     def packet(
         self,
         data: memoryview,
@@ -183,6 +214,7 @@ class Table:
         time: int,
         cut: bool = False,
         passing: Filter | None = None,
+        vlan: int = -1,
     ) -> bool:
         """One packet; False, and nothing done but ends of flows, if rows must be taken first."""
         if not self._advance(time):
@@ -196,6 +228,8 @@ class Table:
             self._discard(PacketDiscard.FILTERED)
             return True
         packet = decode(data, link, wire_bytes, self._settings.tunnels)
+        if isinstance(packet, Packet) and vlan >= 0:  # a tag the kernel took out of the frame
+            packet.vlan, packet.vlan_inner = vlan, packet.vlan
         if isinstance(packet, Packet) and packet.fragment:
             packet = self._fragment(packet)
         if isinstance(packet, PacketDiscard):
@@ -387,3 +421,6 @@ class Table:
 
 
 MAX: Final = (1 << 63) - 1
+# Documentation/networking/packet_mmap.rst: struct tpacket3_hdr up to the VLAN tag, and what stands there.
+_PACKET: Final = struct.Struct("=IIIIIIH2x4xI12x")
+_BLOCK_HEAD: Final = 48

@@ -13,7 +13,7 @@ import functools
 import importlib
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import IO, Any, Final, Protocol
 
 from sealwire.probe.batch import COLUMNS, Batch, arrow_schema, pyarrow
@@ -232,7 +232,12 @@ class ArrowSink:
         self._writer.close()
 
 
-SINKS: Final = {"eve": EveSink, "csv": CsvSink, "parquet": ParquetSink, "arrow": ArrowSink}
+SINKS: Final[dict[str, Callable[[IO[bytes]], Sink]]] = {
+    "eve": EveSink,
+    "csv": CsvSink,
+    "parquet": ParquetSink,
+    "arrow": ArrowSink,
+}
 
 
 def to_arrow(batches: Iterable[Batch]) -> Any:

@@ -123,6 +123,10 @@ class Reading:
         """What was counted so far."""
         return self._table.counters()
 
+    def live_counters(self) -> dict[str, int]:
+        """What only a live capture counts; nothing for a file."""
+        return {}
+
     @property
     def position(self) -> tuple[int, int | None]:
         """Bytes of the input walked so far, and how many there are, if known."""

@@ -145,9 +145,11 @@ class HandshakeLayer:
         # Listed before it is handled: handling may begin our next flight, which clears the list.
         self._to_acknowledge.append(number)
         for fragment in fragments:
+            # Plaintext anybody can forge, so only what is next counts as an answer there.
+            answers = epoch > EPOCH_PLAIN or fragment.message_seq == self._reassembly.next_seq
             reason = self._reassembly.offer(fragment, epoch)
             if reason is None:
-                if not self.engine.complete:
+                if answers and not self.engine.complete:
                     # RFC 9147 section 7.2 [9147-7.2-5]: even a part of the answer is one.
                     self._acknowledged(self._flight.acknowledge_all(now, answered=number), now)
                 self._deliver(now)

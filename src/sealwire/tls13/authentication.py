@@ -12,7 +12,7 @@ from typing import Final
 
 from sealwire.crypto.certificates import Credential, PeerCertificate, Purpose, leaf_public_key
 from sealwire.crypto.hkdf import Secret
-from sealwire.crypto.psk import Psk
+from sealwire.crypto.psk import ImportedIdentity, Psk, PskKind
 from sealwire.crypto.signatures import HANDSHAKE_SCHEMES, SignatureScheme, verify
 from sealwire.errors import Alert, CertificateError, CertificateFailure, HandshakeError
 from sealwire.tls13.contract import VERIFY_NONE, Settings
@@ -58,8 +58,14 @@ class FinishedVerified:
 
 
 def by_psk(psk: Psk) -> PeerAuthenticated:
-    """Both sides chose a pre-shared key; who it is for is the application's knowledge."""
-    return PeerAuthenticated(None, None, psk.identity)
+    """Both sides chose a pre-shared key; who it is for is the application's knowledge.
+
+    An application knows an imported key by its external identity (RFC 9258 section 5.1).
+    """
+    identity = psk.identity
+    if psk.kind is PskKind.IMPORTED:
+        identity = ImportedIdentity.decode(identity).external_identity
+    return PeerAuthenticated(None, None, identity)
 
 
 def no_certificate_asked() -> PeerAuthenticated:

@@ -199,10 +199,10 @@ def _decode_server_name(reader: Reader) -> str:
         raise decode_error("server_name")
     name = names.vector16(low=1)
     names.finish()
-    try:
-        return name.decode("ascii")
-    except UnicodeDecodeError:
-        raise ProtocolError(Alert.ILLEGAL_PARAMETER, "server_name is not ASCII") from None
+    if not all(0x20 < byte < 0x7F for byte in name):
+        # It goes to callbacks and into logs: nothing that is no part of any name.
+        raise ProtocolError(Alert.ILLEGAL_PARAMETER, "server_name holds what no host name can")
+    return name.decode("ascii")
 
 
 def _encode_server_name(writer: Writer, value: str) -> None:

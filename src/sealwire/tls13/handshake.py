@@ -163,10 +163,17 @@ class Handshake:
                 )
             self._state = state.receive(kind, body, bytes(message))
         except ProtocolError as error:
+            cause = error.__cause__
             if not self.complete and not isinstance(error, HandshakeError):
                 error = HandshakeError(error.alert, error.reason)
             self._state = Failed(self._exchange, error)
-            raise error from None
+            raise error from cause
+        except Exception as cause:
+            # A signer, a key log or another callback of the application failed: the peer is told, and
+            # a server with other peers goes on.
+            failure = HandshakeError(Alert.INTERNAL_ERROR, f"a callback failed: {cause}")
+            self._state = Failed(self._exchange, failure)
+            raise failure from cause
 
     def outputs(self) -> list[Output]:
         """What is to be done, in order; each output is given once."""

@@ -118,7 +118,7 @@ def select(settings: Settings, hello: ClientHello, *, retry_anyway: bool = False
     A group the client sent a share for saves a round trip and wins over a better one it only
     supports, unless a retry goes out in any case (the cookie's), which makes the better one free.
     """
-    suite = _first_common(settings.suites, hello.suites)
+    suite = _first_common(_suites_for_keys(settings, hello), hello.suites)
     if suite is None:
         raise HandshakeError(Alert.HANDSHAKE_FAILURE, "no cipher suite is supported by both sides")
     shares = {entry.group: entry.share for entry in hello.extensions.require(ext.KEY_SHARES)}
@@ -131,6 +131,19 @@ def select(settings: Settings, hello: ClientHello, *, retry_anyway: bool = False
     if group is None:
         raise HandshakeError(Alert.HANDSHAKE_FAILURE, "no key exchange group is supported by both sides")
     return Selection(SUITES[CipherSuite(suite)], Group(group), shares.get(Group(group), b""))
+
+
+def _suites_for_keys(settings: Settings, hello: ClientHello) -> tuple[CipherSuite, ...]:
+    """Our suites, first those that go with a pre-shared key the client offers.
+
+    RFC 8446 section 4.2.11 [8446-PSK-3]: key and suite must have one hash.  A binder is as long as its
+    key's hash, so nothing is looked up for a client whose address is not proved yet.
+    """
+    offered = hello.extensions.get(ext.PRE_SHARED_KEYS)
+    if offered is None or settings.psk_server is None:
+        return settings.suites
+    lengths = {len(one) for one in offered.binders}
+    return tuple(sorted(settings.suites, key=lambda suite: SUITES[suite].hash_bytes not in lengths))
 
 
 def _first_common(ours: tuple[int, ...], theirs: tuple[int, ...]) -> int | None:
@@ -222,6 +235,11 @@ class ExpectSecondClientHello(State):
             and hello.suites == first.suites
             and hello.legacy_version == first.legacy_version
             and not hello.extensions.differs_from(first.extensions, but=self._MAY_CHANGE)
+            # RFC 8446 section 4.1.2: keys may be left out or bound anew, not added.
+            and (
+                ext.PRE_SHARED_KEYS.code in first.extensions
+                or ext.PRE_SHARED_KEYS.code not in hello.extensions
+            )
         )
         if not same:
             # RFC 8446 section 4.1.2 [8446-NEG-5, 9147-5.1-4]

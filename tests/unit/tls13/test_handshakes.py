@@ -558,3 +558,28 @@ def test_a_seed_repeats_a_handshake(flavor: Flavor) -> None:
 def test_only_hybrid_groups_are_kept_out_of_a_first_hello_over_datagrams() -> None:
     mixed = {Group.X25519MLKEM768, Group.SECP256R1MLKEM768, Group.SECP384R1MLKEM1024}
     assert mixed == HYBRID_GROUPS
+
+
+@each_flavor
+@pytest.mark.requirement("8446-ALERT-1")
+def test_a_signer_that_fails_ends_the_handshake_with_an_alert(flavor: Flavor) -> None:
+    """An application's key may be far away; its failure must not reach whoever serves other peers."""
+
+    def sign(scheme: SignatureScheme, content: bytes) -> bytes:
+        raise OSError("the key store is gone")
+
+    config = server()
+    broken = replace(config, credentials=tuple(replace(one, sign=sign) for one in config.credentials))
+    engine = Handshake.server(broken, flavor)
+    [hello] = [
+        one
+        for one in Handshake.client(client(), flavor, server_name=NAME).outputs()
+        if isinstance(one, SendMessage)
+    ]
+    with pytest.raises(HandshakeError, match="the key store is gone") as caught:
+        engine.receive(0, hello.message)
+    assert caught.value.alert is Alert.INTERNAL_ERROR
+    assert isinstance(caught.value.__cause__, OSError)
+    with pytest.raises(HandshakeError) as again:
+        engine.receive(0, hello.message)
+    assert again.value is caught.value

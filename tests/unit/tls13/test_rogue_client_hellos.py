@@ -298,7 +298,13 @@ HELLO: dict[str, Cell] = {
         ("6066-1",),
         lambda message, pair: raw(0, bytes.fromhex("0004000001e9"))(dropping(0)(message, pair), pair),
         Alert.ILLEGAL_PARAMETER,
-        "ASCII",
+        "host name",
+    ),
+    "with a name that holds a NUL": Cell(
+        ("6066-1",),
+        lambda message, pair: raw(0, bytes.fromhex("000600000361006a"))(dropping(0)(message, pair), pair),
+        Alert.ILLEGAL_PARAMETER,
+        "host name",
     ),
     "with bytes behind it": Cell(
         ("8446-NEG-10",),

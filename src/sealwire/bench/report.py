@@ -12,6 +12,7 @@ from html import escape
 from typing import Final
 
 from sealwire.bench import plots, tables
+from sealwire.bench.advice import advise
 from sealwire.bench.measurement import Role
 from sealwire.bench.results import Entry, Result, Row
 
@@ -53,6 +54,11 @@ def html(result: Result, earlier: Sequence[Result] = ()) -> str:
         parts.append(_table(table))
     if earlier:
         parts += ["<h2>Over time</h2>", *_trends([*earlier, result])]
+    rules = advise(result)
+    if rules:
+        parts.append("<h2>What to look at</h2><ul>")
+        parts += [f"<li><code>{one.rule}</code>: {escape(one.sentence)}</li>" for one in rules]
+        parts.append("</ul>")
     parts += ["<h2>Conditions</h2><table>"]
     parts += [
         f"<tr><td>{escape(key)}</td><td class='text'>{escape(value)}</td></tr>"
@@ -82,6 +88,9 @@ def markdown(result: Result) -> str:
         lines += [f"- {name}, {check.name}: {check.sentence}" for name, check in failed]
     for table in tables.tables(result):
         lines += ["", f"## {table.title}", "", *tables.as_markdown(table)]
+    rules = advise(result)
+    if rules:
+        lines += ["", "## What to look at", "", *(f"- {one.rule}: {one.sentence}" for one in rules)]
     lines += ["", "## The sabotage test", ""]
     lines += [
         "With the crypto turned off, each secured row must get cheaper by what its crypto costs alone.",

@@ -159,6 +159,30 @@ def load(path: Path) -> Result:
         ) from None
 
 
+def baseline_name(result: Result) -> str:
+    """The name of a result's file among others: by machine and commit."""
+    commit = str(result.software.get("commit", "unknown"))[:12]
+    return f"{result.machine['id']}-{commit}.json"
+
+
+def baseline(directory: Path, result: Result) -> Result:
+    """The newest usable result of the same machine in `directory`, of another time than `result`.
+
+    Raises:
+        UnusableResult: there is none.
+    """
+    found: list[Result] = []
+    for path in sorted(directory.glob(f"{result.machine['id']}-*.json")):
+        try:
+            found.append(load(path))
+        except UnusableResult:
+            continue
+    others = [one for one in found if one.created != result.created]
+    if not others:
+        raise UnusableResult(f"{directory} has no result of this machine to compare with")
+    return max(others, key=lambda one: one.created)
+
+
 def encode(result: Result) -> dict[str, Any]:
     """`result` as JSON has it; medians and intervals are added for those who read it without us."""
     return {

@@ -54,7 +54,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="FILE",
-        help="write the result as JSON; trial: a directory for all of them",
+        help="write the result as JSON, into a directory by machine and commit",
     )
     parser.add_argument("--no-rivals", action="store_true", help="measure sealwire alone")
     parser.add_argument(
@@ -123,7 +123,8 @@ def _measure(args: argparse.Namespace, say: Say) -> Exit:
     progress.clear()
     _show(result, say)
     if args.out is not None:
-        _write(args.out, lambda path: results.save(result, path), say)
+        file = args.out / results.baseline_name(result) if args.out.is_dir() else args.out
+        _write(file, lambda path: results.save(result, path), say)
     for name in unknown:
         say.fact("unknown", _unknown(name), name=name)
     failed = result.failed_checks()
@@ -283,7 +284,9 @@ def _files(args: argparse.Namespace, count: int, usage: str) -> list[Path]:
 
 
 def _compare(args: argparse.Namespace, say: Say) -> Exit:
-    old, new = (results.load(path) for path in _files(args, 2, "two results, OLD and NEW"))
+    before, after = _files(args, 2, "two results, OLD and NEW")
+    new = results.load(after)
+    old = results.baseline(before, new) if before.is_dir() else results.load(before)
     given = {
         name: getattr(args, name) for name in ("time", "rate", "memory") if getattr(args, name) is not None
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -91,3 +92,18 @@ def test_a_value_replaced_by_nonsense_is_refused_or_harmless(
     for row in result.rows():
         for entry in row.entries:
             row.summary(entry)
+
+
+def test_baselines_by_machine_and_commit(tmp_path: Path) -> None:
+    def at(seed: str, created: str, machine: str = "here") -> results.Result:
+        made_ = dataclasses.replace(made.run(seed, machine=machine), created=created)
+        return dataclasses.replace(made_, software={**made_.software, "commit": seed * 40})
+
+    for result in (at("a", "2026-01-01"), at("b", "2026-02-01"), at("c", "2026-03-01", machine="there")):
+        results.save(result, tmp_path / results.baseline_name(result))
+    (tmp_path / "here-cut.json").write_text("{")
+    assert (tmp_path / f"here-{'a' * 12}.json").exists()
+    assert results.baseline(tmp_path, at("d", "2026-04-01")).created == "2026-02-01"
+    assert results.baseline(tmp_path, at("b", "2026-02-01")).created == "2026-01-01"
+    with pytest.raises(UnusableResult, match="no result of this machine"):
+        results.baseline(tmp_path, at("d", "2026-04-01", machine="elsewhere"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sealwire.bench import rows, runner
+from sealwire.bench import fingerprint, rows, runner
 from sealwire.bench.clocks import Stopwatch
 from sealwire.bench.crypto_switch import Crypto
 from sealwire.bench.measurement import Bench, Contender, Figure, Kind, Measurement, Role, Scale
@@ -72,7 +72,7 @@ def test_a_result_says_where_it_comes_from(tmp_path: Path) -> None:
     assert result.software["compiled"] is protect.COMPILED
     assert {"commit", "python", "openssl_interpreter", "openssl_cryptography"} <= set(result.software)
     assert result.hooks == {"slow_down": 0.0}
-    assert result.machine == measure(tmp_path, "secured.honest").machine
+    assert result.machine == fingerprint.machine()
 
 
 def test_rivals_can_be_left_out(tmp_path: Path) -> None:
@@ -89,11 +89,12 @@ def test_rivals_can_be_left_out(tmp_path: Path) -> None:
     ],
 )
 def test_the_sabotage_test(tmp_path: Path, row: str, passed: bool, words: str) -> None:
-    (measured,) = measure(tmp_path, row).measured
+    result = measure(tmp_path, row)
+    (measured,) = result.measured
     (check,) = (check for check in measured.checks if check.name == "sabotage")
     assert check.passed is passed
     assert words in check.sentence
-    failed = [name for name, _ in measure(tmp_path, row).failed_checks()]
+    failed = [name for name, _ in result.failed_checks()]
     assert failed == ([] if passed else [row])
 
 

@@ -8,7 +8,6 @@ other side.  Whether sender or receiver was the limit is in the checks.
 
 from __future__ import annotations
 
-import errno
 import select
 import socket
 import struct
@@ -19,6 +18,7 @@ from functools import partial
 from typing import Any, Final
 
 from sealwire.bench.measurement import (
+    Absent,
     Bench,
     Body,
     Check,
@@ -27,8 +27,10 @@ from sealwire.bench.measurement import (
     Kind,
     Measurement,
     Peer,
+    Present,
     Reading,
     Role,
+    here,
 )
 
 SIZES: Final = (64, 1200)
@@ -185,17 +187,15 @@ class Sender:
         self._socket.close()
 
 
-def segmentation_works() -> bool:
+def segmentation() -> Present | Absent:
     """Whether this kernel cuts a send into datagrams (UDP_SEGMENT) and puts them together (UDP_GRO)."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
             sock.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, 100)
             sock.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
         except OSError as error:
-            if error.errno in (errno.ENOPROTOOPT, errno.EINVAL):
-                return False
-            raise
-    return True
+            return Absent(f"this kernel has no UDP segmentation: {(error.strerror or str(error)).lower()}")
+    return Present("")
 
 
 def _row(size: int, batched: bool) -> Measurement:
@@ -210,7 +210,7 @@ def _row(size: int, batched: bool) -> Measurement:
             Figure("sender", "us", Kind.TIME, "sender's CPU per datagram"),
             Figure("receiver", "us", Kind.TIME, "receiver's CPU per datagram"),
         ),
-        (Contender("plain UDP", Role.OURS, open_, peer=peer),),
+        (Contender("plain UDP", Role.OURS, open_, peer, segmentation if batched else here),),
     )
 
 

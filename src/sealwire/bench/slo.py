@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sealwire.bench.results import Result, select
+from sealwire.bench.tables import number
 
 
 class UnusableObjectives(Exception):
@@ -110,7 +111,7 @@ def judge(result: Result, objective: Objective) -> Outcome:
     else:
         assert objective.at_least is not None
         met, doubtful = median >= objective.at_least, low < objective.at_least <= high
-    sentence = f"{objective.words}: {median:.4g}{unit}"
+    sentence = f"{objective.words}: {number(median)}{unit}"
     if doubtful:
-        sentence += f", but the interval {low:.4g} to {high:.4g} reaches over the bound"
+        sentence += f", but the interval {number(low)} to {number(high)} reaches over the bound"
     return Outcome(objective, met, sentence)

@@ -79,8 +79,13 @@ class Opening:
         self._crypto = bench.crypto
         self._keys = keys()
         self._messages = messages(size)
-        # Sealed by the twin: an opener that skips its crypto does not get by with it.
-        sealer = reference.Sealer(default_provider(), _SPEC, self._keys, _EPOCH)
+        # Sealed by the twin: an opener that skips its crypto does not get by with it.  What has no
+        # crypto at all gets records without any, of which every step but that can be done.
+        sealer = (
+            reference.Sealer(default_provider(), _SPEC, self._keys, _EPOCH)
+            if bench.crypto.on
+            else bench.crypto.sealer(_SPEC, self._keys, _EPOCH)
+        )
         runs = max(1, min(_MOST_RUNS, _OPENED_BYTES // (run_of(size) * size)))
         self._runs = [sealer.seal_run(_APPLICATION_DATA, self._messages) for _ in range(runs)]
         self.units = runs * run_of(size)

@@ -132,10 +132,10 @@ def _source(args: argparse.Namespace, chosen: Settings, stack: contextlib.ExitSt
                 seconds=args.seconds,
                 packets=args.packets,
             )
-            return stack.enter_context(live)
+            return stack.enter_context(live)  # gives the ring back, whatever happens
         if args.read is None:
             raise Failure(Exit.USAGE, "nothing to read", "give -r FILE or -i IFACE")
-        return read(args.read, bpf=args.filter, settings=chosen, workers=args.workers)
+        return stack.enter_context(read(args.read, bpf=args.filter, settings=chosen, workers=args.workers))
     except ConfigurationError as error:
         raise Failure(Exit.USAGE, str(error), "") from error
     except OSError as error:

@@ -26,6 +26,7 @@ from sealwire.probe._records cimport (
     BUDGET, FULL, MORE, NO_MEMORY, RECORD, STRANGER, Found, Input, Interface, RingPacket, first_in_block,
     next_record, ring_packet,
 )
+from sealwire.probe._siphash cimport siphash
 from sealwire.probe._table cimport (
     Fragments, List, Pool, by_first_packet, by_order, fragment, free_pool, give_piece, grow, hash_of, is_of,
     not_above, piece, put_last, put_out, take_piece,
@@ -107,12 +108,9 @@ cdef class Table:
         self._idle_ns = nanoseconds(settings.idle_timeout)
         self._active_ns = nanoseconds(settings.active_timeout)
         self._linger_ns = nanoseconds(settings.linger)
-        self._max_flows = settings.max_flows
-        self._max_bytes = settings.max_bytes
-        self._tunnels = settings.tunnels
-        self._first_packets = settings.first_packets
-        self._records.piece = sizeof(Record)
-        self._extensions.piece = sizeof(Extension)
+        self._max_flows, self._max_bytes = settings.max_flows, settings.max_bytes
+        self._tunnels, self._first_packets = settings.tunnels, settings.first_packets
+        self._records.piece, self._extensions.piece = sizeof(Record), sizeof(Extension)
         self.row_bytes = sizeof(Row)
         if self._first_packets:
             self._extensions.piece += sizeof(Sequence) + self._first_packets * sizeof(Entry)
@@ -569,6 +567,18 @@ cdef class Table:
             free(order)
         return taken
 
+    def longest_chain(self):
+        """Flows in the fullest place of the hash index, for tests."""
+        cdef uint32_t i, number, longest = 0, length
+        for i in range(self._bucket_mask + 1):
+            length = 0
+            number = self._buckets[i]
+            while number:
+                length += 1
+                number = self._record(number).next
+            longest = max(longest, length)
+        return longest
+
     def counters(self):
         """See :meth:`sealwire.probe.flows.Table.counters`."""
         counted = ProbeCounters(
@@ -580,3 +590,10 @@ cdef class Table:
         counted.discards = {PacketDiscard(i): self._discards[i] for i in range(REASONS) if self._discards[i]}
         counted.ends = {EndReason(i): self._ends[i] for i in range(ENDS) if self._ends[i]}
         return counted
+
+
+def siphash_of(bytes key, bytes words):
+    """The hash of whole 64-bit words, for tests."""
+    if len(key) != 16 or len(words) % 8:
+        raise ValueError("16 bytes of key, whole words")
+    return siphash(<const uint64_t*>PyBytes_AS_STRING(key), <const uint64_t*>PyBytes_AS_STRING(words), <int>(len(words) // 8))

@@ -14,7 +14,9 @@ from tests.unit.probe.packets import NO_TIMEOUTS
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe_files, "SCENARIOS", {"100m": (100_000_000, 1_000, 0.4), "10g": (10**10, 10**5, 0.003)})
+    monkeypatch.setattr(
+        probe_files, "SCENARIOS", {"100m": (100_000_000, 1_000, 0.4), "10g": (10**10, 10**5, 0.003)}
+    )
 
 
 @pytest.mark.parametrize("name", ["100m", "profile"])

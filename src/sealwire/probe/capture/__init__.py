@@ -17,7 +17,8 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import TracebackType
+from typing import Any, BinaryIO, Self
 
 from sealwire.errors import ConfigurationError
 from sealwire.probe import files
@@ -118,6 +119,18 @@ class Reading:
         if bpf:
             Program(bpf, 1)  # wrong filters are said at once, not at the first packet
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the input; reading to the end does it, too."""
+        self._window.close()
+
     @property
     def counters(self) -> ProbeCounters:
         """What was counted so far."""
@@ -148,7 +161,7 @@ class Reading:
         try:
             yield from (Batch(rows, first) for rows in self._rows())
         finally:
-            self._window.close()
+            self.close()
 
     def _rows(self) -> Iterator[bytes]:
         window, table = self._window, self._table
@@ -207,6 +220,12 @@ class ParallelReading(Reading):
             for number in range(workers)
         ]
         super().__init__(source, settings, bpf=bpf, key=key)
+
+    def close(self) -> None:
+        """Let go of the input, all parts."""
+        super().close()
+        for part in self._parts:
+            part.close()
 
     @property
     def counters(self) -> ProbeCounters:

@@ -17,7 +17,6 @@ import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from sealwire.errors import ConfigurationError, Error
@@ -134,14 +133,6 @@ class LiveReading(Reading):
             self._give_back()
         capture.getsockopt(_SOL_PACKET, _STATISTICS, 12)  # reading sets to zero
         _attach(capture, program)
-
-    def __enter__(self) -> LiveReading:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def stop(self) -> None:
         """End the capture at the next block."""

@@ -63,6 +63,7 @@ class CidPool:
 
     Attributes:
         ours: ids records to us may carry, oldest first.
+        retired: ids that records to us may carry no more; whoever routes by them empties it.
         current: the id our records carry.
     """
 
@@ -71,18 +72,26 @@ class CidPool:
         "_issue",
         "_new_pending",
         "_owed",
+        "_replaced",
         "_request_pending",
         "_requests",
         "_spare",
+        "_superseded",
         "current",
         "ours",
+        "retired",
     )
 
-    def __init__(self, agreed: ConnectionIds, issue: Callable[[], bytes] | None) -> None:
-        """`issue` makes another id for records to us; None if there is nobody to route by it."""
+    def __init__(self, agreed: ConnectionIds, issue: Callable[[int], bytes]) -> None:
+        """`issue` makes another id of so many bytes for records to us."""
         self._agreed = agreed
         self._issue = issue
         self.ours: list[bytes] = [agreed.ours] if agreed.ours else []
+        self.retired: list[bytes] = []
+        # How many of `ours` an immediate offer of ours replaced, once the peer has it.
+        self._superseded = 0
+        # The same of the offer on its way.
+        self._replaced = 0
         self.current = agreed.theirs
         self._spare: deque[bytes] = deque(maxlen=_MAX_IDS)
         self._new_pending = False
@@ -146,20 +155,48 @@ class CidPool:
         """A NewConnectionId with up to `count` fresh ids.
 
         Raises:
+            ValueError: `count` is not positive.
             Error: ids were not negotiated in this direction, one is on its way, or none is left.
         """
-        if not self.ours or self._issue is None:
+        if count < 1:
+            raise ValueError(f"{count} connection ids cannot be offered")
+        if not self.ours:
             # [9147-9-6, 9147-9-14]
             raise Error("this side receives no connection ids, so there are none to give out")
         if self._new_pending:
             # [9147-9-5, 9147-5.8.4-3]
             raise Error("a NewConnectionId is not acknowledged yet")
-        fresh = [self._issue() for _ in range(min(count, _MAX_IDS - len(self.ours)))]
+        self._make_room()
+        fresh = self._fresh(min(count, self._room(usage)))
         if not fresh:
-            raise Error(f"{_MAX_IDS} connection ids are in use already")
+            raise Error(f"{len(self.ours)} connection ids are in use already")
+        self._replaced = len(self.ours) if usage is Usage.IMMEDIATE else 0
         self.ours += fresh
         self._new_pending = True
         return encode_new_connection_id(fresh, usage)
+
+    def _room(self, usage: Usage) -> int:
+        # One place stays free of spare ids: an immediate offer, which retires all before it, needs it.
+        return _MAX_IDS - len(self.ours) - (usage is Usage.SPARE)
+
+    def _fresh(self, n: int) -> list[bytes]:
+        fresh: list[bytes] = []
+        # All are as long as the first, because a header does not say how long its id is; and of short
+        # ones not every draw is new.
+        for _ in range(4 * n):
+            cid = self._issue(len(self.ours[0]))
+            if len(fresh) < n and cid not in fresh and cid not in self.ours:
+                fresh.append(cid)
+        return fresh
+
+    def _make_room(self) -> None:
+        """Retire what an immediate offer replaced.
+
+        Not when the peer acknowledges it: records under the old ids are still on their way then.
+        """
+        self.retired += self.ours[: self._superseded]
+        del self.ours[: self._superseded]
+        self._superseded = 0
 
     def request(self, count: int) -> bytes:
         """A RequestConnectionId.
@@ -180,16 +217,18 @@ class CidPool:
     def acknowledged(self) -> list[bytes]:
         """Our NewConnectionId arrived; returns messages that waited for that."""
         self._new_pending = False
+        # [9147-9-1]: what the peer sends from here on carries a new one.
+        self._superseded += self._replaced
+        self._replaced = 0
         return self._answer()
 
     def _answer(self) -> list[bytes]:
         if not self._owed or self._new_pending:
             return []
         wanted, self._owed = self._owed, 0
-        if self._issue is None:
-            return [self._none()]
+        self._make_room()
         # [9147-9-10, 9147-9-12]: what was asked for, as far as there is room.
-        room = min(wanted, _MAX_IDS - len(self.ours))
+        room = min(wanted, self._room(Usage.SPARE))
         if room <= 0:
             return [self._none()]
         return [self.offer(room, Usage.SPARE)]
@@ -205,8 +244,3 @@ class CidPool:
             return False
         self.current = self._spare.popleft()
         return True
-
-    def retire(self, cid: bytes) -> None:
-        """Records under `cid` are not accepted any more."""
-        if len(self.ours) > 1 and cid in self.ours:
-            self.ours.remove(cid)

@@ -20,12 +20,7 @@ from sealwire.dtls.charges import handshake_over, open_account
 from sealwire.dtls.cid import CidPool, Usage
 from sealwire.dtls.epochs import Opening, Sealing
 from sealwire.dtls.events import Closed, Connected, Event, PeerClosed, State
-from sealwire.dtls.header import (
-    MAX_CONTENT_BYTES,
-    ContentType,
-    RecordNumber,
-    decode_alert,
-)
+from sealwire.dtls.header import MAX_CONTENT_BYTES, ContentType, RecordNumber, decode_alert
 from sealwire.dtls.incoming import Incoming
 from sealwire.dtls.layer import HandshakeLayer
 from sealwire.dtls.queues import MessageQueue
@@ -78,7 +73,7 @@ class Connection:
         plain_sequence: int = 0,
         address_proved: bool = True,
         offered_cid_bytes: int = 0,
-        issue_cid: Callable[[], bytes] | None = None,
+        issue_cid: Callable[[int], bytes] | None = None,
     ) -> None:
         """Made by :meth:`client`, :meth:`server` or an Endpoint."""
         if mtu < _MIN_MTU_BYTES:
@@ -115,7 +110,7 @@ class Connection:
             next_seq=next_message_seq,
             next_peer_seq=next_peer_message_seq,
         )
-        self._layer.issue_cid = issue_cid
+        self._layer.issue_cid = issue_cid or config.provider.random
         # What may still be sent to an address nobody proved, None once it is proved.
         self._budget: int | None = None if address_proved else 0
         # Whether any protected record of the peer was opened.
@@ -247,7 +242,7 @@ class Connection:
         epoch = self._sealing.epoch
         if epoch not in self._sealing:
             return 0
-        return min(self.mtu - self._sealing.overhead(epoch), MAX_CONTENT_BYTES)
+        return max(min(self.mtu - self._sealing.overhead(epoch), MAX_CONTENT_BYTES), 0)
 
     @property
     def newest(self) -> RecordNumber:
@@ -306,10 +301,13 @@ class Connection:
         Raises:
             Error: the handshake is not complete, or the connection is closed.
         """
+        self._do(lambda: self._layer.update_keys(now, request_peer=request_peer))
+
+    def _do(self, action: Callable[[], None]) -> None:
         if self.state in (State.CLOSING, State.CLOSED):
             raise self.error or ConnectionClosed("the connection is closed")
         try:
-            self._layer.update_keys(now, request_peer=request_peer)
+            action()
         except ProtocolError as error:
             # Message numbers or memory have run out with the change half made, which is the end.
             self._fail(error)
@@ -321,15 +319,14 @@ class Connection:
         """Send NewConnectionId with up to `count` further ids for the peer's records (RFC 9147 section 9).
 
         Raises:
-            Error: ids were not negotiated in this direction, or the last offer is not acknowledged.
+            Error: none may be sent now: see :meth:`CidPool.offer`; or the connection is closed.
         """
-        self._layer.offer_cids(count, Usage.IMMEDIATE if immediate else Usage.SPARE)
-        self._notify()
+        usage = Usage.IMMEDIATE if immediate else Usage.SPARE
+        self._do(lambda: self._layer.offer_cids(count, usage))
 
     def request_connection_ids(self, count: int) -> None:
         """Ask the peer for up to `count` spare ids; Error if that is not possible now."""
-        self._layer.request_cids(count)
-        self._notify()
+        self._do(lambda: self._layer.request_cids(count))
 
     def path_changed(self) -> None:
         """This side has a new address: go on under a fresh id, if the peer gave one [9147-11-9]."""
@@ -552,6 +549,9 @@ class Connection:
                     if kind == PathMessage.CHALLENGE:
                         # [9853-2]: at once, to the one address there is.
                         datagrams.append(self.path_record(PathMessage.RESPONSE, cookie))
+                    else:
+                        # [9853-4]: nothing was asked.
+                        self.counters.discard(Discard.PATH_MESSAGE)
                 datagrams += self._layer.transmit(self._budget, now)
                 if self.state is not State.HANDSHAKING:
                     self._transmit_data(datagrams, now)

@@ -27,7 +27,7 @@ from sealwire.dtls.events import AddressChanged, Closed, Connected, Event, State
 from sealwire.dtls.flight import timeout_after
 from sealwire.dtls.gate import Attempt, Gate, OlderVersion, Reply
 from sealwire.dtls.header import ContentType, is_ciphertext
-from sealwire.dtls.paths import PathChecks
+from sealwire.dtls.paths import AMPLIFICATION, PathChecks
 from sealwire.dtls.routability import PathMessage
 from sealwire.errors import Discard, LimitReached
 from sealwire.limits import Account, Ledger, Limits
@@ -182,7 +182,7 @@ class Endpoint:
             connection = self._connections.get(address)
             if connection is not None:
                 connection.receive_run(datagrams, now)
-                self._answer_path_messages(connection, address, now)
+                self._answer_path_messages(connection, address, sum(map(len, datagrams)), now)
                 self._touch(connection)
         runs.clear()
 
@@ -200,27 +200,35 @@ class Endpoint:
             self._receive_runs(runs, now)
             newest = connection.newest
             connection.receive_run((datagram,), now)
-            # RFC 9146 section 6 [9146-3]: only a record newer than all before speaks of a new address.
-            if connection.address != address and connection.newest > newest:
-                self._moved(connection, address, now)
-            self._answer_path_messages(connection, address, now)
+            if connection.address != address:
+                self._paths.heard(connection, address, len(datagram))
+                # RFC 9146 section 6 [9146-3]: only a record newer than all before speaks of a new address.
+                if connection.newest > newest:
+                    self._moved(connection, address, len(datagram), now)
+            self._answer_path_messages(connection, address, len(datagram), now)
             self._touch(connection)
 
-    def _moved(self, connection: Connection, address: Address, now: float) -> None:
+    def _moved(self, connection: Connection, address: Address, received_bytes: int, now: float) -> None:
         """An authentic, newer record came from another address (RFC 9147 section 11 [9147-11-7])."""
         if connection.state is not State.CONNECTED:
             return
         old = _address_of(connection)
         if connection.connection_ids.return_routability:
-            self._replies += self._paths.start(connection, old, address, now).datagrams
+            self._replies += self._paths.start(connection, old, address, received_bytes, now).datagrams
         elif self._on_address_change is not None and self._on_address_change(connection, address):
             self._move(connection, address)
 
-    def _answer_path_messages(self, connection: Connection, address: Address, now: float) -> None:
+    def _answer_path_messages(
+        self, connection: Connection, address: Address, received_bytes: int, now: float
+    ) -> None:
+        budget = AMPLIFICATION * received_bytes
         for kind, cookie in connection.path_messages.take():
             if kind == PathMessage.CHALLENGE:
                 # [9853-2]: once, at once, to where it came from.
-                self._replies.append((connection.path_record(PathMessage.RESPONSE, cookie), address))
+                answer = connection.path_record(PathMessage.RESPONSE, cookie)
+                budget -= len(answer)
+                if address == connection.address or budget >= 0:
+                    self._replies.append((answer, address))
                 continue
             outcome = self._paths.answered(connection, kind, cookie, address, now)
             if outcome is None:
@@ -234,6 +242,9 @@ class Endpoint:
         old = _address_of(connection)
         if self._connections.get(old) is connection:
             del self._connections[old]
+            if old in self._replacements:
+                # A new client there is nobody's successor any more.
+                self._connections[old] = self._replacements.pop(old)
         connection.address = address
         # Whoever is known at the new address by address alone stays so; this one is found by its id.
         self._connections.setdefault(address, connection)
@@ -242,11 +253,10 @@ class Endpoint:
         self.counters.address_changes += 1
         self._events.append((connection, AddressChanged(old, address)))
 
-    def _issue_cid(self) -> bytes:
+    def _issue_cid(self, size: int) -> bytes:
         """A fresh connection id; whose it is is entered once it is given out."""
-        assert self._cid_bytes
         while True:
-            cid = self._provider.random(self._cid_bytes)
+            cid = self._provider.random(size)
             if cid not in self._by_cid:
                 return cid
 
@@ -326,7 +336,7 @@ class Endpoint:
         address = attempt.address
         config = config.within(self.limits)
         timeout = self._initial_timeout
-        cid = self._issue_cid() if self._cid_bytes else (b"" if self._cid_bytes == 0 else None)
+        cid = self._issue_cid(self._cid_bytes) if self._cid_bytes else (b"" if self._cid_bytes == 0 else None)
         if attempt.facts is None:
             handshake = Handshake.server(config, DTLS, connection_id=cid)
         else:
@@ -353,7 +363,7 @@ class Endpoint:
             next_peer_message_seq=attempt.message_seq + 1,
             plain_sequence=attempt.plain_sequence,
             address_proved=attempt.facts is not None or not self._limit_unproved,
-            issue_cid=self._issue_cid if self._cid_bytes else None,
+            issue_cid=self._issue_cid,
         )
         connection.address = address
         connection.on_output = self._touch
@@ -397,6 +407,8 @@ class Endpoint:
                 self._forget(connection)
             self._events.append((connection, event))
         if connection in self._hellos:
+            while connection.cids.retired:
+                self._by_cid.pop(connection.cids.retired.pop(), None)
             for cid in connection.cids.ours:
                 # Those given out since: an id means its connection from when the peer may use it.
                 self._by_cid.setdefault(cid, connection)

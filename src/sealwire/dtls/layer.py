@@ -90,10 +90,10 @@ class HandshakeLayer:
         self._ack_now = False
         self._key_updates_in_a_row = 0
         # Both exist once the handshake is complete.
-        self._cids = CidPool(NO_CONNECTION_IDS, None)
+        self._cids = CidPool(NO_CONNECTION_IDS, bytes)
         self._cid_messages: list[bytes] = []
-        #: Makes another id for records to us; None if nobody routes by it.
-        self.issue_cid: Callable[[], bytes] | None = None
+        #: Makes another id of so many bytes for records to us.
+        self.issue_cid: Callable[[int], bytes] = bytes
 
     # --- time ------------------------------------------------------------------------------
 
@@ -234,9 +234,7 @@ class HandshakeLayer:
                         self._ack_deadline = None
                         # Its silence may have been loss; this flight finds out for itself.
                         self._mtu = self._full_mtu
-                    if self._flight.next_seq > 0xFFFF:
-                        # Errata 8048 [9147-5.2-5]
-                        raise ProtocolError(Alert.INTERNAL_ERROR, "handshake message numbers are used up")
+                    self._check_message_numbers()
                     self._flight.add(epoch, message, handle)
                 case InstallKeys(Direction.SEND):
                     cid = self._cids.current if self.engine.complete else self.engine.connection_ids.theirs
@@ -254,6 +252,11 @@ class HandshakeLayer:
                     # A ticket: nothing is resumed, so it is not kept; its record is acknowledged.
                     pass
         self._charge_flight()
+
+    def _check_message_numbers(self) -> None:
+        if self._flight.next_seq > 0xFFFF:
+            # Errata 8048 [9147-5.2-5]
+            raise ProtocolError(Alert.INTERNAL_ERROR, "handshake message numbers are used up")
 
     def _charge_flight(self) -> None:
         size = self._flight.outstanding_bytes
@@ -312,6 +315,7 @@ class HandshakeLayer:
             return
         messages, self._cid_messages = self._cid_messages, []
         for message in messages:
+            self._check_message_numbers()
             new = message[0] == HandshakeType.NEW_CONNECTION_ID
             self._flight.add(self._sealing.epoch, message, _NEW_CID_HANDLE if new else _NO_HANDLE)
         self._charge_flight()

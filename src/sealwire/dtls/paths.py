@@ -17,6 +17,8 @@ from sealwire.dtls.cookie import Address
 from sealwire.dtls.routability import PathMessage
 
 _COOKIE_BYTES: Final = 8
+#: RFC 9853 [9853-2]: bytes sent to an address nobody proved, for each that came from there.
+AMPLIFICATION: Final = 3
 # RFC 9853 section 5.3: one second where the round trip is not known better.
 _CHECK_SECONDS: Final = 1.0
 # Challenges of one check: the path may lose some.
@@ -35,6 +37,8 @@ class _Check:
     sent: int
     resend_at: float
     ends_at: float
+    #: Bytes that may still go to `new`, which nobody has proved.
+    budget: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +62,22 @@ class PathChecks:
     def __contains__(self, connection: Connection) -> bool:
         return connection in self._checks
 
-    def start(self, connection: Connection, old: Address, new: Address, now: float) -> Outcome:
-        """A newer record than all before came from `new`."""
+    def heard(self, connection: Connection, address: Address, received_bytes: int) -> None:
+        """So much came for `connection` from an address that is not its own, authentic or not."""
+        check = self._checks.get(connection)
+        if check is not None and check.new == address:
+            check.budget += AMPLIFICATION * received_bytes
+
+    def start(
+        self, connection: Connection, old: Address, new: Address, received_bytes: int, now: float
+    ) -> Outcome:
+        """A newer record than all before came from `new`, in a datagram of so many bytes."""
         running = self._checks.get(connection)
         if running is not None and running.new == new:
             return Outcome([])
-        check = _Check(old, new, old if self._enhanced else new, b"", 0, now, now)
+        check = _Check(
+            old, new, old if self._enhanced else new, b"", 0, now, now, AMPLIFICATION * received_bytes
+        )
         self._checks[connection] = check
         return self._ask(connection, check, check.target, now)
 
@@ -78,6 +92,11 @@ class PathChecks:
         check.sent += 1
         check.resend_at = now + _CHECK_SECONDS / _CHALLENGES
         datagram = connection.path_record(PathMessage.CHALLENGE, check.cookie)
+        if check.target == check.new:
+            if len(datagram) > check.budget:
+                # Rather no challenge than one that floods a bystander.
+                return Outcome([])
+            check.budget -= len(datagram)
         return Outcome([(datagram, check.target)])
 
     def answered(

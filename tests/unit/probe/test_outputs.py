@@ -162,7 +162,8 @@ def test_columns_outlive_their_batch() -> None:
 def test_the_plain_columns_are_the_compiled_ones() -> None:
     needs("pyarrow")
     script = (
-        "import io, sys, hashlib; from sealwire.probe import read; from sealwire.probe.engine import COMPILED\n"
+        "import io, sys, hashlib; from sealwire.probe import read\n"
+        "from sealwire.probe.engine import COMPILED\n"
         "assert not COMPILED\n"
         "batches = list(read(io.BytesIO(sys.stdin.buffer.read())).batches())\n"
         "import pyarrow\n"

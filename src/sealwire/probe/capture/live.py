@@ -91,6 +91,10 @@ class LiveReading(Reading):
     ) -> None:
         if not 64 <= snaplen <= 262_144:
             raise ConfigurationError(f"snaplen must be from 64 to 262144, not {snaplen}")
+        if "vlan" in bpf.split():
+            raise ConfigurationError(
+                "a live filter cannot ask for vlan: the kernel takes the tag out before it filters"
+            )
         self.settings = settings
         self.note = ""
         self._used = False

@@ -326,7 +326,8 @@ class Flow(_Row):
     def mean_size(self, direction: str = "forward") -> float:
         """Mean packet size of a direction, bytes; 0.0 without packets."""
         packets: int = getattr(self, f"{direction}_packets")
-        return float(getattr(self, f"{direction}_bytes")) / float(packets) if packets else 0.0
+        total: int = getattr(self, f"{direction}_bytes")
+        return total / packets if packets else 0.0
 
     def size_variance(self, direction: str = "forward") -> float:
         """Population variance of packet sizes of a direction, bytes squared."""
@@ -339,7 +340,8 @@ class Flow(_Row):
     def mean_gap(self, direction: str = "forward") -> float:
         """Mean gap between packets of a direction, nanoseconds; 0.0 below two packets."""
         gaps: int = getattr(self, f"{direction}_packets") - 1
-        return float(getattr(self, f"{direction}_gap_sum")) / float(gaps) if gaps > 0 else 0.0
+        total: int = getattr(self, f"{direction}_gap_sum")
+        return total / gaps if gaps > 0 else 0.0
 
     def gap_variance(self, direction: str = "forward") -> float:
         """Population variance of the gaps of a direction, nanoseconds squared."""
@@ -354,7 +356,7 @@ def variance(n: int, total: int, squares: int) -> float:
     """Population variance from integer sums, by one division of exact integers."""
     if n < 1:
         return 0.0
-    return float(max(n * squares - total * total, 0)) / float(n * n)
+    return max(n * squares - total * total, 0) / (n * n)
 
 
 def unpack(rows: bytes | memoryview, first_packets: int = 0) -> Iterator[Flow]:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from sealwire.context.config import Config
+from sealwire.context.config import MAX_TICKETS, Config
 from sealwire.context.keylog import KeyLog
 from sealwire.crypto import trust
 from sealwire.crypto.certificates import CertificateVerifier, Credential, load_credential
@@ -111,6 +111,7 @@ class Context:
         self._psk_server: ServerCallback | None = None
         self._compression: tuple[CompressionAlgorithm, ...] = ()
         self._ticket_keys = TicketKeys(provider=self._provider)
+        self._num_tickets = 0
         self._config: Config | None = None
 
     def __repr__(self) -> str:
@@ -450,6 +451,18 @@ class Context:
         """
         self._ticket_keys.replace(keys)
 
+    @property
+    def num_tickets(self) -> int:
+        """Session tickets a server gives to each client that wants some; a client that has any wants some."""
+        return self._num_tickets
+
+    @num_tickets.setter
+    def num_tickets(self, count: int) -> None:
+        if not 0 <= count <= MAX_TICKETS:
+            raise ValueError(f"{count} session tickets are not in 0..{MAX_TICKETS}")
+        self._changed()
+        self._num_tickets = count
+
     # Debugging.
 
     @property
@@ -517,6 +530,7 @@ class Context:
             psk_client=self._psk_client,
             psk_server=self._psk_server,
             ticket_keys=self._ticket_keys,
+            num_tickets=self._num_tickets,
             certificate_compression=self._compression,
         )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from sealwire.crypto.certificates import CertificateVerifier, Credential
 from sealwire.crypto.compression import CompressionAlgorithm
@@ -26,6 +28,15 @@ from sealwire.limits import Limits
 __all__ = ["Config"]
 
 
+#: More tickets than connections a client makes at once are of no use.
+MAX_TICKETS: Final = 8
+
+
+def wall_clock() -> float:
+    """Seconds since 1970: tickets travel between hosts, which have no other clock in common."""
+    return datetime.datetime.now(datetime.UTC).timestamp()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Config:
     """What connections are made with: a Context as it was when asked.  Immutable; share it freely.
@@ -38,6 +49,8 @@ class Config:
         keylog: takes one line of a key log (RFC 9850), without its line end; None writes none.
         psk_client, psk_server: the application's callbacks; :meth:`offer_psks` and :meth:`find_psk` ask them.
         ticket_keys: seal and open session tickets.
+        num_tickets: session tickets a server gives each client that wants some; not 0, a client wants some.
+        clock: wall-clock seconds, for the age of tickets.
         certificate_compression: algorithms to compress with and to accept, best first; none switches it off.
     """
 
@@ -59,6 +72,8 @@ class Config:
     psk_server: ServerCallback | None = field(repr=False, default=None)
     ticket_keys: TicketKeys = field(repr=False, default_factory=TicketKeys)
     certificate_compression: tuple[CompressionAlgorithm, ...] = ()
+    num_tickets: int = 0
+    clock: Callable[[], float] = field(repr=False, default=wall_clock)
 
     def credential_for(
         self,

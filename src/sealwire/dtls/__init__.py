@@ -2,10 +2,12 @@
 
 from sealwire.dtls.connection import Connection
 from sealwire.dtls.endpoint import Admission, Endpoint
-from sealwire.dtls.events import Closed, Connected, Event, PeerClosed, State
+from sealwire.dtls.events import AddressChanged, Closed, Connected, Event, PeerClosed, State, TicketReceived
 from sealwire.dtls.gate import Attempt
+from sealwire.tls13.tickets import SessionTicket
 
 __all__ = [
+    "AddressChanged",
     "Admission",
     "Attempt",
     "Closed",
@@ -14,5 +16,7 @@ __all__ = [
     "Endpoint",
     "Event",
     "PeerClosed",
+    "SessionTicket",
     "State",
+    "TicketReceived",
 ]

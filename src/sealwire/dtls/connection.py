@@ -19,7 +19,7 @@ from sealwire.context import Config
 from sealwire.dtls.charges import handshake_over, open_account
 from sealwire.dtls.cid import CidPool, Usage
 from sealwire.dtls.epochs import Opening, Sealing
-from sealwire.dtls.events import Closed, Connected, Event, PeerClosed, State
+from sealwire.dtls.events import Closed, Connected, Event, PeerClosed, State, TicketReceived
 from sealwire.dtls.header import MAX_CONTENT_BYTES, ContentType, RecordNumber, decode_alert
 from sealwire.dtls.incoming import Incoming
 from sealwire.dtls.layer import HandshakeLayer
@@ -38,6 +38,7 @@ from sealwire.limits import Account, Ledger, Limits, Purpose
 from sealwire.telemetry import ConnectionCounters
 from sealwire.tls13.contract import EPOCH_APPLICATION, EPOCH_HANDSHAKE, EPOCH_PLAIN, ConnectionIds, Session
 from sealwire.tls13.handshake import DTLS, Handshake
+from sealwire.tls13.tickets import SessionTicket
 from sealwire.wire import Buffer
 
 # RFC 9147 section 5.8.2 [9147-5.8.2-1]
@@ -138,6 +139,7 @@ class Connection:
         initial_timeout: float = INITIAL_TIMEOUT_SECONDS,
         ledger: Ledger | None = None,
         connection_id: bytes = b"",
+        ticket: SessionTicket | None = None,
     ) -> Connection:
         """A client; its ClientHello is in the first transmit().
 
@@ -148,6 +150,7 @@ class Connection:
             initial_timeout: seconds until the first retransmission.
             ledger: account to charge; one of its own by default.
             connection_id: the id wanted on records to this client (RFC 9146), b"" for none.
+            ticket: of an earlier connection to this server, to resume by; use each once.
 
         Raises:
             ConfigurationError: no usable server name while names are checked.
@@ -156,7 +159,9 @@ class Connection:
         limits = limits or Limits()
         config = config.within(limits)
         # RFC 9147 section 5.1 [9147-5.1-13]: an empty id says that we need none and take the server's.
-        handshake = Handshake.client(config, DTLS, server_name=server_name, connection_id=connection_id)
+        handshake = Handshake.client(
+            config, DTLS, server_name=server_name, connection_id=connection_id, ticket=ticket
+        )
         return cls(
             config,
             handshake,
@@ -218,8 +223,6 @@ class Connection:
     def _earn(self, received_bytes: int) -> None:
         if self._budget is not None:
             self._budget += _AMPLIFICATION * received_bytes
-
-    # --- what the application asks ---------------------------------------------------------
 
     @property
     def session(self) -> Session:
@@ -382,8 +385,6 @@ class Connection:
         except TimeoutError as error:
             self._finish(error)
 
-    # --- receiving -------------------------------------------------------------------------
-
     def receive(self, datagram: Buffer, now: float) -> None:
         """Take one datagram from the peer."""
         self.receive_run((datagram,), now)
@@ -468,6 +469,8 @@ class Connection:
         self._layer.receive(number, content, now)
         if self._layer.engine.complete and not self.was_connected:
             self._connected()
+        while self._layer.tickets:
+            self._events.append(TicketReceived(self._layer.tickets.popleft()))
 
     def _receive_data(self, content: bytes) -> None:
         self._layer.data_received()
@@ -537,8 +540,6 @@ class Connection:
     def _notify(self) -> None:
         if self.on_output is not None:
             self.on_output(self)
-
-    # --- sending ---------------------------------------------------------------------------
 
     def transmit(self, now: float) -> list[bytes]:
         """Datagrams to send now, in order."""

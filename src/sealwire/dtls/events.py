@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from sealwire.tls13.contract import Session
+from sealwire.tls13.tickets import SessionTicket
 
 
 class State(enum.StrEnum):
@@ -44,4 +45,11 @@ class AddressChanged:
     new: tuple[object, ...]
 
 
-Event = Connected | PeerClosed | Closed | AddressChanged
+@dataclass(frozen=True, slots=True)
+class TicketReceived:
+    """The server gave a ticket to resume by (clients that want some)."""
+
+    ticket: SessionTicket
+
+
+Event = Connected | PeerClosed | Closed | AddressChanged | TicketReceived

@@ -36,9 +36,11 @@ from sealwire.tls13.contract import (
     HandshakeDone,
     InstallKeys,
     SendMessage,
+    TicketReceived,
 )
 from sealwire.tls13.handshake import Handshake
 from sealwire.tls13.messages import HandshakeType, open_message
+from sealwire.tls13.tickets import SessionTicket
 
 # RFC 9147 section 4.4 [9147-4.4-12]: sizes to fall back to when a flight meets silence again and again:
 # what IPv4 hosts must accept (576), and what RFC 791 lets a link have with room for options (296).
@@ -50,6 +52,8 @@ _ACK_DATAGRAM_BYTES: Final = _FALLBACK_MTU_BYTES[-1]
 # Record numbers remembered for the next ACK; older ones are dropped first, which costs the peer a
 # retransmission.
 _MAX_ACK_NUMBERS: Final = 32
+# [8446-POST-3]: what a server can make a client hold.
+_MAX_TICKETS: Final = 8
 _CID_MESSAGES: Final = frozenset((HandshakeType.NEW_CONNECTION_ID, HandshakeType.REQUEST_CONNECTION_ID))
 # The engine's handles are positive.
 _NEW_CID_HANDLE: Final = -1
@@ -92,6 +96,8 @@ class HandshakeLayer:
         # Both exist once the handshake is complete.
         self._cids = CidPool(NO_CONNECTION_IDS, bytes)
         self._cid_messages: list[bytes] = []
+        #: Tickets that came; the newest, if nobody takes them.
+        self.tickets: deque[SessionTicket] = deque(maxlen=_MAX_TICKETS)
         #: Makes another id of so many bytes for records to us.
         self.issue_cid: Callable[[int], bytes] = bytes
 
@@ -248,9 +254,10 @@ class HandshakeLayer:
                     self._cids = CidPool(self.engine.connection_ids, self.issue_cid)
                     self._sealing.use_cid(self._cids.current)
                     self._sealing.forget_before(self._sealing.epoch, self._flight.epochs)
+                case TicketReceived(_, ticket):
+                    self.tickets.append(ticket)
                 case _:
-                    # A ticket: nothing is resumed, so it is not kept; its record is acknowledged.
-                    pass
+                    raise AssertionError(f"{output} is for streams")
         self._charge_flight()
 
     def _check_message_numbers(self) -> None:

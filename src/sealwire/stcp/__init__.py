@@ -3,7 +3,18 @@
 :class:`Connection` is the engine; the drivers of :mod:`sealwire.drive` put it on sockets.
 """
 
-from sealwire.stcp.connection import Closed, Connected, Connection, Event, PeerClosed
+from sealwire.stcp.connection import Connection
+from sealwire.stcp.events import Closed, Connected, Event, PeerClosed, TicketReceived
 from sealwire.tls13.contract import Session
+from sealwire.tls13.tickets import SessionTicket
 
-__all__ = ["Closed", "Connected", "Connection", "Event", "PeerClosed", "Session"]
+__all__ = [
+    "Closed",
+    "Connected",
+    "Connection",
+    "Event",
+    "PeerClosed",
+    "Session",
+    "SessionTicket",
+    "TicketReceived",
+]

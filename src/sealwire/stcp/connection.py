@@ -12,7 +12,6 @@ side hold more than its limits.  The two directions close apart (RFC 8446 sectio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sealwire.crypto.hkdf import TLS13_PREFIX, traffic_keys
@@ -36,6 +35,7 @@ from sealwire.stcp.deframe import (
     Deframer,
     MessageJoiner,
 )
+from sealwire.stcp.events import Closed, Connected, Event, PeerClosed, TicketReceived
 from sealwire.stcp.outgoing import KEY_UPDATE_RECORD_BYTES, Outgoing, charge, check_room, sealed_bytes
 from sealwire.telemetry import ConnectionCounters
 from sealwire.tls13.contract import (
@@ -52,38 +52,18 @@ from sealwire.tls13.messages import HandshakeType
 
 if TYPE_CHECKING:
     from sealwire.context import Config
+    from sealwire.tls13.tickets import SessionTicket
     from sealwire.wire import Buffer
 
 #: What the objects of one connection weigh in the ledger (measured with tracemalloc, rounded up).
 CONNECTION_BYTES: Final = 8 * 1024
 
+# Events kept for an owner that does not ask: what a server can make a client hold [8446-POST-3].
+_MAX_EVENTS: Final = 16
 _WARNING: Final = 1
 _FATAL: Final = 2
 # A ledger fuller than this part of its limit stops reading, so that what is in flight still fits.
 _HIGH_WATER: Final = 7 / 8
-
-
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """The handshake is finished and the peer authenticated as the configuration asks."""
-
-
-@dataclass(frozen=True, slots=True)
-class PeerClosed:
-    """The peer will send no more (close_notify); sending to it is still possible."""
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """Nothing more in either direction; `error` is None after an orderly close.
-
-    A handshake that took too long ends with the builtin TimeoutError.
-    """
-
-    error: Error | TimeoutError | None
-
-
-Event = Connected | PeerClosed | Closed
 
 
 class Connection:
@@ -139,6 +119,7 @@ class Connection:
         server_name: str | None = None,
         limits: Limits | None = None,
         ledger: Ledger | None = None,
+        ticket: SessionTicket | None = None,
     ) -> Connection:
         """A client's end; its ClientHello is ready in `data_to_send`.
 
@@ -146,6 +127,7 @@ class Connection:
             now: seconds on any clock that does not go backwards; the handshake's time starts.
             server_name: whom to expect, a DNS name or IP address.
             ledger: the account book to charge; by default one of this connection's own.
+            ticket: of an earlier connection to this server, to resume by; use each once.
 
         Raises:
             ConfigurationError: `config` and `server_name` cannot make a ClientHello.
@@ -154,7 +136,7 @@ class Connection:
         limits = limits or Limits()
         ledger = ledger or Ledger(limits.total_bytes)
         config = config.within(limits)
-        handshake = Handshake.client(config, TLS, server_name=server_name)
+        handshake = Handshake.client(config, TLS, server_name=server_name, ticket=ticket)
         connection = cls(handshake, config, is_client=True, now=now, limits=limits, ledger=ledger)
         connection._apply_outputs()
         return connection
@@ -491,7 +473,8 @@ class Connection:
                 self._outgoing.send_compatibility_ccs()
             elif isinstance(output, HandshakeDone):
                 self._connected()
-            # Resumption is not offered, so a ticket has nothing to do here.
+            elif len(self._events) < _MAX_EVENTS:
+                self._events.append(TicketReceived(output.ticket))
         self._send_handshake(messages)
 
     def _send_handshake(self, messages: bytearray) -> None:

@@ -50,6 +50,7 @@ class PeerAuthenticated:
     certificate: PeerCertificate | None
     scheme: SignatureScheme | None
     psk_identity: bytes | None = None
+    resumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +58,15 @@ class FinishedVerified:
     """The peer's Finished fits our transcript."""
 
 
-def by_psk(psk: Psk) -> PeerAuthenticated:
-    """Both sides chose a pre-shared key; who it is for is the application's knowledge.
+def by_psk(psk: Psk, peer: PeerCertificate | None) -> PeerAuthenticated:
+    """Both sides chose a pre-shared key.
 
-    An application knows an imported key by its external identity (RFC 9258 section 5.1).
+    Who holds an external one is the application's knowledge; a ticket's holder is who was authenticated
+    when it was given out: `peer`.  An application knows an imported key by its external identity (RFC 9258
+    section 5.1).
     """
+    if psk.kind is PskKind.RESUMPTION:
+        return PeerAuthenticated(peer, None, resumed=True)
     identity = psk.identity
     if psk.kind is PskKind.IMPORTED:
         identity = ImportedIdentity.decode(identity).external_identity

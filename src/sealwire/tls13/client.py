@@ -14,10 +14,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sealwire.crypto.certificates import Purpose
+from sealwire.crypto.certificates import PeerCertificate, Purpose
 from sealwire.crypto.groups import HYBRID_GROUPS, Group, KeyShare
 from sealwire.crypto.names import server_name_indication
-from sealwire.crypto.psk import Psk
 from sealwire.crypto.suites import SUITES, SuiteSpec
 from sealwire.errors import Alert, ConfigurationError, HandshakeError
 from sealwire.tls13 import extensions as ext
@@ -54,8 +53,10 @@ from sealwire.tls13.messages import (
     HandshakeType,
     ServerHello,
 )
+from sealwire.tls13.psk import Candidate
 from sealwire.tls13.schedule import ApplicationStage, Deriver, EarlyStage, HandshakeStage
 from sealwire.tls13.states import Connected, State
+from sealwire.tls13.tickets import SessionTicket
 from sealwire.tls13.transcript import Transcript, message_hash
 from sealwire.wire import Reader, decode_error
 
@@ -70,9 +71,17 @@ class Target:
     connection_id: bytes | None
     #: What the server_name extension carries: no addresses, no final dot (RFC 6066 section 3).
     sni: str | None
+    #: What an earlier connection to the same server left, to resume by; used once.
+    ticket: SessionTicket | None
 
     @classmethod
-    def checked(cls, settings: Settings, server_name: str | None, connection_id: bytes | None) -> Target:
+    def checked(
+        cls,
+        settings: Settings,
+        server_name: str | None,
+        connection_id: bytes | None,
+        ticket: SessionTicket | None,
+    ) -> Target:
         """ConfigurationError for what is no name, and where names are checked for want of one.
 
         The latter is the class of CVE-2025-27809.
@@ -82,7 +91,7 @@ class Target:
             raise ConfigurationError(
                 "no server name to check the certificate for: give one, or set check_hostname to False"
             )
-        return cls(server_name, connection_id, server_name_indication(server_name))
+        return cls(server_name, connection_id, server_name_indication(server_name), ticket)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +101,7 @@ class Offer:
     hello: ClientHello
     message: bytes
     shares: dict[Group, KeyShare]
-    psks: tuple[Psk, ...]
+    psks: tuple[Candidate, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +112,7 @@ class Negotiated:
     offer: Offer
     spec: SuiteSpec
     group: Group
-    psk: Psk | None
+    psk: Candidate | None
     retried: bool
 
 
@@ -131,8 +140,8 @@ def start(exchange: Exchange, target: Target) -> State:
         # RFC 9853 section 3: only together with connection ids.
         block.add(ext.RETURN_ROUTABILITY, True)
     block.add(ext.KEY_SHARES, _entries(shares))
-    psks = settings.offer_psks(exchange.flavor.label_prefix)
-    psk.offer(block, psks)
+    psks = psk.candidates(exchange, target.server_name, target.ticket)
+    psk.offer(exchange, block, psks)
     hello = ClientHello(
         legacy_version=exchange.flavor.legacy_version,
         random=exchange.client_random,
@@ -217,8 +226,8 @@ class ExpectServerHello(State):
         block.copy_from(first, but=frozenset(key.code for key in moved))
         block.add(ext.KEY_SHARES, _entries(shares))
         # RFC 8446 section 4.1.2: keys that do not go with the suite's hash are left out.
-        psks = tuple(one for one in offer.psks if one.hash_name == spec.hash_name)
-        psk.offer(block, psks)
+        psks = tuple(one for one in offer.psks if one.psk.hash_name == spec.hash_name)
+        psk.offer(exchange, block, psks)
         transcript = Transcript.after_retry(
             exchange.provider, spec, message_hash(exchange.provider, spec, offer.message), message
         )
@@ -337,7 +346,7 @@ def _agree(
     transcript.add(message)
     agreed = _agreed_psk(offer, hello, spec)
     deriver = Deriver(exchange.provider, spec, exchange.flavor.label_prefix)
-    early = EarlyStage.start(deriver, agreed.secret if agreed is not None else b"")
+    early = EarlyStage.start(deriver, agreed.psk.secret if agreed is not None else b"")
     stage = early.handshake(share.finish(entry.share), transcript.hash())
     exchange.log_secret("CLIENT_HANDSHAKE_TRAFFIC_SECRET", stage.client_secret)
     exchange.log_secret("SERVER_HANDSHAKE_TRAFFIC_SECRET", stage.server_secret)
@@ -356,11 +365,11 @@ def _agree(
     return ExpectEncryptedExtensions(exchange, facts, stage, transcript)
 
 
-def _agreed_psk(offer: Offer, hello: ServerHello, spec: SuiteSpec) -> Psk | None:
+def _agreed_psk(offer: Offer, hello: ServerHello, spec: SuiteSpec) -> Candidate | None:
     index = hello.extensions.get(ext.SELECTED_PSK)
     if index is None:
         return None
-    if index >= len(offer.psks) or offer.psks[index].hash_name != spec.hash_name:
+    if index >= len(offer.psks) or offer.psks[index].psk.hash_name != spec.hash_name:
         # RFC 8446 section 4.2.11 [8446-PSK-3]
         raise HandshakeError(Alert.ILLEGAL_PARAMETER, "ServerHello selects a pre-shared key that cannot be")
     return offer.psks[index]
@@ -390,7 +399,9 @@ class ExpectEncryptedExtensions(State):
         )
         if self.facts.psk is not None:
             # RFC 8446 section 2.2: the key has shown who the server is, and no certificate follows.
-            return ExpectFinished(before, by_psk(self.facts.psk), None)
+            ticket = self.facts.psk.ticket
+            peer = PeerCertificate(ticket.chain) if ticket is not None and ticket.chain else None
+            return ExpectFinished(before, by_psk(self.facts.psk.psk, peer), None)
         if self.exchange.settings.check_hostname and self.facts.target.server_name is None:
             raise HandshakeError(
                 Alert.HANDSHAKE_FAILURE, "the server took no pre-shared key, and there is no name to check"
@@ -538,6 +549,7 @@ class ExpectFinished(_AfterExtensions):
             peer=self.peer.certificate,
             peer_scheme=self.peer.scheme,
             psk_identity=self.peer.psk_identity,
+            resumed=self.peer.resumed,
             retried=facts.retried,
             connection_ids=exchange.connection_ids,
         )

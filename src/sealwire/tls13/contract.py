@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from sealwire.crypto.certificates import CertificateVerifier, Credential, PeerCertificate
 from sealwire.crypto.groups import Group
@@ -19,8 +19,12 @@ from sealwire.crypto.providers import CryptoProvider
 from sealwire.crypto.psk import Psk
 from sealwire.crypto.signatures import SignatureScheme
 from sealwire.crypto.suites import CipherSuite, SuiteSpec
+from sealwire.crypto.ticketkeys import TicketKeys
 from sealwire.tls13.flavor import Flavor
 from sealwire.tls13.messages import NewSessionTicket
+
+if TYPE_CHECKING:
+    from sealwire.tls13.tickets import SessionTicket
 
 EPOCH_PLAIN: Final = 0
 EPOCH_HANDSHAKE: Final = 2
@@ -57,6 +61,12 @@ class Settings(Protocol):
     def max_chain_bytes(self) -> int: ...
     @property
     def max_chain_length(self) -> int: ...
+    @property
+    def num_tickets(self) -> int: ...
+    @property
+    def ticket_keys(self) -> TicketKeys: ...
+    @property
+    def clock(self) -> Callable[[], float]: ...
     @property
     def psk_client(self) -> object | None: ...
     @property
@@ -119,9 +129,13 @@ class HandshakeDone:
 
 @dataclass(frozen=True, slots=True)
 class TicketReceived:
-    """The server sent a session ticket."""
+    """The server sent a session ticket.
 
-    ticket: NewSessionTicket
+    `message` is as it came; `ticket` what a client keeps of it to resume, once.
+    """
+
+    message: NewSessionTicket
+    ticket: SessionTicket
 
 
 Output = SendMessage | SendCompatibilityCcs | InstallKeys | HandshakeDone | TicketReceived
@@ -163,6 +177,8 @@ class Session:
     peer_scheme: SignatureScheme | None
     #: The pre-shared key both sides proved to have, by its identity; None where certificates were used.
     psk_identity: bytes | None
+    #: Whether a ticket of an earlier connection stood for certificates.
+    resumed: bool
     #: Whether a HelloRetryRequest was part of the handshake.
     retried: bool
     #: What was agreed on connection ids; those of the first records, they may change.

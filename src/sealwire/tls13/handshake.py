@@ -30,6 +30,7 @@ from sealwire.tls13.contract import (
 from sealwire.tls13.flavor import DTLS, TLS, Flavor
 from sealwire.tls13.messages import open_message
 from sealwire.tls13.states import Connected, Failed, State
+from sealwire.tls13.tickets import SessionTicket
 from sealwire.tls13.transcript import Transcript
 from sealwire.wire import Buffer
 
@@ -46,6 +47,7 @@ __all__ = [
     "SendCompatibilityCcs",
     "SendMessage",
     "Session",
+    "SessionTicket",
     "Settings",
     "TicketReceived",
 ]
@@ -68,6 +70,7 @@ class Handshake:
         *,
         server_name: str | None,
         connection_id: bytes | None = None,
+        ticket: SessionTicket | None = None,
     ) -> Handshake:
         """A client whose first ClientHello is among the outputs.
 
@@ -76,13 +79,16 @@ class Handshake:
                 `settings.check_hostname` off.
             connection_id: the id we want on records to us (RFC 9146); b"" to accept the server's
                 only, None not to speak of it.
+            ticket: of an earlier connection, to resume by.  One that is too old, for another server, or
+                whose server would not be accepted today is left out.
 
         Raises:
             ConfigurationError: the name cannot be used, or is missing while names are checked.
         """
         exchange = Exchange(settings, flavor)
         return cls(
-            exchange, client.start(exchange, client.Target.checked(settings, server_name, connection_id))
+            exchange,
+            client.start(exchange, client.Target.checked(settings, server_name, connection_id, ticket)),
         )
 
     @classmethod

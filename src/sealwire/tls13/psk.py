@@ -11,13 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from sealwire.crypto.certificates import PeerCertificate
 from sealwire.crypto.psk import Psk, binder, binder_fits
 from sealwire.crypto.suites import SUITES
 from sealwire.errors import Alert, HandshakeError
 from sealwire.tls13 import extensions as ext
+from sealwire.tls13 import tickets
 from sealwire.tls13.contract import Exchange
 from sealwire.tls13.extensions import Extensions, OfferedPsks, PskIdentity, Where
 from sealwire.tls13.messages import ClientHello
+from sealwire.tls13.tickets import SessionTicket
 from sealwire.tls13.transcript import Transcript
 
 #: psk_dhe_ke (RFC 8446 section 4.2.9).
@@ -33,33 +36,60 @@ class ChosenPsk:
 
     index: int
     psk: Psk
+    #: Who the client was, where the key is a ticket's.
+    peer: PeerCertificate | None = None
 
 
-def offer(block: Extensions, psks: Sequence[Psk]) -> None:
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A key a client offers; `ticket` where it comes from one."""
+
+    psk: Psk
+    ticket: SessionTicket | None = None
+
+    def identity(self, now: float) -> PskIdentity:
+        age = self.ticket.obfuscated_age(now) if self.ticket is not None else 0
+        return PskIdentity(self.psk.identity, age)
+
+
+def candidates(
+    exchange: Exchange, server_name: str | None, ticket: SessionTicket | None
+) -> tuple[Candidate, ...]:
+    """What a client offers: its ticket, if it is still good, and the application's keys."""
+    keys = exchange.settings.offer_psks(exchange.flavor.label_prefix)
+    external = tuple(Candidate(one) for one in keys)
+    if ticket is None or not ticket.usable(exchange, server_name):
+        return external
+    return (Candidate(ticket.psk(), ticket), *external)
+
+
+def offer(exchange: Exchange, block: Extensions, psks: Sequence[Candidate]) -> None:
     """Put `psks` into a ClientHello's extensions, as the last ones, with binders still to be made."""
-    if psks:
+    if psks or exchange.settings.num_tickets:
+        # RFC 8446 section 4.2.9: who offers keys says how, and who wants tickets says so by this.
         block.add(ext.PSK_KEY_EXCHANGE_MODES, bytes((PSK_DHE_KE,)))
-        block.add(ext.PRE_SHARED_KEYS, _offered(psks, [bytes(_HASH_BYTES[psk.hash_name]) for psk in psks]))
-
-
-def _offered(psks: Sequence[Psk], binders: Sequence[bytes]) -> OfferedPsks:
-    return OfferedPsks(tuple(PskIdentity(psk.identity, 0) for psk in psks), tuple(binders))
+    if psks:
+        now = exchange.settings.clock()
+        identities = tuple(one.identity(now) for one in psks)
+        binders = tuple(bytes(_HASH_BYTES[one.psk.hash_name]) for one in psks)
+        block.add(ext.PRE_SHARED_KEYS, OfferedPsks(identities, binders))
 
 
 def with_binders(
-    exchange: Exchange, hello: ClientHello, psks: Sequence[Psk], before: Transcript | None
+    exchange: Exchange, hello: ClientHello, psks: Sequence[Candidate], before: Transcript | None
 ) -> ClientHello:
     """`hello` with the binders its keys must have; `before` is the transcript of a retry."""
     if not psks:
         return hello
     truncated = _truncated(hello.encode(exchange.flavor), hello)
     binders = []
-    for psk in psks:
-        digest = _hash_over(exchange, psk, before, truncated)
-        binders.append(binder(exchange.provider, exchange.flavor.label_prefix, psk, digest))
+    for one in psks:
+        digest = _hash_over(exchange, one.psk, before, truncated)
+        binders.append(binder(exchange.provider, exchange.flavor.label_prefix, one.psk, digest))
     block = Extensions(Where.CLIENT_HELLO)
     block.copy_from(hello.extensions, but=frozenset((ext.PRE_SHARED_KEYS.code,)))
-    block.add(ext.PRE_SHARED_KEYS, _offered(psks, binders))
+    identities = hello.extensions.require(ext.PRE_SHARED_KEYS).identities
+    block.add(ext.PRE_SHARED_KEYS, OfferedPsks(identities, tuple(binders)))
     return replace(hello, extensions=block)
 
 
@@ -99,7 +129,8 @@ def choose(
         return None
     prefix = exchange.flavor.label_prefix
     for index, entry in enumerate(offered.identities[:_MAX_IDENTITIES]):
-        psk = exchange.settings.find_psk(entry.identity, prefix)
+        resumed = tickets.accept(exchange, entry.identity, hello.extensions.get(ext.SERVER_NAME))
+        psk = resumed.psk if resumed is not None else exchange.settings.find_psk(entry.identity, prefix)
         if psk is None or psk.hash_name != hash_name:
             # [8446-PSK-2]: an unknown identity is no error, there may be another, or certificates.
             continue
@@ -107,5 +138,5 @@ def choose(
         if not binder_fits(exchange.provider, prefix, psk, digest, offered.binders[index]):
             # [8446-PSK-2]
             raise HandshakeError(Alert.DECRYPT_ERROR, "the binder of a pre-shared key does not fit")
-        return ChosenPsk(index, psk)
+        return ChosenPsk(index, psk, resumed.peer if resumed is not None else None)
     return None

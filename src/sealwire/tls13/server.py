@@ -24,7 +24,7 @@ from sealwire.crypto.signatures import SignatureScheme
 from sealwire.crypto.suites import SUITES, CipherSuite, SuiteSpec
 from sealwire.errors import Alert, HandshakeError
 from sealwire.tls13 import extensions as ext
-from sealwire.tls13 import psk
+from sealwire.tls13 import psk, tickets
 from sealwire.tls13.authentication import (
     PeerAuthenticated,
     PresentedChain,
@@ -140,7 +140,7 @@ def _suites_for_keys(settings: Settings, hello: ClientHello) -> tuple[CipherSuit
     key's hash, so nothing is looked up for a client whose address is not proved yet.
     """
     offered = hello.extensions.get(ext.PRE_SHARED_KEYS)
-    if offered is None or settings.psk_server is None:
+    if offered is None or (settings.psk_server is None and not settings.num_tickets):
         return settings.suites
     lengths = {len(one) for one in offered.binders}
     return tuple(sorted(settings.suites, key=lambda suite: SUITES[suite].hash_bytes not in lengths))
@@ -177,6 +177,7 @@ class ExpectClientHello(State):
         exchange = self.exchange
         hello = ClientHello.decode(body, exchange.flavor)
         check_hello(exchange.flavor, hello)
+        _choose_settings(exchange, hello)
         if ext.COOKIE.code in hello.extensions:
             # RFC 8446 section 4.2.2: a cookie answers a HelloRetryRequest, and we sent none.
             raise HandshakeError(Alert.ILLEGAL_PARAMETER, "the first ClientHello has a cookie")
@@ -268,7 +269,13 @@ class ExpectReturned(State):
 
     def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
         hello = ClientHello.decode(body, self.exchange.flavor)
+        _choose_settings(self.exchange, hello)
         return _returned(self.exchange, hello, message, self.spec, self.group, self.transcript)
+
+
+def _choose_settings(exchange: Exchange, hello: ClientHello) -> None:
+    """Go on with the settings for the name the client asks for: keys, tickets and certificates are theirs."""
+    exchange.settings = exchange.settings.for_server_name(hello.extensions.get(ext.SERVER_NAME))
 
 
 def _returned(
@@ -314,6 +321,8 @@ class Negotiated:
     alpn: bytes | None
     server_name: str | None
     psk: Psk | None
+    #: The client wants tickets it can use with fresh key exchanges.
+    wants_tickets: bool
     retried: bool
 
 
@@ -330,12 +339,13 @@ def _answer(
     flavor, spec = exchange.flavor, selection.spec
     exchange.client_random = hello.random
     server_name = hello.extensions.get(ext.SERVER_NAME)
-    settings = exchange.settings = exchange.settings.for_server_name(server_name)
+    settings = exchange.settings
     offered_schemes = hello.extensions.get(ext.SIGNATURE_ALGORITHMS) or ()
     credential = None if chosen is not None else _credential(settings, hello, server_name, offered_schemes)
     alpn = _choose_protocol(settings, hello)
     agreed = chosen.psk if chosen is not None else None
-    facts = Negotiated(spec, selection.group, alpn, server_name, agreed, retried)
+    wants_tickets = psk.PSK_DHE_KE in (hello.extensions.get(ext.PSK_KEY_EXCHANGE_MODES) or b"")
+    facts = Negotiated(spec, selection.group, alpn, server_name, agreed, wants_tickets, retried)
     share, secret = exchange.provider.respond(selection.group, selection.share)
 
     block = Extensions(Where.SERVER_HELLO)
@@ -373,8 +383,8 @@ def _answer(
     exchange.log_secret("EXPORTER_SECRET", application.exporter_secret)
     exchange.install(Direction.SEND, EPOCH_APPLICATION, spec, application.server_secret)
     progress = Progress(facts, stage, application, transcript)
-    if facts.psk is not None:
-        return ExpectFinished(exchange, progress, by_psk(facts.psk))
+    if chosen is not None:
+        return ExpectFinished(exchange, progress, by_psk(chosen.psk, chosen.peer))
     if settings.verify_mode != VERIFY_NONE:
         return ExpectCertificate(exchange, progress)
     return ExpectFinished(exchange, progress, no_certificate_asked())
@@ -538,8 +548,15 @@ class ExpectFinished(State):
             peer=self.peer.certificate,
             peer_scheme=self.peer.scheme,
             psk_identity=self.peer.psk_identity,
+            resumed=self.peer.resumed,
             retried=facts.retried,
             connection_ids=exchange.connection_ids,
         )
         resumption = application.resumption_secret(transcript.hash())
-        return Connected(exchange, session, application, resumption, self.peer, finished, is_client=False)
+        connected = Connected(
+            exchange, session, application, resumption, self.peer, finished, is_client=False
+        )
+        if facts.wants_tickets:
+            for ticket in tickets.issue(exchange, session, application.deriver, resumption):
+                exchange.send(EPOCH_APPLICATION, ticket)
+        return connected

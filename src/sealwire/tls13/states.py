@@ -23,6 +23,7 @@ from sealwire.tls13.contract import (
 )
 from sealwire.tls13.messages import HandshakeType, KeyUpdate, NewSessionTicket
 from sealwire.tls13.schedule import ApplicationStage, Deriver, export
+from sealwire.tls13.tickets import received
 from sealwire.wire import Reader
 
 
@@ -108,7 +109,9 @@ class Connected(State):
         if kind is HandshakeType.NEW_SESSION_TICKET:
             if not self._is_client:
                 raise self.unexpected(kind)
-            self.exchange.outputs.append(TicketReceived(NewSessionTicket.decode(body)))
+            ticket = NewSessionTicket.decode(body)
+            kept = received(self.exchange, self.session, self._deriver, self._resumption_secret, ticket)
+            self.exchange.outputs.append(TicketReceived(ticket, kept))
             return self
         update = KeyUpdate.decode(body)
         self._advance(self._receive, Direction.RECEIVE)

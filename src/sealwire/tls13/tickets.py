@@ -1,0 +1,238 @@
+"""Resumption: session tickets, as a client keeps them and as a server reads them (RFC 8446 section 4.6.1).
+
+A server keeps nothing: what it must know stands in the ticket, sealed under keys that other processes
+and hosts may share.  A ticket is good for the protocol, name and hash it was made for, and brings back
+who the client was; both sides look at the peer's certificates again, by today's rules, before they
+rely on it.  A client uses a ticket once, so that nobody who watches can link two connections by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sealwire.crypto.certificates import PeerCertificate, Purpose
+from sealwire.crypto.hkdf import Secret
+from sealwire.crypto.psk import Psk, PskKind
+from sealwire.crypto.suites import SUITES, CipherSuite
+from sealwire.errors import CertificateError, ProtocolError
+from sealwire.tls13.contract import VERIFY_NONE, VERIFY_REQUIRED, Exchange, Session, Settings
+from sealwire.tls13.extensions import Extensions, Where
+from sealwire.tls13.messages import NewSessionTicket
+from sealwire.tls13.schedule import Deriver
+from sealwire.wire import Reader, Writer
+
+# RFC 8446 section 4.6.1 [8446-PSK-4]: a week at most, whatever the server says.
+_LIFETIME_MAXIMUM_SECONDS: Final = 604_800
+# A client's certificates travel in its ticket; longer chains are not resumed.
+_MAX_CHAIN_BYTES: Final = 8 * 1024
+_NONCE_BYTES: Final = 8
+# What a ticket is bound to besides its key: the shape of its state.
+_CONTEXT: Final = b"sealwire session ticket 1"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTicket:
+    """What a client needs to resume, once.  Holds secrets: store it like a private key.
+
+    Times are wall-clock seconds.
+    """
+
+    identity: bytes
+    secret: Secret
+    suite: CipherSuite
+    #: Code of the protocol version, which tells TLS and DTLS apart.
+    version: int
+    server_name: str
+    received_at: float
+    lifetime: int
+    age_add: int
+    #: The server's certificates, DER, leaf first; empty where a pre-shared key stood for them.
+    chain: tuple[bytes, ...]
+
+    def encode(self) -> bytes:
+        """Bytes for :meth:`decode`, to keep between processes."""
+        writer = Writer()
+        writer.vector16(self.identity)
+        writer.vector8(self.secret)
+        writer.u16(self.suite)
+        writer.u16(self.version)
+        writer.vector16(self.server_name.encode())
+        writer.u64(max(int(self.received_at * 1000), 0))
+        writer.u32(self.lifetime)
+        writer.u32(self.age_add)
+        _encode_chain(writer, self.chain)
+        return writer.finish()
+
+    @classmethod
+    def decode(cls, data: bytes) -> SessionTicket:
+        """ProtocolError(decode_error) for bytes that :meth:`encode` did not make."""
+        reader = Reader(data, "session ticket")
+        ticket = cls(
+            identity=reader.vector16(low=1),
+            secret=Secret(reader.vector8(low=1)),
+            suite=CipherSuite(reader.u16()),
+            version=reader.u16(),
+            server_name=reader.vector16().decode("utf-8", "replace"),
+            received_at=reader.u64() / 1000,
+            lifetime=reader.u32(),
+            age_add=reader.u32(),
+            chain=_decode_chain(reader),
+        )
+        reader.finish()
+        return ticket
+
+    def usable(self, exchange: Exchange, server_name: str | None) -> bool:
+        """Whether this connection may offer it: same protocol and name, not too old, peer still accepted."""
+        settings = exchange.settings
+        age = settings.clock() - self.received_at
+        if not 0 <= age < self.lifetime or self.suite not in settings.suites:
+            return False
+        # [8446-NEG-9, 8446-PSK-5]
+        if self.version != exchange.flavor.version or self.server_name != (server_name or ""):
+            return False
+        name = server_name if settings.check_hostname else None
+        return still_accepted(settings, self.chain, Purpose.SERVER, name)
+
+    def psk(self) -> Psk:
+        """The key it stands for."""
+        return Psk(self.identity, self.secret, SUITES[self.suite].hash_name, PskKind.RESUMPTION)
+
+    def obfuscated_age(self, now: float) -> int:
+        """RFC 8446 section 4.2.11.1: milliseconds, hidden by what the server added."""
+        return (int((now - self.received_at) * 1000) + self.age_add) & 0xFFFFFFFF
+
+
+def still_accepted(settings: Settings, chain: tuple[bytes, ...], purpose: Purpose, name: str | None) -> bool:
+    """Whether certificates accepted once are accepted now: trust and time may have changed since."""
+    if not chain or settings.verify_mode == VERIFY_NONE:
+        return True
+    try:
+        settings.verifier.verify(chain, purpose=purpose, name=name)
+    except CertificateError:
+        return False
+    return True
+
+
+def received(
+    exchange: Exchange,
+    session: Session,
+    deriver: Deriver,
+    resumption_secret: Secret,
+    message: NewSessionTicket,
+) -> SessionTicket:
+    """What a client keeps of a NewSessionTicket."""
+    secret = deriver.expand(resumption_secret, b"resumption", message.nonce, deriver.spec.hash_bytes)
+    return SessionTicket(
+        identity=message.ticket,
+        secret=Secret(secret),
+        suite=session.suite.suite,
+        version=exchange.flavor.version,
+        server_name=session.server_name or "",
+        received_at=exchange.settings.clock(),
+        lifetime=min(message.lifetime, _LIFETIME_MAXIMUM_SECONDS),
+        age_add=message.age_add,
+        chain=session.peer.chain if session.peer is not None else (),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What a server puts into a ticket."""
+
+    version: int
+    suite: CipherSuite
+    secret: Secret
+    server_name: str
+    chain: tuple[bytes, ...]
+
+    def encode(self) -> bytes:
+        writer = Writer()
+        writer.u16(self.version)
+        writer.u16(self.suite)
+        writer.vector8(self.secret)
+        writer.vector16(self.server_name.encode())
+        _encode_chain(writer, self.chain)
+        return writer.finish()
+
+    @classmethod
+    def decode(cls, data: bytes) -> _State:
+        reader = Reader(data, "ticket state")
+        state = cls(
+            reader.u16(),
+            CipherSuite(reader.u16()),
+            Secret(reader.vector8(low=1)),
+            reader.vector16().decode("utf-8", "replace"),
+            _decode_chain(reader),
+        )
+        reader.finish()
+        return state
+
+
+def issue(exchange: Exchange, session: Session, deriver: Deriver, resumption_secret: Secret) -> list[bytes]:
+    """A server's NewSessionTicket messages, as many as it is configured to give."""
+    settings = exchange.settings
+    chain = session.peer.chain if session.peer is not None else ()
+    if sum(map(len, chain)) > _MAX_CHAIN_BYTES:
+        return []
+    messages = []
+    for _ in range(settings.num_tickets):
+        # Each ticket has a nonce, and so a key, of its own [8446-PSK-4].
+        nonce = exchange.provider.random(_NONCE_BYTES)
+        secret = Secret(deriver.expand(resumption_secret, b"resumption", nonce, deriver.spec.hash_bytes))
+        state = _State(exchange.flavor.version, session.suite.suite, secret, session.server_name or "", chain)
+        ticket = settings.ticket_keys.seal(state.encode(), settings.clock(), _CONTEXT)
+        lifetime = min(int(settings.ticket_keys.lifetime_seconds), _LIFETIME_MAXIMUM_SECONDS)
+        age_add = int.from_bytes(exchange.provider.random(4), "big")
+        block = Extensions(Where.NEW_SESSION_TICKET)
+        messages.append(NewSessionTicket(lifetime, age_add, nonce, ticket, block).encode())
+    return messages
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A ticket of ours came back: its key, and who the client was."""
+
+    psk: Psk
+    peer: PeerCertificate | None
+
+
+def accept(exchange: Exchange, identity: bytes, server_name: str | None) -> Resumed | None:
+    """What a ticket stands for; None if it is not ours, too old, or not for this connection.
+
+    None is no error: the handshake goes on in full (RFC 8446 section 4.2.11).
+    """
+    settings = exchange.settings
+    if not settings.num_tickets:
+        return None
+    unsealed = settings.ticket_keys.open(identity, settings.clock(), _CONTEXT)
+    if unsealed is None:
+        return None
+    try:
+        state = _State.decode(unsealed.state)
+        spec = SUITES[state.suite]
+    except (ProtocolError, KeyError):
+        return None
+    # [8446-PSK-5]: the ticket brings no rights it was not made for.
+    if state.version != exchange.flavor.version or state.server_name != (server_name or ""):
+        return None
+    if settings.verify_mode == VERIFY_REQUIRED and not state.chain:
+        return None
+    if not still_accepted(settings, state.chain, Purpose.CLIENT, None):
+        return None
+    peer = PeerCertificate(state.chain) if state.chain else None
+    return Resumed(Psk(identity, state.secret, spec.hash_name, PskKind.RESUMPTION), peer)
+
+
+def _encode_chain(writer: Writer, chain: tuple[bytes, ...]) -> None:
+    with writer.length24():
+        for der in chain:
+            writer.vector24(der)
+
+
+def _decode_chain(reader: Reader) -> tuple[bytes, ...]:
+    block = reader.sub24()
+    chain = []
+    while block.remaining:
+        chain.append(block.vector24(low=1))
+    return tuple(chain)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sealwire.bench import report, results, runner, slo, tables
+from sealwire.bench import probe_files, report, results, runner, slo, tables
 from sealwire.bench.compare import Thresholds, compare
 from sealwire.bench.measurement import FULL, QUICK, Measurement, Scale
 from sealwire.bench.results import Measured, Result, UnusableResult
@@ -78,8 +78,20 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--slow-down", type=_part, metavar="PART", help="trial: what to inject (default: 0.15)"
     )
 
+    parser.add_argument(
+        "--make", type=Path, metavar="DIR", help="probe: make the capture files of its rows in DIR"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="probe: what they are made from (default: 1)"
+    )
+    parser.add_argument(
+        "--captures", type=Path, metavar="DIR", help="probe: captures whose packets make the mix"
+    )
+
 
 def run(args: argparse.Namespace, say: Say) -> Exit:
+    if args.make is not None:
+        return _make(args, say)
     action = args.what[0] if args.what[0] in _ACTIONS else "measure"
     for option in sorted({name for names in _KNOWN.values() for name in names}):
         if option not in _KNOWN[action] and getattr(args, option) not in (None, False):
@@ -97,6 +109,19 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
         return verbs[action](args, say)
     except (UnusableResult, slo.UnusableObjectives) as error:
         raise Failure(Exit.ENVIRONMENT, str(error), "") from error
+
+
+def _make(args: argparse.Namespace, say: Say) -> Exit:
+    """`bench probe --make DIR [NAMES...]`."""
+    first, *names = args.what
+    unknown = sorted(set(names) - set(probe_files.NAMES))
+    if first != "probe" or unknown:
+        what = f"there is no file {unknown[0]!r}" if unknown else f"--make is for probe, not {first!r}"
+        raise Failure(Exit.USAGE, what, f"files are {', '.join(probe_files.NAMES)}")
+    for path, packets in probe_files.make_all(tuple(names), args.make, args.seed, args.captures):
+        say.fact("made", f"{path}: {packets:,} packets", file=str(path), packets=packets)
+    say.words(f"measure with them: SEALWIRE_PROBE_FILES={args.make} sealwire bench probe")
+    return Exit.OK
 
 
 def _part(text: str) -> float:

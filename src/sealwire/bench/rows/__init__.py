@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sealwire.bench.measurement import Measurement
-from sealwire.bench.rows import crypto, handshake, memory, record, tcp, udp
+from sealwire.bench.rows import crypto, handshake, memory, probe, record, tcp, udp
 
 #: What `registry` finds.
 LOCATION = "sealwire.bench.rows:ROWS"
@@ -15,4 +15,5 @@ ROWS: tuple[Measurement, ...] = (
     *crypto.ROWS,
     *udp.ROWS,
     *tcp.ROWS,
+    *probe.rows(),
 )

@@ -1,0 +1,260 @@
+"""`bench probe`: flows from capture files, beside softflowd and NFStream, in CPU of the whole process tree.
+
+The files are made before, by `sealwire bench probe --make DIR`, and found by SEALWIRE_PROBE_FILES=DIR;
+without that there are no such rows.  Every turn is a process of its own from start to end, read
+from the page cache, so the interpreter's start is in our figure and in NFStream's.  NFStream is
+looked for in SEALWIRE_NFSTREAM_PYTHON, an interpreter that has it, or in ours.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from sealwire.bench.measurement import (
+    Absent,
+    Bench,
+    Body,
+    Contender,
+    Figure,
+    Kind,
+    Measurement,
+    Present,
+    Reading,
+    Role,
+)
+
+_OURS: Final = """
+import json, sys
+from sealwire.probe import COMPILED, read
+reading = read(sys.argv[1])
+flows = sum(map(len, reading.batches()))
+print(json.dumps({"packets": reading.counters.packets, "flows": flows, "compiled": COMPILED}))
+"""
+_ITERATOR: Final = """
+import json, sys
+from sealwire.probe import read
+reading = read(sys.argv[1])
+total = flows = 0
+for flow in reading:
+    flows += 1
+    total += flow.forward_packets + flow.backward_packets
+assert total == reading.counters.flow_packets
+print(json.dumps({"packets": reading.counters.packets, "flows": flows}))
+"""
+_EVE: Final = """
+import io, json, sys
+from sealwire.probe import read
+from sealwire.probe.write import EveSink
+reading = read(sys.argv[1])
+flows = 0
+with open("/dev/null", "wb") as out:
+    sink = EveSink(out)
+    for batch in reading.batches():
+        sink.write(batch)
+        flows += len(batch)
+print(json.dumps({"packets": reading.counters.packets, "flows": flows}))
+"""
+_NFSTREAM: Final = """
+import json, sys
+from nfstream import NFStreamer
+if __name__ == "__main__":
+    flows = packets = 0
+    for flow in NFStreamer(source=sys.argv[1], n_dissections=0, statistical_analysis=True, n_meters=1):
+        flows += 1
+        packets += flow.bidirectional_packets
+    print(json.dumps({"packets": packets, "flows": flows}))
+"""
+
+
+def directory() -> Path | None:
+    """Where the files are, if they were made."""
+    name = os.environ.get("SEALWIRE_PROBE_FILES")
+    return Path(name) if name else None
+
+
+class Run:
+    """A Body whose turn is one run of a program over one file."""
+
+    def __init__(self, file: str, command: Callable[[Path], Sequence[str]], per_flow: bool) -> None:
+        self._file = _path(file)
+        self._command = command
+        self._per_flow = per_flow
+        self._counts = counts(self._file)
+        self._said: dict[str, int] = {}
+        self._file.read_bytes()  # into the page cache
+
+    def run(self, seconds: float) -> Reading:
+        started = time.perf_counter()
+        with tempfile.TemporaryFile() as out:
+            process = subprocess.Popen(self._command(self._file), stdout=out, stderr=subprocess.DEVNULL)  # noqa: S603
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            out.seek(0)
+            text = out.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+        wall = time.perf_counter() - started
+        if process.returncode:
+            raise ValueError(f"the program ended with {process.returncode}")
+        self._said = json.loads(text) if text.startswith("{") else {}
+        units = self._counts["flows" if self._per_flow else "packets"]
+        cpu = used.ru_utime + used.ru_stime
+        values = {"": 1e6 * cpu / units, "memory": used.ru_maxrss / 1024}
+        return Reading(
+            *(values, units, wall, cpu), user_seconds=used.ru_utime, system_seconds=used.ru_stime, rss_bytes=0
+        )
+
+    def verify(self) -> None:
+        if self._said and self._said["packets"] < self._counts["packets"] * 0.99:
+            raise ValueError(f"{self._said['packets']} packets, but the file has {self._counts['packets']}")
+
+    def close(self) -> None:
+        pass
+
+
+def counts(file: Path) -> dict[str, int]:
+    """Packets and flows of a file, counted by reading it here."""
+    from sealwire.probe import read
+
+    reading = read(file)
+    flows = sum(map(len, reading.batches()))
+    return {"packets": reading.counters.packets, "flows": flows}
+
+
+def _path(file: str) -> Path:
+    made = directory()
+    assert made is not None
+    return made / f"{file}.pcap"
+
+
+def _presence(file: str, program: Callable[[], Present | Absent]) -> Callable[[], Present | Absent]:
+    def presence() -> Present | Absent:
+        if not _path(file).exists():
+            return Absent(f"no {file}.pcap: sealwire bench probe --make $SEALWIRE_PROBE_FILES")
+        return program()
+
+    return presence
+
+
+def _here() -> Present | Absent:
+    from sealwire.probe import describe
+
+    return Present(describe())
+
+
+def _softflowd() -> Present | Absent:
+    found = shutil.which("softflowd") or shutil.which("softflowd", path="/usr/sbin:/sbin")
+    return (
+        Present("softflowd, IPFIX")
+        if found
+        else Absent("softflowd is not installed: apt-get install softflowd")
+    )
+
+
+def _nfstream_python() -> str:
+    return os.environ.get("SEALWIRE_NFSTREAM_PYTHON") or sys.executable
+
+
+def _nfstream() -> Present | Absent:
+    command = [_nfstream_python(), "-c", "import nfstream; print(nfstream.__version__)"]
+    try:
+        done = subprocess.run(command, capture_output=True, check=True, timeout=30)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return Absent("NFStream is not installed: pip install nfstream, SEALWIRE_NFSTREAM_PYTHON=its python")
+    return Present(f"NFStream {done.stdout.decode().strip()}, dissection 0, statistics on")
+
+
+def _script(text: str, python: Callable[[], str]) -> Callable[[Path], Sequence[str]]:
+    def command(file: Path) -> Sequence[str]:
+        if python is _nfstream_python:  # it starts processes, which need a file to start from
+            script = Path(tempfile.gettempdir()) / f"sealwire-bench-nfstream-{os.getuid()}.py"
+            script.write_text(text, "utf-8")
+            return [python(), str(script), str(file)]
+        return [python(), "-c", text, str(file)]
+
+    return command
+
+
+def _ours_python() -> str:
+    return sys.executable
+
+
+def _softflowd_command(file: Path) -> Sequence[str]:
+    found = shutil.which("softflowd") or "/usr/sbin/softflowd"
+    # The discard port of this machine: nobody listens, as nobody takes ours.
+    return [found, "-d", "-r", str(file), "-m", "4000000", "-n", "127.0.0.1:9", "-v", "10"]
+
+
+def _contenders(file: str, per_flow: bool, ours: str, *, rivals: bool = True) -> tuple[Contender, ...]:
+    def opening(command: Callable[[Path], Sequence[str]]) -> Callable[[Bench], Body]:
+        return lambda bench: Run(file, command, per_flow)
+
+    found = [
+        Contender(
+            "sealwire", Role.OURS, opening(_script(ours, _ours_python)), presence=_presence(file, _here)
+        )
+    ]
+    if rivals:
+        found.append(
+            Contender(
+                "softflowd", Role.RIVAL, opening(_softflowd_command), presence=_presence(file, _softflowd)
+            )
+        )
+    found.append(
+        Contender(
+            "NFStream",
+            Role.RIVAL,
+            opening(_script(_NFSTREAM, _nfstream_python)),
+            presence=_presence(file, _nfstream),
+        )
+    )
+    return tuple(found)
+
+
+def _figures(unit: str) -> tuple[Figure, ...]:
+    return (
+        Figure("", f"us/{unit}", Kind.TIME, f"CPU of the process tree for a {unit}"),
+        Figure("memory", "MiB", Kind.MEMORY, "largest resident set, mapped file included"),
+    )
+
+
+def rows() -> tuple[Measurement, ...]:
+    """The rows, where their files are."""
+    if directory() is None:
+        return ()
+    return (
+        Measurement(
+            "probe.mix", "flows of real protocols", _figures("packet"), _contenders("mix", False, _OURS)
+        ),
+        Measurement(
+            "probe.10g", "flows of the 10G profile", _figures("packet"), _contenders("10g", False, _OURS)
+        ),
+        Measurement(
+            "probe.million",
+            "a million flows of one packet",
+            _figures("flow"),
+            _contenders("million", True, _OURS),
+        ),
+        Measurement(
+            "probe.chosen",
+            "a million flows whose keys an attacker chose",
+            _figures("flow"),
+            _contenders("million-chosen", True, _OURS),
+        ),
+        Measurement(
+            "probe.iterator",
+            "a Python object for each flow",
+            _figures("flow"),
+            _contenders("10g", True, _ITERATOR),
+        ),
+        Measurement(
+            "probe.eve", "a JSON line for each flow", _figures("flow"), _contenders("10g", True, _EVE)
+        ),
+    )

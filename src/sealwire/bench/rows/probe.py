@@ -192,30 +192,22 @@ def _softflowd_command(file: Path) -> Sequence[str]:
     return [found, "-d", "-r", str(file), "-m", "4000000", "-n", "127.0.0.1:9", "-v", "10"]
 
 
-def _contenders(file: str, per_flow: bool, ours: str, *, rivals: bool = True) -> tuple[Contender, ...]:
+def _contenders(file: str, per_flow: bool, ours: str, *rivals: str) -> tuple[Contender, ...]:
     def opening(command: Callable[[Path], Sequence[str]]) -> Callable[[Bench], Body]:
         return lambda bench: Run(file, command, per_flow)
 
-    found = [
-        Contender(
-            "sealwire", Role.OURS, opening(_script(ours, _ours_python)), presence=_presence(file, _here)
-        )
-    ]
-    if rivals:
-        found.append(
-            Contender(
-                "softflowd", Role.RIVAL, opening(_softflowd_command), presence=_presence(file, _softflowd)
-            )
-        )
-    found.append(
-        Contender(
-            "NFStream",
-            Role.RIVAL,
-            opening(_script(_NFSTREAM, _nfstream_python)),
-            presence=_presence(file, _nfstream),
-        )
+    kinds = {
+        "softflowd": (_softflowd_command, _softflowd),
+        "NFStream": (_script(_NFSTREAM, _nfstream_python), _nfstream),
+    }
+    script = _script(ours, _ours_python)
+    return (
+        Contender("sealwire", Role.OURS, opening(script), presence=_presence(file, _here)),
+        *(
+            Contender(name, Role.RIVAL, opening(kinds[name][0]), presence=_presence(file, kinds[name][1]))
+            for name in rivals
+        ),
     )
-    return tuple(found)
 
 
 def _figures(unit: str) -> tuple[Figure, ...]:
@@ -229,32 +221,23 @@ def rows() -> tuple[Measurement, ...]:
     """The rows, where their files are."""
     if directory() is None:
         return ()
+    both = ("softflowd", "NFStream")
+    packet, flow = _figures("packet"), _figures("flow")
     return (
+        Measurement("probe.mix", "flows of real protocols", packet, _contenders("mix", False, _OURS, *both)),
+        Measurement("probe.10g", "flows of the 10G profile", packet, _contenders("10g", False, _OURS, *both)),
+        # NFStream takes minutes for a million flows.
         Measurement(
-            "probe.mix", "flows of real protocols", _figures("packet"), _contenders("mix", False, _OURS)
+            *("probe.million", "a million flows of one packet", flow),
+            _contenders("million", True, _OURS, "softflowd"),
         ),
         Measurement(
-            "probe.10g", "flows of the 10G profile", _figures("packet"), _contenders("10g", False, _OURS)
+            *("probe.chosen", "a million flows whose keys an attacker chose", flow),
+            _contenders("million-chosen", True, _OURS, "softflowd"),
         ),
         Measurement(
-            "probe.million",
-            "a million flows of one packet",
-            _figures("flow"),
-            _contenders("million", True, _OURS),
+            *("probe.iterator", "a Python object for each flow", flow),
+            _contenders("10g", True, _ITERATOR, "NFStream"),
         ),
-        Measurement(
-            "probe.chosen",
-            "a million flows whose keys an attacker chose",
-            _figures("flow"),
-            _contenders("million-chosen", True, _OURS),
-        ),
-        Measurement(
-            "probe.iterator",
-            "a Python object for each flow",
-            _figures("flow"),
-            _contenders("10g", True, _ITERATOR),
-        ),
-        Measurement(
-            "probe.eve", "a JSON line for each flow", _figures("flow"), _contenders("10g", True, _EVE)
-        ),
+        Measurement("probe.eve", "a JSON line for each flow", flow, _contenders("10g", True, _EVE)),
     )

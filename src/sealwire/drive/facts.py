@@ -76,6 +76,11 @@ class Facts(ProcessBound):
         """The name the client asked for."""
         return self.connection.session.server_name
 
+    def psk_identity(self) -> str | None:
+        """Whose pre-shared key it is, as a server's callback is asked; None where certificates were used."""
+        identity = self.connection.session.psk_identity
+        return None if identity is None else identity.decode("utf-8", "surrogateescape")
+
     @overload
     def getpeercert(self, binary_form: Literal[False] = False) -> dict[str, Any] | None: ...
     @overload
@@ -83,7 +88,10 @@ class Facts(ProcessBound):
     @overload
     def getpeercert(self, binary_form: bool) -> dict[str, Any] | bytes | None: ...
     def getpeercert(self, binary_form: bool = False) -> dict[str, Any] | bytes | None:
-        """The peer's certificate: None if it showed none, a dict as :mod:`ssl` makes it, or DER."""
+        """The peer's certificate: None if it showed none, a dict as :mod:`ssl` makes it, or DER.
+
+        With a pre-shared key nobody shows one; see :meth:`psk_identity`.
+        """
         peer = self.connection.session.peer
         if peer is None:
             return None

@@ -22,6 +22,7 @@ RUN_HERE = {
     "blocking_echo.py",
     "datagram_echo_client.py",
     "datagram_echo_server.py",
+    "psk_echo.py",
     "sans_io_loop.py",
     "stream_echo.py",
 }
@@ -96,6 +97,17 @@ def test_blocking_echo() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     assert [line.split()[0] for line in done.stdout.splitlines()] == [b"DTLSv1.3", b"TLSv1.3"]
     assert all(line.endswith(b" hello") for line in done.stdout.splitlines())
+
+
+def test_psk_echo() -> None:
+    done = run("psk_echo.py")
+    assert (done.returncode, done.stderr) == (0, b"")
+    protocols = ("DTLSv1.3", "TLSv1.3")
+    expected = [f"{protocol} sensor-{n} said 21.5 C" for n in range(3) for protocol in protocols]
+    assert done.stdout.decode().splitlines() == [
+        *expected,
+        "sensor-9: the peer sent a fatal alert: unknown_psk_identity",
+    ]
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -24,7 +24,9 @@ _READ_BYTES = 64 * 1024
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("peer", type=common.peer, metavar="HOST:PORT", help="where to connect")
-    parser.add_argument("--cafile", metavar="FILE", help="trust the CAs in this file (default: the system's)")
+    parser.add_argument(
+        "--cafile", metavar="FILE", help="trust the CAs in this file (default: the system's; with --psk none)"
+    )
     parser.add_argument("--servername", metavar="NAME", help="name to expect of the server (default: HOST)")
     parser.add_argument("--insecure", action="store_true", help="accept any certificate; for tests")
     parser.add_argument("--cert", metavar="FILE", help="client certificate chain, PEM")
@@ -43,6 +45,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="after the end of stdin, stay until nothing came for so long (default: 1)",
     )
+    common.psk_options(parser)
     common.transport_options(parser)
 
 
@@ -50,11 +53,16 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
     if args.key is not None and args.cert is None:
         raise Failure(Exit.USAGE, "--key is given without --cert", "name the certificate with --cert")
     context = sealwire.Context(sealwire.PROTOCOL_CLIENT)
+    key = common.psk(args)
+    if key is not None:
+        context.set_psk_client_callback(lambda hint: key)
     if args.insecure:
         context.check_hostname = False
         context.verify_mode = sealwire.CERT_NONE
     elif args.cafile is None:
-        context.load_default_certs()
+        # Who gives a key means its holder, and not whoever has a certificate for that name.
+        if key is None:
+            context.load_default_certs()
     else:
         common.configure(
             Exit.ENVIRONMENT, "--cafile", lambda: context.load_verify_locations(cafile=args.cafile)

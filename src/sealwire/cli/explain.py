@@ -45,12 +45,16 @@ _ALERT_STEPS = {
     Alert.PROTOCOL_VERSION: "it speaks only older versions and must be updated or configured to speak 1.3",
     Alert.NO_APPLICATION_PROTOCOL: "it speaks none of our application protocols; compare --alpn",
     Alert.UNRECOGNIZED_NAME: "it serves no such name; check --servername",
+    Alert.UNKNOWN_PSK_IDENTITY: "it does not know our pre-shared key; check --psk-identity",
+    Alert.DECRYPT_ERROR: "with a pre-shared key, compare --psk of both sides",
 }
 
 _PROTOCOL_STEPS = {
     Alert.PROTOCOL_VERSION: "its program or its configuration must be newer",
     Alert.HANDSHAKE_FAILURE: "compare --ciphersuites and --groups of both sides",
     Alert.NO_APPLICATION_PROTOCOL: "compare --alpn of both sides",
+    Alert.UNKNOWN_PSK_IDENTITY: "compare --psk-identity of both sides",
+    Alert.DECRYPT_ERROR: "with a pre-shared key, compare --psk of both sides",
 }
 
 

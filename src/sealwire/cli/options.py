@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 import sealwire
 from sealwire.cli.say import Exit, Failure
 from sealwire.drive.facts import Facts
+
+# What `openssl s_client` calls a key without a name.
+_PSK_IDENTITY = "Client_identity"
 
 
 def transport_options(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +20,50 @@ def transport_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--groups", metavar="A:B", help="key exchange groups, best first")
     parser.add_argument("--ciphersuites", metavar="A:B", help="cipher suites, best first")
     parser.add_argument("--keylogfile", metavar="FILE", help="append the connections' secrets, for Wireshark")
+
+
+def psk_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--psk",
+        metavar="@FILE|HEX",
+        help="pre-shared key in hex, best from a file: what is typed here is in the process list",
+    )
+    parser.add_argument(
+        "--psk-identity", metavar="ID", help=f"name of the pre-shared key (default: {_PSK_IDENTITY})"
+    )
+
+
+def psk(args: argparse.Namespace) -> sealwire.ExternalPsk | None:
+    """The key of --psk; no error of it says what was given, which may be most of a key."""
+    if args.psk is None:
+        if args.psk_identity is not None:
+            raise Failure(
+                Exit.USAGE, "--psk-identity is given without --psk", "name the key with --psk @FILE"
+            )
+        return None
+    text, step = args.psk, "give hex digits, best in a file: --psk @FILE"
+    if text.startswith("@"):
+        path = Path(text[1:])
+        try:
+            text = path.read_text("ascii")
+        except OSError as error:
+            reason = (error.strerror or type(error).__name__).lower()
+            raise Failure(
+                Exit.ENVIRONMENT, f"--psk: {path}, {reason}", "name a file of hex digits"
+            ) from error
+        except UnicodeDecodeError:
+            text = "not hex"
+        step = f"{path} must hold hex digits and nothing else"
+    try:
+        secret = bytes.fromhex(text)
+    except ValueError:
+        # Not chained: bytes.fromhex says where, and a traceback would show the key.
+        raise Failure(Exit.USAGE, "--psk: that is no key in hex", step) from None
+    identity = _PSK_IDENTITY if args.psk_identity is None else args.psk_identity
+    try:
+        return sealwire.ExternalPsk(identity, secret)
+    except sealwire.ConfigurationError as error:
+        raise Failure(Exit.USAGE, f"--psk: {error}", "") from error
 
 
 def apply_transport_options(context: sealwire.Context, args: argparse.Namespace) -> None:
@@ -93,6 +141,7 @@ def facts(connected: Facts) -> dict[str, object]:
         "suite": session.suite.name,
         "group": session.group.name,
         "peer": names[0] if names else None,
+        "psk_identity": connected.psk_identity(),
         "alpn": connected.selected_alpn_protocol(),
         "retried": session.retried,
     }
@@ -101,7 +150,10 @@ def facts(connected: Facts) -> dict[str, object]:
 def in_words(negotiated: dict[str, object]) -> str:
     """One line of `facts`."""
     parts = [f"{negotiated['version']}, {negotiated['suite']}, {negotiated['group']}"]
-    parts.append(f"peer {negotiated['peer']}" if negotiated["peer"] else "peer showed no name")
+    if negotiated["psk_identity"] is not None:
+        parts.append(f"pre-shared key {negotiated['psk_identity']!r}")
+    else:
+        parts.append(f"peer {negotiated['peer']}" if negotiated["peer"] else "peer showed no name")
     if negotiated["alpn"]:
         parts.append(f"application protocol {negotiated['alpn']}")
     return ", ".join(parts)

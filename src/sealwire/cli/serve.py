@@ -30,16 +30,30 @@ def options(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help="where to listen; port 0 takes a free one (default: [::]:4433)",
     )
-    parser.add_argument("--cert", required=True, metavar="FILE", help="certificate chain, PEM, ours first")
+    parser.add_argument(
+        "--cert", metavar="FILE", help="certificate chain, PEM, ours first; or --psk, or both"
+    )
     parser.add_argument("--key", metavar="FILE", help="its private key (default: in the same file)")
     parser.add_argument("--client-ca", metavar="FILE", help="demand client certificates of these CAs")
     parser.add_argument("--echo", action="store_true", help="send back what comes instead of printing it")
+    common.psk_options(parser)
     common.transport_options(parser)
 
 
 def run(args: argparse.Namespace, say: Say) -> Exit:
     context = sealwire.Context(sealwire.PROTOCOL_SERVER)
-    common.load_certificate(context, args)
+    key = common.psk(args)
+    if args.cert is not None:
+        common.load_certificate(context, args)
+    elif args.key is not None:
+        raise Failure(Exit.USAGE, "--key is given without --cert", "name the certificate with --cert")
+    elif key is None:
+        raise Failure(
+            Exit.USAGE, "a server needs --cert or --psk", "`sealwire cert` makes certificates for tests"
+        )
+    if key is not None:
+        known = {key.identity.decode("utf-8", "surrogateescape"): key}
+        context.set_psk_server_callback(known.get)
     if args.client_ca is not None:
         common.configure(
             Exit.ENVIRONMENT,

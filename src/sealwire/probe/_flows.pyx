@@ -549,9 +549,9 @@ cdef class Table:
                     ready -= 1
             taken = PyBytes_FromStringAndSize(NULL, ready * size)
             out = PyBytes_AS_STRING(taken)
-            if sorted:
+            if sorted and ready:
                 memcpy(out, self._rows, ready * size)
-            else:
+            elif ready:
                 for i in range(ready):
                     memcpy(out + i * size, order[i], size)
             if ready < n:

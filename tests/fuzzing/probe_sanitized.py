@@ -1,0 +1,153 @@
+"""The probe's compiled modules under AddressSanitizer and UndefinedBehaviorSanitizer: captures and damage.
+
+    python -m tests.fuzzing.probe_sanitized [SECONDS]
+
+Builds both modules with gcc's sanitizers in a temporary directory, then starts itself again on them:
+first every capture of shared/data/probe whole, then damaged pieces of them and of captures made
+here, under changing settings, until SECONDS are over; every tenth is compared with the twin.  Any
+finding ends the process with the sanitizer's report.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import importlib.util
+import os
+import random
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = ("_flows", "_arrow")
+FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g")
+
+
+def build(into: Path) -> None:
+    """Both modules, instrumented.  Raises CalledProcessError with what the compiler said."""
+    cythonize = importlib.import_module("Cython.Build").cythonize
+    extension = importlib.import_module("setuptools").Extension
+    for name in MODULES:
+        source = f"src/sealwire/probe/{name}.pyx"
+        (made,) = cythonize(
+            [extension(f"sealwire.probe.{name}", [source])],
+            include_path=["src"],
+            build_dir=str(into / "c"),
+            language_level=3,
+            quiet=True,
+            force=True,
+        )
+        command = ["gcc", "-shared", "-fPIC", "-fwrapv", *FLAGS, "-I", sysconfig.get_path("include")]
+        subprocess.run([*command, made.sources[0], "-o", str(into / f"{name}.so")], check=True, cwd=ROOT)
+
+
+def restart(into: Path, seconds: float) -> int:
+    """This program again, with the sanitizers' runtime in front of everything."""
+    found = [
+        subprocess.run(
+            ["gcc", f"-print-file-name={name}"], capture_output=True, check=True, text=True
+        ).stdout.strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": " ".join(found),
+        # Python keeps its interned objects; and its own allocator would hide what is next to a buffer.
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
+        "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+        "PYTHONMALLOC": "malloc",
+        "SEALWIRE_SANITIZED": str(into),
+    }
+    command = [sys.executable, "-m", "tests.fuzzing.probe_sanitized", str(seconds)]
+    return subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
+
+
+def load(from_there: Path) -> None:
+    """The instrumented modules in the place of the others."""
+    for name in MODULES:
+        whole = f"sealwire.probe.{name}"
+        loader = importlib.machinery.ExtensionFileLoader(whole, str(from_there / f"{name}.so"))
+        spec = importlib.util.spec_from_file_location(whole, loader.path, loader=loader)
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
+        loader.exec_module(module)
+        sys.modules[whole] = module
+
+
+def work(seconds: float) -> None:
+    from sealwire.probe import _flows
+    from sealwire.probe.batch import Batch
+    from sealwire.probe.settings import Settings
+    from tests.unit.probe.test_outputs import mixed
+    from tests.unit.probe.twins import same, walk
+
+    assert str(_flows.__spec__.origin).startswith(os.environ["SEALWIRE_SANITIZED"])
+    settings = [
+        Settings(),
+        Settings().without_timeouts(),
+        Settings(idle_timeout=0.5, active_timeout=2, linger=0.01, first_packets=5, tunnels=True),
+        Settings(max_flows=10, tunnels=True),
+        Settings(max_bytes=65_536, first_packets=255),
+    ]
+    shared = Path(os.environ.get("SEALWIRE_SHARED") or ROOT.parent / "shared") / "data/probe"
+    captures = [mixed(), *(path.read_bytes() for path in sorted(shared.glob("*.pcap*")))]
+    for capture in captures:
+        for chosen in settings:
+            walked = walk(_flows.Table, capture, chosen)
+            Batch(walked.rows, chosen.first_packets).columns()
+    print(f"{len(captures)} captures under {len(settings)} settings, whole", flush=True)
+    seed = random.randrange(1 << 32)
+    chance, runs, packets = random.Random(seed), 0, 0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        damaged = damage(chance, chance.choice(captures))
+        chosen = chance.choice(settings)
+        if runs % 10 == 0:
+            walked = same(damaged, chosen)
+        else:
+            walked = walk(_flows.Table, damaged, chosen, budget=chance.choice((1, 100, 5000)))
+        Batch(walked.rows, chosen.first_packets).columns()
+        runs += 1
+        packets += walked.counters.get("packets", 0)
+    print(f"seed {seed}: {runs} damaged captures, {packets} packets, nothing found", flush=True)
+
+
+def damage(chance: random.Random, capture: bytes) -> bytes:
+    """A piece of a capture with bytes changed, taken out or put in; often only in lengths."""
+    data = bytearray(capture[: chance.choice((400, 4_000, 40_000))])
+    for _ in range(chance.choice((1, 3, 20, 200))):
+        at = chance.randrange(len(data))
+        match chance.randrange(6):
+            case 0 | 1:
+                data[at] = chance.choice((0, 1, 0x7F, 0x80, 0xFF))
+            case 2:
+                data[at] ^= 1 << chance.randrange(8)
+            case 3:
+                data[at : at + 4] = chance.choice((bytes(4), b"\xff" * 4, b"\xff\xff\xff\x7f", b"\0\0\4\0"))
+            case 4:
+                del data[at : at + chance.randrange(1, 9)]
+            case _:
+                data[at:at] = chance.randbytes(chance.randrange(1, 9))
+        if len(data) < 2:
+            break
+    return bytes(data)
+
+
+def main() -> int:
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 600.0
+    place = os.environ.get("SEALWIRE_SANITIZED")
+    if place:
+        load(Path(place))
+        work(seconds)
+        return 0
+    with tempfile.TemporaryDirectory() as name:
+        build(Path(name))
+        return restart(Path(name), seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -57,6 +57,7 @@ class Row:
     figure: Figure
     entries: tuple[Entry, ...]
     checks: tuple[Check, ...]
+    processes: int
 
     @property
     def ours(self) -> Entry:
@@ -75,13 +76,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All that came of one measurement."""
+    """All that came of one measurement; `processes` says how many each contender has."""
 
     name: str
     title: str
     figures: tuple[Figure, ...]
     entries: tuple[Entry, ...]
     checks: tuple[Check, ...]
+    processes: int = 1
 
     def rows(self) -> list[Row]:
         """A row for each figure that at least our contender has, or should have had."""
@@ -92,6 +94,7 @@ class Measured:
                 figure,
                 self.entries,
                 self.checks,
+                self.processes,
             )
             for figure in self.figures
         ]
@@ -202,6 +205,7 @@ def _encode_measured(one: Measured) -> dict[str, Any]:
     return {
         "name": one.name,
         "title": one.title,
+        "processes": one.processes,
         "figures": [
             {
                 "name": figure.name,
@@ -287,6 +291,7 @@ def _decode_measured(value: Mapping[str, Any]) -> Measured:
             for one in value["contenders"]
         ),
         tuple(Check(**check) for check in value["checks"]),
+        int(value["processes"]),
     )
 
 

@@ -131,7 +131,10 @@ def _measure(
     verdict = selfcheck.sabotage(measurement, entries)
     if verdict is not None:
         checks.append(verdict)
-    return Measured(measurement.name, measurement.title, measurement.figures, tuple(entries), tuple(checks))
+    processes = 1 if all(one.peer is None for one in measurement.contenders) else 2
+    return Measured(
+        measurement.name, measurement.title, measurement.figures, tuple(entries), tuple(checks), processes
+    )
 
 
 def _turn(seat: _Seat, turn: int, seconds: float) -> None:

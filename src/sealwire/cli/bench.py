@@ -31,6 +31,7 @@ _WHAT = (
     " 'report RESULT...', oldest first; 'trial ROWS...' to put the alarm itself to the test"
 )
 _ACTIONS = ("list", "compare", "slo", "report", "trial")
+_FLOOR = ("udp", "tcp")
 # Which options an action knows; the rest of them belong to measuring.
 _MEASURING = ("full", "runs", "seconds", "no_rivals", "pure_ok", "out")
 _KNOWN = {
@@ -366,6 +367,8 @@ def _trial(args: argparse.Namespace, say: Say) -> Exit:
     chosen, unknown = _choose(args.what[1:] or ["record", "crypto"])
     if unknown:
         raise Failure(Exit.USAGE, _unknown(unknown[0]), "")
+    if any(one.group in _FLOOR for one in chosen):
+        raise Failure(Exit.USAGE, "plain UDP and TCP have nothing of ours to slow down", "leave them out")
     slow_down = 0.15 if args.slow_down is None else args.slow_down
     repeat = 20 if args.repeat is None else args.repeat
 
@@ -383,14 +386,18 @@ def _trial(args: argparse.Namespace, say: Say) -> Exit:
             keep=keep,
         )
     say.words("\n".join(tables.as_text(tables.change_table(outcome.slowed))))
+    silent = [
+        f"{word}: {', '.join(rows)}"
+        for word, rows in (("MISSED", outcome.missed), ("hidden in noise", outcome.hidden))
+        if rows
+    ]
     say.fact(
         "verdict",
-        f"{outcome.false_alarms} alarms in {repeat} runs without a change;"
-        f" {len(outcome.slowed.alarms)} of {len(outcome.slowed.alarms) + len(outcome.missed)} rows caught"
-        f" when slowed by {slow_down:.0%}"
-        + (f", missed: {', '.join(outcome.missed)}" if outcome.missed else ""),
+        f"{outcome.false_alarms} alarms in {repeat} runs without a change; {len(outcome.slowed.alarms)} rows"
+        f" reported when slowed by {slow_down:.0%}" + "".join(f"; {part}" for part in silent),
         false_alarms=outcome.false_alarms,
-        caught=len(outcome.slowed.alarms),
+        caught=[change.row for change in outcome.slowed.alarms],
         missed=outcome.missed,
+        hidden=outcome.hidden,
     )
     return Exit.OK if outcome.false_alarms <= 1 and not outcome.missed else Exit.NO

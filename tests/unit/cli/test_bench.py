@@ -64,6 +64,7 @@ def test_compare_with_one(old: str, tmp_path: Path, capsys: pytest.CaptureFixtur
         (["slo", "OLD"], Exit.USAGE, "a file of objectives and a result"),
         (["nonsense"], Exit.USAGE, "no group or row 'nonsense'"),
         (["trial", "record.seal.99"], Exit.USAGE, "no group or row 'record.seal.99'"),
+        (["trial", "udp"], Exit.USAGE, "nothing of ours to slow down"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -116,11 +116,14 @@ class Memory:
             self._last = client, server
             if not (client.was_connected and server.was_connected):
                 raise OSError(f"the handshake did not complete: {client.error or server.error}")
+        # The stopwatch's time, divided as the laps say.
+        client_part = client_seconds / (client_seconds + server_seconds)
+        each = watch.cpu_seconds / count * 1e6
         return Reading(
             values={
-                "": watch.cpu_seconds / count * 1e6,
-                "client": client_seconds / count * 1e6,
-                "server": server_seconds / count * 1e6,
+                "": each,
+                "client": each * client_part,
+                "server": each * (1 - client_part),
                 "wire": sent_bytes / count,
             },
             units=count,

@@ -60,6 +60,7 @@ class Connected(State):
     """The handshake is over.  The proofs are required so that it cannot be over too early."""
 
     __slots__ = (
+        "_asked",
         "_deriver",
         "_exporter_secret",
         "_following_asks",
@@ -103,6 +104,8 @@ class Connected(State):
         self._update_handle = 0
         self._update_follows = False
         self._following_asks = False
+        # The peer was asked for new keys and has not moved to them yet.
+        self._asked = False
         exchange.outputs.append(HandshakeDone())
 
     def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
@@ -114,6 +117,7 @@ class Connected(State):
             self.exchange.outputs.append(TicketReceived(ticket, kept))
             return self
         update = KeyUpdate.decode(body)
+        self._asked = False
         self._advance(self._receive, Direction.RECEIVE)
         self.epoch = self._receive.epoch
         if update.update_requested:
@@ -128,7 +132,10 @@ class Connected(State):
             self._update_follows = True
             self._following_asks |= request_peer
             return
-        handle = self.exchange.send(self._send.epoch, KeyUpdate(request_peer).encode())
+        # RFC 9846 [8446-POST-2]: what was asked for is not asked for again before it came.
+        ask = request_peer and not self._asked
+        self._asked = self._asked or ask
+        handle = self.exchange.send(self._send.epoch, KeyUpdate(ask).encode())
         if self.exchange.flavor.keys_wait_for_acknowledgement:
             self._update_handle = handle
         else:

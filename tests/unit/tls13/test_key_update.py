@@ -91,6 +91,22 @@ def test_over_a_stream_both_may_ask_at_the_same_time() -> None:
     pair.assert_same_keys()
 
 
+@pytest.mark.requirement("8446-POST-2")
+def test_what_was_asked_for_is_not_asked_for_again_before_it_came() -> None:
+    pair = connected(TLS)
+    for _ in range(3):
+        pair.client.update_keys(request_peer=True)
+    pair.collect()
+    asked = [name for name in outputs(pair, pair.client) if name.startswith("update")]
+    assert asked == ["update, asking@3", "update@4", "update@5"]
+    pair.run()
+    pair.client.update_keys(request_peer=True)
+    pair.collect()
+    assert outputs(pair, pair.client)[-2:] == ["update, asking@6", "send 7"]
+    pair.run()
+    pair.assert_same_keys()
+
+
 @pytest.mark.requirement("8446-KS-2")
 @each_flavor
 def test_each_secret_follows_from_the_one_before(flavor: Flavor) -> None:

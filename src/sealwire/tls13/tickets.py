@@ -91,6 +91,9 @@ class SessionTicket:
         # [8446-NEG-9, 8446-PSK-5]
         if self.version != exchange.flavor.version or self.server_name != (server_name or ""):
             return False
+        if not self.chain and settings.psk_client is None and settings.verify_mode != VERIFY_NONE:
+            # A key vouched for the server then; now certificates have to.
+            return False
         name = server_name if settings.check_hostname else None
         return still_accepted(settings, self.chain, Purpose.SERVER, name)
 
@@ -173,7 +176,9 @@ def issue(exchange: Exchange, session: Session, deriver: Deriver, resumption_sec
     """A server's NewSessionTicket messages, as many as it is configured to give."""
     settings = exchange.settings
     chain = session.peer.chain if session.peer is not None else ()
-    if sum(map(len, chain)) > _MAX_CHAIN_BYTES:
+    if session.psk_identity is not None or sum(map(len, chain)) > _MAX_CHAIN_BYTES:
+        # With a pre-shared key a ticket saves nothing.  It would outlive the key's removal, and nobody
+        # would know any more whose connection it is.
         return []
     messages = []
     for _ in range(settings.num_tickets):

@@ -402,6 +402,10 @@ def _credential(
     if ext.PRE_SHARED_KEYS.code in hello.extensions:
         # RFC 8446 section 6.2: nothing but a pre-shared key would do.
         raise HandshakeError(Alert.UNKNOWN_PSK_IDENTITY, "the client's pre-shared keys are not known here")
+    if settings.psk_server is not None:
+        raise HandshakeError(
+            Alert.HANDSHAKE_FAILURE, "the client offers no pre-shared key, and there is no certificate for it"
+        )
     raise HandshakeError(
         Alert.HANDSHAKE_FAILURE, "the client accepts no signature scheme our certificates' keys can make"
     )

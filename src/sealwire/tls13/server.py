@@ -400,6 +400,9 @@ def _credential(
     if credential is not None:
         return credential
     if ext.PRE_SHARED_KEYS.code in hello.extensions:
+        if settings.credential_for(server_name, settings.signature_schemes) is not None:
+            # RFC 8446 section 4.2.3 [8446-NEG-7]: a hello with keys may lack it, until no key will do.
+            hello.extensions.require(ext.SIGNATURE_ALGORITHMS)
         # RFC 8446 section 6.2: nothing but a pre-shared key would do.
         raise HandshakeError(Alert.UNKNOWN_PSK_IDENTITY, "the client's pre-shared keys are not known here")
     if settings.psk_server is not None:

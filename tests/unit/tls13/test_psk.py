@@ -236,6 +236,17 @@ def test_without_certificates_an_unknown_identity_is_the_end(flavor: Flavor) -> 
     refused(pair, Alert.HANDSHAKE_FAILURE, "offers no pre-shared key", victim="server")
 
 
+@pytest.mark.requirement("8446-NEG-7")
+@each_flavor
+def test_a_hello_without_signature_algorithms_is_for_keys_alone(flavor: Flavor) -> None:
+    for certified, alert in ((True, Alert.MISSING_EXTENSION), (False, Alert.UNKNOWN_PSK_IDENTITY)):
+        pair = Pair(flavor, (psks.client(OTHER), psks.server(DEVICE, certified=certified)))
+        hello = client_hello(pair.waiting[0].message, flavor)
+        bare = replace(hello, extensions=without(hello.extensions, ext.SIGNATURE_ALGORITHMS.code))
+        pair.waiting[0] = pair.waiting[0].but(bare.encode(flavor))
+        refused(pair, alert, victim="server")
+
+
 @pytest.mark.requirement("8446-PSK-1")
 @each_flavor
 def test_a_client_without_psk_dhe_ke_gets_certificates(flavor: Flavor) -> None:

@@ -118,6 +118,7 @@ class Endpoint:
         self._provider = configure().provider
         self._paths = PathChecks(self._provider, enhanced=enhanced_path_check)
         self._by_cid: dict[bytes, Connection] = {}
+        self._elsewhere: dict[Connection, None] = {}
         self._gate = Gate(configure(), self.limits, self.counters, require_cookie=require_cookie)
         self._connections: dict[Address, Connection] = {}
         # Attempts of addresses that have a live connection already, until they are complete.
@@ -140,6 +141,17 @@ class Endpoint:
 
     def __iter__(self) -> Iterator[Connection]:
         return iter(self._hellos)
+
+    def find(self, datagram: Buffer) -> Connection | None:
+        """Whose id the first record of `datagram` carries; nothing is proved by that."""
+        if not self._cid_bytes or not datagram or not is_ciphertext(datagram[0]) or not datagram[0] & 0x10:
+            return None
+        return self._by_cid.get(bytes(datagram[1 : 1 + self._cid_bytes]))
+
+    def received_elsewhere(self) -> list[Connection]:
+        """Whom datagrams reached from addresses other than its own, since the last call."""
+        connections, self._elsewhere = self._elsewhere, {}
+        return list(connections)
 
     @property
     def handshaking(self) -> int:
@@ -201,6 +213,7 @@ class Endpoint:
             newest = connection.newest
             connection.receive_run((datagram,), now)
             if connection.address != address:
+                self._elsewhere[connection] = None
                 self._paths.heard(connection, address, len(datagram))
                 # RFC 9146 section 6 [9146-3]: only a record newer than all before speaks of a new address.
                 if connection.newest > newest:
@@ -437,6 +450,7 @@ class Endpoint:
     def _forget(self, connection: Connection) -> None:
         address = _address_of(connection)
         self._paths.forget(connection)
+        self._elsewhere.pop(connection, None)
         for cid in (connection.connection_ids.ours, *connection.cids.ours):
             if self._by_cid.get(cid) is connection:
                 del self._by_cid[cid]

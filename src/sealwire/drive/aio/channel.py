@@ -26,7 +26,7 @@ class DatagramChannel(Facts):
     which closes it.
 
     Attributes:
-        peername: the peer's address.
+        peername: the peer's address; a server's channel follows it.
         sockname: the local one.
     """
 
@@ -152,4 +152,6 @@ class DatagramChannel(Facts):
         """The engine reported `event`."""
         if isinstance(event, dtls.PeerClosed):
             self._peer_closed = True
+        elif isinstance(event, dtls.AddressChanged):
+            self.peername = event.new
         self._changed.set()

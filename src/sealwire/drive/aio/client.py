@@ -111,6 +111,7 @@ class Target:
     timeout: float | None
     local_addr: tuple[str, int] | None
     family: int
+    connection_id: bytes = b""
 
 
 async def open_peer(target: Target, make: MakePeer[PeerT]) -> PeerT:
@@ -140,6 +141,7 @@ async def open_peer(target: Target, make: MakePeer[PeerT]) -> PeerT:
                 server_name=target.server_hostname or host,
                 limits=limits,
                 mtu=target.mtu,
+                connection_id=target.connection_id,
             )
             attempt = _Attempt(loop, sock, connection, make, impatient=left > 1)
         except BaseException:
@@ -221,6 +223,7 @@ def open_datagram_channel(
     timeout: float | None = None,
     local_addr: tuple[str, int] | None = None,
     family: int = 0,
+    connection_id: bytes = b"",
 ) -> Opening:
     """Shake hands with a DTLS server; ``await`` gives a channel, ``async with`` closes it as well.
 
@@ -230,6 +233,8 @@ def open_datagram_channel(
         server_hostname: whom to expect; `host` by default.
         mtu: the largest UDP payload to send, in bytes.
         timeout: seconds for all addresses together, ``limits.handshake_seconds`` by default.
+        connection_id: the id the server is to put into its records (RFC 9146), none by default; whether
+            records to the server carry one is for the server to say.
 
     Raises, when awaited:
         TimeoutError, ConnectionRefusedError: nobody answered.
@@ -247,5 +252,6 @@ def open_datagram_channel(
             timeout,
             local_addr,
             family,
+            connection_id,
         )
     )

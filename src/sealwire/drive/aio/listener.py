@@ -14,12 +14,14 @@ from sealwire.drive.addresses import Hosts, bind, resolve_for_listening
 from sealwire.drive.aio.port import Batch, Peer, Port
 from sealwire.drive.udp import Address, UdpSocket
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
+from sealwire.dtls.endpoint import DEFAULT_CID_BYTES
 from sealwire.limits import Limits
 
 if TYPE_CHECKING:
     from sealwire.context import Context
 
 Admit = Callable[[dtls.Attempt], dtls.Admission]
+OnAddressChange = Callable[[dtls.Connection, Address], bool]
 OnOther = Callable[[bytes, Address], None]
 PeerT = TypeVar("PeerT", bound=Peer)
 
@@ -33,6 +35,9 @@ class Service:
     mtu: int = DEFAULT_MTU_BYTES
     admission: Admit | None = None
     on_other: OnOther | None = None
+    cid_bytes: int | None = DEFAULT_CID_BYTES
+    on_address_change: OnAddressChange | None = None
+    enhanced_path_check: bool = False
 
 
 async def listening_sockets(host: Hosts, port: int, *, family: int, reuse_port: bool) -> list[socket.socket]:
@@ -72,6 +77,9 @@ class Listener(Generic[PeerT]):
             mtu=service.mtu,
             admission=self._admit,
             on_other=None if service.on_other is None else self._other,
+            cid_bytes=service.cid_bytes,
+            on_address_change=None if service.on_address_change is None else self._may_move,
+            enhanced_path_check=service.enhanced_path_check,
         )
         self.port = Port(loop, UdpSocket(sock, connected=False), self.endpoint, self._after_turn)
 
@@ -83,6 +91,11 @@ class Listener(Generic[PeerT]):
             known = self._peer_of.get(connection)
             if known is None:
                 continue
+            if isinstance(event, dtls.AddressChanged):
+                if self.peers.get(event.old) is known:
+                    del self.peers[event.old]
+                # Two events of one turn may both be here: where it is now counts.
+                self.peers[_address(connection)] = known
             known.happened(event)
             if isinstance(event, dtls.Closed):
                 del self._peer_of[connection]
@@ -91,6 +104,9 @@ class Listener(Generic[PeerT]):
         for address in {address for _, address in batch}:
             if address in self.peers:
                 self.peers[address].received()
+        for connection in self.endpoint.received_elsewhere():
+            if connection in self._peer_of:
+                self._peer_of[connection].received()
         self._on_turn()
 
     # The application's callbacks run between strangers' bytes and the engine: their exceptions are
@@ -111,6 +127,14 @@ class Listener(Generic[PeerT]):
             self._service.on_other(bytes(datagram), address)
         except Exception as error:
             self._report("the on_other callback failed", error)
+
+    def _may_move(self, connection: dtls.Connection, address: Address) -> bool:
+        assert self._service.on_address_change is not None
+        try:
+            return self._service.on_address_change(connection, address)
+        except Exception as error:
+            self._report("the on_address_change callback failed", error)
+            return False
 
     def _report(self, message: str, error: Exception) -> None:
         self._loop.call_exception_handler({"message": message, "exception": error})

@@ -9,11 +9,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sealwire import dtls
 from sealwire.drive.aio.client import Target, open_peer
-from sealwire.drive.aio.listener import Admit, Listener, OnOther, Service, listening_sockets
+from sealwire.drive.aio.listener import (
+    Admit,
+    Listener,
+    OnAddressChange,
+    OnOther,
+    Service,
+    listening_sockets,
+)
 from sealwire.drive.aio.port import Port
 from sealwire.drive.facts import Facts
 from sealwire.drive.udp import Address
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
+from sealwire.dtls.endpoint import DEFAULT_CID_BYTES
 from sealwire.errors import ConnectionClosed, LimitReached
 from sealwire.limits import Limits
 
@@ -64,6 +72,8 @@ class _Peer(Facts):
             # A protocol has no way to say "no more from this peer" but to end the connection.
             self._connection.close(time.monotonic())
             self.port.schedule()
+        elif isinstance(event, dtls.AddressChanged):
+            self.address = event.new
         elif isinstance(event, dtls.Closed) and self._on_closed is not None:
             self._on_closed(event.error)
 
@@ -206,6 +216,10 @@ async def create_datagram_endpoint(
     on_other: OnOther | None = None,
     family: int = 0,
     reuse_port: bool = False,
+    connection_id: bytes = b"",
+    cid_bytes: int | None = DEFAULT_CID_BYTES,
+    on_address_change: OnAddressChange | None = None,
+    enhanced_path_check: bool = False,
 ) -> tuple[DatagramTransport, ProtocolT]:
     """A protocol over DTLS, as :meth:`loop.create_datagram_endpoint` makes one over UDP.
 
@@ -223,7 +237,9 @@ async def create_datagram_endpoint(
     transport = DatagramTransport(protocol, limits)
     if remote_addr is not None:
         local = None if local_addr is None else (local_addr[0] or "", local_addr[1])
-        target = Target(*remote_addr, config, server_hostname, limits, mtu, timeout, local, family)
+        target = Target(
+            *remote_addr, config, server_hostname, limits, mtu, timeout, local, family, connection_id
+        )
         await open_peer(target, transport._client_peer)
         return transport, protocol
     if local_addr is None:
@@ -231,7 +247,9 @@ async def create_datagram_endpoint(
     first, *others = await listening_sockets(*local_addr, family=family, reuse_port=reuse_port)
     for sock in others:
         sock.close()
-    service = Service(context, limits, mtu, admission, on_other)
+    service = Service(
+        context, limits, mtu, admission, on_other, cid_bytes, on_address_change, enhanced_path_check
+    )
     listener = Listener(loop, first, service, transport._server_peer, transport._turned)
     transport._listener = listener
     transport._port = listener.port

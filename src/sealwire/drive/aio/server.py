@@ -12,11 +12,19 @@ from typing import TYPE_CHECKING, Final
 from sealwire import dtls
 from sealwire.drive.addresses import Hosts
 from sealwire.drive.aio.channel import DatagramChannel
-from sealwire.drive.aio.listener import Admit, Listener, OnOther, Service, listening_sockets
+from sealwire.drive.aio.listener import (
+    Admit,
+    Listener,
+    OnAddressChange,
+    OnOther,
+    Service,
+    listening_sockets,
+)
 from sealwire.drive.aio.port import Port
 from sealwire.drive.facts import ProcessBound, is_end
 from sealwire.drive.udp import Address
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
+from sealwire.dtls.endpoint import DEFAULT_CID_BYTES
 from sealwire.limits import Limits
 
 if TYPE_CHECKING:
@@ -39,6 +47,9 @@ async def start_datagram_server(
     on_other: OnOther | None = None,
     family: int = 0,
     reuse_port: bool = False,
+    cid_bytes: int | None = DEFAULT_CID_BYTES,
+    on_address_change: OnAddressChange | None = None,
+    enhanced_path_check: bool = False,
 ) -> DatagramServer:
     """Serve DTLS; `handler(channel)` runs as a task for each peer and its channel closes with it.
 
@@ -52,6 +63,11 @@ async def start_datagram_server(
         admission: asked for each attempt whose address is proved, before anything is kept for it.
         on_other: gets ``(datagram, address)`` for other protocols on this port and for peers that
             offer no DTLS 1.3; answer with `DatagramServer.sendto`.
+        cid_bytes: length of the connection ids given to clients that know them (RFC 9146): such a client is
+            found again after its address changed.  0 to use only the ids clients want, None for none.
+        on_address_change: asked with ``(connection, address)`` whether a peer that cannot be asked itself
+            (RFC 9853) may move to the address its newest record came from.  None never moves it.
+        enhanced_path_check: ask a peer at its old address before its new one.
 
     Raises:
         ConfigurationError: the context cannot serve (no certificate).
@@ -59,7 +75,16 @@ async def start_datagram_server(
     """
     context.config()  # a context that cannot serve is an error before anything is bound
     sockets = await listening_sockets(host, port, family=family, reuse_port=reuse_port)
-    service = Service(context, limits or Limits(), mtu, admission, on_other)
+    service = Service(
+        context,
+        limits or Limits(),
+        mtu,
+        admission,
+        on_other,
+        cid_bytes,
+        on_address_change,
+        enhanced_path_check,
+    )
     try:
         return DatagramServer(asyncio.get_running_loop(), sockets, handler, service)
     except BaseException:

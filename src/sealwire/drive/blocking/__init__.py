@@ -36,6 +36,8 @@ def wrap_socket(
     *,
     limits: Limits | None = None,
     mtu: int = DEFAULT_MTU_BYTES,
+    connection_id: bytes = b"",
+    cid_bytes: int | None = None,
 ) -> DatagramSocket | StreamSocket | ListeningSocket:
     """Secure `sock`, which belongs to the result from here on (as :meth:`ssl.SSLContext.wrap_socket`).
 
@@ -48,6 +50,9 @@ def wrap_socket(
         do_handshake_on_connect: shake hands now; otherwise in `do_handshake`, `send` or `recv`.
         limits: what the connection may hold.
         mtu: for datagrams, the largest UDP payload to send in bytes.
+        connection_id: for a client's datagrams, the id wanted in records to it (RFC 9146).
+        cid_bytes: for a server's datagrams, length of the id the peer gets, by which it is followed when
+            its address changes; None for none, as only then the kernel turns everybody else away.
 
     Raises:
         ValueError: the socket is neither kind, or not connected, bound or listening as it must be.
@@ -75,10 +80,15 @@ def wrap_socket(
                 sock, config, server_side=server_side, server_hostname=server_hostname, limits=limits
             )
         elif server_side:
-            secure = ServerDatagramSocket(sock, context, limits=limits, mtu=mtu)
+            secure = ServerDatagramSocket(sock, context, limits=limits, mtu=mtu, cid_bytes=cid_bytes)
         else:
             secure = ClientDatagramSocket(
-                sock, config, server_hostname=server_hostname, limits=limits, mtu=mtu
+                sock,
+                config,
+                server_hostname=server_hostname,
+                limits=limits,
+                mtu=mtu,
+                connection_id=connection_id,
             )
     except BaseException:
         sock.close()
@@ -126,6 +136,7 @@ def create_connection(
     kind: Literal[socket.SocketKind.SOCK_STREAM] = ...,
     limits: Limits | None = ...,
     mtu: int = ...,
+    connection_id: bytes = ...,
 ) -> StreamSocket: ...
 @overload
 def create_connection(
@@ -138,6 +149,7 @@ def create_connection(
     kind: Literal[socket.SocketKind.SOCK_DGRAM],
     limits: Limits | None = ...,
     mtu: int = ...,
+    connection_id: bytes = ...,
 ) -> DatagramSocket: ...
 @overload
 def create_connection(
@@ -150,6 +162,7 @@ def create_connection(
     kind: socket.SocketKind,
     limits: Limits | None = ...,
     mtu: int = ...,
+    connection_id: bytes = ...,
 ) -> StreamSocket | DatagramSocket: ...
 def create_connection(
     address: tuple[str, int],
@@ -161,6 +174,7 @@ def create_connection(
     kind: socket.SocketKind = socket.SOCK_STREAM,
     limits: Limits | None = None,
     mtu: int = DEFAULT_MTU_BYTES,
+    connection_id: bytes = b"",
 ) -> StreamSocket | DatagramSocket:
     """Connect and shake hands, as :func:`socket.create_connection` connects.
 
@@ -169,6 +183,7 @@ def create_connection(
         timeout: seconds for all of it, and then the socket's timeout; None waits as long as
             ``limits.handshake_seconds`` for the handshake.
         kind: ``SOCK_STREAM`` for TLS 1.3 over TCP, ``SOCK_DGRAM`` for DTLS 1.3.
+        connection_id: for ``SOCK_DGRAM``, the id wanted in records to us (RFC 9146).
 
     Raises:
         HandshakeError, CertificateError, PeerAlert: a peer answered and no connection came to be.
@@ -203,7 +218,14 @@ def create_connection(
             if kind == socket.SOCK_STREAM:
                 secure = StreamSocket(sock, config, server_side=False, server_hostname=name, limits=limits)
             else:
-                secure = ClientDatagramSocket(sock, config, server_hostname=name, limits=limits, mtu=mtu)
+                secure = ClientDatagramSocket(
+                    sock,
+                    config,
+                    server_hostname=name,
+                    limits=limits,
+                    mtu=mtu,
+                    connection_id=connection_id,
+                )
                 secure.refusals.move_on = left > 1
         except BaseException:
             sock.close()

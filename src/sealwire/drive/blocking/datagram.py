@@ -2,7 +2,8 @@
 
 A client's socket is connected.  A server's is bound: strangers go through the cookie exchange of
 an endpoint, and the first whose handshake is done becomes the peer; the socket is then connected
-to it, so that the kernel turns everybody else away (bound to every address, it drops them itself).
+to it, so that the kernel turns everybody else away (bound to every address, or where the peer may
+move because it has a connection id, it drops them itself).
 """
 
 from __future__ import annotations
@@ -187,11 +188,23 @@ class ClientDatagramSocket(DatagramSocket):
     """The client's end."""
 
     def __init__(
-        self, sock: socket.socket, config: Config, *, server_hostname: str | None, limits: Limits, mtu: int
+        self,
+        sock: socket.socket,
+        config: Config,
+        *,
+        server_hostname: str | None,
+        limits: Limits,
+        mtu: int,
+        connection_id: bytes,
     ) -> None:
         super().__init__(sock, connected=True)
         self._connection = dtls.Connection.client(
-            config, now=time.monotonic(), server_name=server_hostname, limits=limits, mtu=mtu
+            config,
+            now=time.monotonic(),
+            server_name=server_hostname,
+            limits=limits,
+            mtu=mtu,
+            connection_id=connection_id,
         )
         self._connection.address = sock.getpeername()
         self.refusals = Refusals(self._udp, self._connection.counters)
@@ -232,9 +245,11 @@ class ClientDatagramSocket(DatagramSocket):
 class ServerDatagramSocket(DatagramSocket):
     """The server's end, before and after it has found its one peer."""
 
-    def __init__(self, sock: socket.socket, context: Context, *, limits: Limits, mtu: int) -> None:
+    def __init__(
+        self, sock: socket.socket, context: Context, *, limits: Limits, mtu: int, cid_bytes: int | None
+    ) -> None:
         super().__init__(sock, connected=False)
-        self._endpoint = dtls.Endpoint(context.config, limits=limits, mtu=mtu)
+        self._endpoint = dtls.Endpoint(context.config, limits=limits, mtu=mtu, cid_bytes=cid_bytes)
         self._peer: dtls.Connection | None = None
 
     @property
@@ -246,7 +261,10 @@ class ServerDatagramSocket(DatagramSocket):
     def _take(self, batch: Sequence[tuple[bytes, Address]], now: float) -> None:
         if self._peer is not None:
             # What strangers sent before the socket was connected, or always if it cannot be.
-            batch = [item for item in batch if item[1] == self._peer.address]
+            peer = self._peer
+            batch = [
+                item for item in batch if item[1] == peer.address or self._endpoint.find(item[0]) is peer
+            ]
         self._endpoint.receive(batch, now)
 
     def _give(self, now: float) -> Sequence[tuple[bytes, Address]]:
@@ -272,7 +290,9 @@ class ServerDatagramSocket(DatagramSocket):
         for other in list(self._endpoint):
             if other is not connection:
                 other.abort()
-        self._udp.connect(connection.address)
+        if not connection.connection_ids.ours:
+            # A peer with an id of ours may come from elsewhere one day.
+            self._udp.connect(connection.address)
 
     def _established(self) -> bool:
         return self._peer is not None

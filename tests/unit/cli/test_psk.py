@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
 from sealwire.cli import main
 from sealwire.cli.say import Exit
+from sealwire.context import Context
 from tests.unit.cli.running import sealwire, serving
 
 BOTH = pytest.mark.parametrize("transport", [(), ("--stream",)], ids=["dtls", "stream"])
@@ -115,3 +117,18 @@ def test_a_server_needs_one_or_the_other(capsys: pytest.CaptureFixture[str]) -> 
     assert "--cert or --psk" in capsys.readouterr().err
     assert main(["serve", "--listen", "127.0.0.1:0", "--key", "x", "--psk", KEY]) == Exit.USAGE
     assert "--key is given without --cert" in capsys.readouterr().err
+
+
+def test_with_a_key_the_systems_authorities_are_not_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever has a certificate for that name is not who was meant."""
+    loaded: list[object] = []
+    monkeypatch.setattr(Context, "load_default_certs", loaded.append)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        where = f"127.0.0.1:{closed.getsockname()[1]}"
+        for options, times in ((("--psk", KEY), 0), ((), 1)):
+            assert main(["connect", where, "--stream", *options]) == Exit.ENVIRONMENT
+            assert "nothing listens" in capsys.readouterr().err
+            assert len(loaded) == times

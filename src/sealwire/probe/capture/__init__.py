@@ -68,7 +68,8 @@ class _Window:
 
     def more(self, at: int) -> int:
         """Forget what is before `at`, get more; returns where `at` is now."""
-        piece = self._stream.read(_STREAM_BYTES)
+        # What a pipe has, at once, where the stream can say it.
+        piece = getattr(self._stream, "read1", self._stream.read)(_STREAM_BYTES)
         self.final = not piece
         self.data = memoryview(bytes(self.data[at:]) + piece)
         self.base += at
@@ -108,6 +109,8 @@ class Reading:
         shard: int = 0,
         shards: int = 1,
     ) -> None:
+        if bpf:
+            Program(bpf, 1)  # wrong filters are said at once, not at the first packet
         self.settings = settings
         self.note = ""
         self._bpf = bpf
@@ -116,8 +119,6 @@ class Reading:
         self._table = Table(settings, os.urandom(16) if key is None else key, shard=shard, shards=shards)
         self._position = 0
         self._used = False
-        if bpf:
-            Program(bpf, 1)  # wrong filters are said at once, not at the first packet
 
     def __enter__(self) -> Self:
         return self

@@ -124,7 +124,7 @@ def test_with_a_key_the_systems_authorities_are_not_asked(
 ) -> None:
     """Whoever has a certificate for that name is not who was meant."""
     loaded: list[object] = []
-    monkeypatch.setattr(Context, "load_default_certs", loaded.append)
+    monkeypatch.setattr(Context, "load_default_certs", lambda context: loaded.append(context))
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         where = f"127.0.0.1:{closed.getsockname()[1]}"

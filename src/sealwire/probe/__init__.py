@@ -10,10 +10,19 @@ Only metadata is kept, never payload; nothing here can send a packet.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from sealwire.probe.batch import Batch
 from sealwire.probe.capture import Reading, read
 from sealwire.probe.engine import COMPILED, Settings, describe
 from sealwire.probe.features import EndReason, Flow
-from sealwire.probe.write import to_arrow
 
 __all__ = ["COMPILED", "Batch", "EndReason", "Flow", "Reading", "Settings", "describe", "read", "to_arrow"]
+
+
+def to_arrow(batches: Iterable[Batch]) -> Any:
+    """A pyarrow.Table of batches, such as ``read(file).batches()``; needs pyarrow."""
+    from sealwire.probe import write  # the forms flows are written in are not needed to read them
+
+    return write.to_arrow(batches)

@@ -18,15 +18,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from sealwire.errors import ConfigurationError
 from sealwire.probe import files
 from sealwire.probe.batch import Batch
-from sealwire.probe.capture.bpf import Program
 from sealwire.probe.counters import ProbeCounters
 from sealwire.probe.engine import Settings, Table
 from sealwire.probe.features import Flow
+
+if TYPE_CHECKING:
+    from sealwire.probe.capture.bpf import Program
 from sealwire.probe.files import CaptureError, Stop
 
 __all__ = ["CaptureError", "Reading", "read"]
@@ -93,6 +95,12 @@ def _regular_size(stream: BinaryIO) -> int:
     return status.st_size if stat.S_ISREG(status.st_mode) and at_start else 0
 
 
+def _program(expression: str, link: int) -> Program:
+    from sealwire.probe.capture.bpf import Program  # ctypes takes longer to load than a small file
+
+    return Program(expression, link)
+
+
 class Reading:
     """A capture being read, once: iterate for flows, or use `batches`.
 
@@ -110,7 +118,7 @@ class Reading:
         shards: int = 1,
     ) -> None:
         if bpf:
-            Program(bpf, 1)  # wrong filters are said at once, not at the first packet
+            _program(bpf, 1)  # wrong filters are said at once, not at the first packet
         self.settings = settings
         self.note = ""
         self._bpf = bpf
@@ -200,7 +208,7 @@ class Reading:
 
     def _program(self, link: int) -> Program | None:
         if link not in self._programs:
-            self._programs[link] = Program(self._bpf, link)
+            self._programs[link] = _program(self._bpf, link)
         return self._programs[link]
 
 

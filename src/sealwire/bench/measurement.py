@@ -187,7 +187,7 @@ class Scale:
     patience_seconds: float = 60.0
 
 
-QUICK = Scale("quick", runs=5, seconds=0.06, handshakes=150, connections=200)
+QUICK = Scale("quick", runs=5, seconds=0.05, handshakes=120, connections=200)
 FULL = Scale("full", runs=7, seconds=0.5, handshakes=1_000, connections=1_000, patience_seconds=300.0)
 
 

@@ -20,7 +20,7 @@ from sealwire.bench.results import Entry, Measured, Result
 
 #: Fewer turns say nothing about noise.
 LEAST_RUNS: Final = 5
-_YARDSTICK_SECONDS: Final = 0.05
+_YARDSTICK_SECONDS: Final = 0.03
 
 Progress = Callable[[str], None]
 

@@ -50,7 +50,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runs", type=int, metavar="N", help="turns per contender (default: 5, or 7 with --full)"
     )
-    parser.add_argument("--seconds", type=float, metavar="S", help="length of a turn (default: 0.06, or 0.5)")
+    parser.add_argument("--seconds", type=float, metavar="S", help="length of a turn (default: 0.05, or 0.5)")
     parser.add_argument(
         "--out",
         type=Path,

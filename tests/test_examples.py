@@ -20,6 +20,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
 # Each name is used below: an example nobody runs is not one.
 RUN_HERE = {
     "blocking_echo.py",
+    "changing_address.py",
     "datagram_echo_client.py",
     "datagram_echo_server.py",
     "psk_echo.py",
@@ -116,3 +117,13 @@ def test_sans_io_loop(seed: int) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"client: Connected" in done.stdout
     assert done.stdout.rstrip().endswith(b"server received 'hello over a bad link'")
+
+
+def test_changing_address() -> None:
+    done = run("changing_address.py", *credentials(), *trust())
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines = [line.split() for line in done.stdout.decode().splitlines()]
+    assert [line[:4] for line in lines] == [
+        ["server", "hears", word, "from"] for word in ("'one'", "'two'", "'three'")
+    ]
+    assert lines[0][-1] != lines[2][-1]

@@ -46,6 +46,13 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="after the end of stdin, stay until nothing came for so long (default: 1)",
     )
     common.psk_options(parser)
+    parser.add_argument(
+        "--cid",
+        type=common.own_cid_bytes,
+        default=0,
+        metavar="N",
+        help="want a random connection id of N bytes in what the server sends (DTLS; default: 0)",
+    )
     common.transport_options(parser)
 
 
@@ -88,6 +95,7 @@ async def _datagrams(args: argparse.Namespace, context: sealwire.Context, say: S
         context=context,
         server_hostname=args.servername,
         timeout=args.timeout,
+        connection_id=os.urandom(args.cid),
     )
     async with opening as channel:
         _connected(channel, say)

@@ -129,6 +129,22 @@ def seconds(text: str) -> float:
     return value
 
 
+def cid_bytes(text: str) -> int | None:
+    """Length of the connection ids a server gives, None for ``off``; for argparse."""
+    if text == "off":
+        return None
+    if text.isdecimal() and (text == "0" or 4 <= int(text) <= 20):
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is neither 0, nor 4 to 20 bytes, nor off")
+
+
+def own_cid_bytes(text: str) -> int:
+    """Length of the connection id a client wants; for argparse."""
+    if text.isdecimal() and int(text) <= 255:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes from 0 to 255")
+
+
 def facts(connected: Facts) -> dict[str, object]:
     """What was negotiated, for words and objects alike."""
     session = connected.connection.session
@@ -144,6 +160,8 @@ def facts(connected: Facts) -> dict[str, object]:
         "psk_identity": connected.psk_identity(),
         "alpn": connected.selected_alpn_protocol(),
         "retried": session.retried,
+        "cid_received": len(session.connection_ids.ours),
+        "cid_sent": len(session.connection_ids.theirs),
     }
 
 

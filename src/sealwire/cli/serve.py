@@ -37,6 +37,14 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--client-ca", metavar="FILE", help="demand client certificates of these CAs")
     parser.add_argument("--echo", action="store_true", help="send back what comes instead of printing it")
     common.psk_options(parser)
+    parser.add_argument(
+        "--cid",
+        type=common.cid_bytes,
+        default=8,
+        metavar="N",
+        help="bytes of the connection ids that clients get (DTLS), 0 for none, off not to speak of them "
+        "(default: 8)",
+    )
     common.transport_options(parser)
 
 
@@ -77,7 +85,9 @@ async def _serve(args: argparse.Namespace, context: sealwire.Context, say: Say) 
         if args.stream:
             server = await sealwire.start_server(visitors.stream, host, port, context=context)
         else:
-            server = await sealwire.start_datagram_server(visitors.datagrams, host, port, context=context)
+            server = await sealwire.start_datagram_server(
+                visitors.datagrams, host, port, context=context, cid_bytes=args.cid
+            )
     except OSError as error:
         raise Failure(
             Exit.ENVIRONMENT,

@@ -213,6 +213,8 @@ def test_the_enhanced_check_asks_the_old_address_first_and_stays_if_it_answers()
     assert to == HERE
     [response] = answers(client, [challenge])
     site.endpoint.receive([(response, HERE)], site.now)
+    # That is the end of it: no timer is left that would ask the new address.
+    assert server not in site.endpoint._paths
     site.skip(3.0)
     assert server.address == HERE
     assert changes(site) == []

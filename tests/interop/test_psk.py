@@ -21,7 +21,7 @@ from sealwire import stcp
 from sealwire.crypto.psk import ExternalPsk
 from sealwire.errors import Alert, HandshakeError, PeerAlert
 from tests import certificates, psks
-from tests.interop.programs import Nss, Openssl, Program, absent, running
+from tests.interop.programs import Nss, Openssl, Program, running
 from tests.interop.sockets import DatagramClient, DatagramServer, Stream, free_udp_port, listen, port_of
 from tests.psks import DEVICE, SECRET
 

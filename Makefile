@@ -6,6 +6,8 @@
 SHELL := /bin/bash
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 JOBS ?= 2
+# What is installed besides the library; `readers` adds the programs that read the probe's files.
+EXTRAS ?= test
 VENV := .venv
 BIN := $(VENV)/bin
 TESTS := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations 10
@@ -71,7 +73,7 @@ $(READY): $(INPUTS) | compiler
 	  { echo 'make: python3-venv is missing, and nothing can be installed without it: apt-get install python3-venv (as root), then make again' >&2; exit 1; }
 	@echo 'make: preparing $(VENV) (once, about a minute)'
 	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	@$(BIN)/sealwire --version
 	@rm -f $(VENV)/.ready-* $(VENV)/.lint $(VENV)/.bench
 	@touch $@

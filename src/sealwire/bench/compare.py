@@ -35,6 +35,8 @@ _MEMORY: Final = "memory"
 _WALL: Final = "time on the wall"
 # The noise between runs where too little was measured that could tell.
 _ASSUMED_NOISE: Final = {_CPU: 0.03, _CPU_OF_TWO: 0.15, _MEMORY: 0.03, _WALL: 0.15}
+# Standard deviations of a median distance.
+_DEVIATION: Final = 1.4826
 # The standard error of a median is this much larger than a mean's.
 _MEDIAN_ERROR: Final = 1.2533
 
@@ -267,9 +269,12 @@ def _controls(old: Row, new: Row) -> list[_Shift]:
 
 
 def _moved(controls: Sequence[_Shift], drift: float) -> float:
-    """How far the row's own controls moved, as one standard deviation; 0 without any."""
-    squares = [(shift.value - drift) ** 2 for shift in controls]
-    return math.sqrt(statistics.fmean(squares)) if squares else 0.0
+    """How far the row's own controls moved, as one standard deviation; 0 without any.
+
+    By their median, because one of them may have had bad luck with its memory, which is no matter of ours.
+    """
+    distances = [abs(shift.value - drift) for shift in controls]
+    return _DEVIATION * statistics.median(distances) if distances else 0.0
 
 
 def _noises(

@@ -55,6 +55,8 @@ def test_contenders_that_fail_cost_their_own_place_alone(tmp_path: Path) -> None
     # The first turn warmed up: turns 2 to 6 count.
     assert found["good"].values("") == pytest.approx([5.002, 5.003, 5.004, 5.005, 5.006])
     assert len(found["sealwire"].readings) == len(found["yardstick"].readings) == 5
+    # Ours had a new process for each of them, and a turn to warm up in each.
+    assert found["sealwire"].values("") == pytest.approx([2.002] * 5)
     peers = entries(result.measured[1])
     assert peers["sealwire"].values("") == [42.0] * 5
 

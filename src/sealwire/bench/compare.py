@@ -37,6 +37,8 @@ _WALL: Final = "time on the wall"
 _ASSUMED_NOISE: Final = {_CPU: 0.03, _CPU_OF_TWO: 0.15, _MEMORY: 0.03, _WALL: 0.15}
 # Standard deviations of a median distance.
 _DEVIATION: Final = 1.4826
+# A row whose controls moved by more than so many times the usual noise has a noise of its own.
+_FAR: Final = 2.0
 # The standard error of a median is this much larger than a mean's.
 _MEDIAN_ERROR: Final = 1.2533
 
@@ -150,8 +152,9 @@ def compare(old: Result, new: Result, thresholds: Thresholds | None = None) -> C
         exact = shift.error == 0 and row.figure.kind is Kind.MEMORY
         between = 0.0 if exact else noise.size
         moved = drift if noise.corrected and not exact else 0.0
-        # Where the row's own rivals moved by more than others, so may we have.
-        between = 0.0 if exact else max(between, _moved(controls, moved))
+        # Where the row's own rivals moved by far more than others did, so may we have.
+        own = 0.0 if exact else _moved(controls, moved)
+        between = own if own > _FAR * between else between
         error = math.hypot(shift.error, between)
         freedom = _freedom(shift, between, noise.controls)
         judged.append((shift.value - moved, moved, error, freedom))
@@ -269,12 +272,12 @@ def _controls(old: Row, new: Row) -> list[_Shift]:
 
 
 def _moved(controls: Sequence[_Shift], drift: float) -> float:
-    """How far the row's own controls moved, as one standard deviation; 0 without any.
+    """How far the row's own controls moved, as one standard deviation; 0 without two, as one says nothing.
 
     By their median, because one of them may have had bad luck with its memory, which is no matter of ours.
     """
     distances = [abs(shift.value - drift) for shift in controls]
-    return _DEVIATION * statistics.median(distances) if distances else 0.0
+    return _DEVIATION * statistics.median(distances) if len(distances) > 1 else 0.0
 
 
 def _noises(

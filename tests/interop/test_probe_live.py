@@ -20,7 +20,7 @@ PROBE = [sys.executable, "-m", "sealwire.cli", "--json", "probe", "-i", "right"]
 
 # Raw frames, so that the kernels of both ends add nothing: UDP from 192.0.2.1 to an address nobody has.
 SENDER = """
-import socket, struct, sys
+import socket, struct, sys, time
 count, ports, tagged = map(int, sys.argv[1:])
 out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
 out.bind(("left", 0))
@@ -29,6 +29,8 @@ for number in range(count):
     ends = bytes((192, 0, 2, 1, 192, 0, 2, 99))
     ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), number & 0xFFFF, 0, 64, 17, 0) + ends
     tag = struct.pack("!HH", 0x8100, 42) if tagged else b""
+    if number % 200 == 199:
+        time.sleep(0.002)  # a kernel's backlog holds 1,000 packets, and a busy one is slow to empty it
     out.send(b"\\2\\0\\0\\0\\0\\2" + b"\\2\\0\\0\\0\\0\\1" + tag + b"\\x08\\0" + ip + udp)
 """
 
@@ -51,6 +53,8 @@ def capture(made: Pair, *arguments: str) -> subprocess.Popen[bytes]:
     while time.monotonic() < deadline:
         listed = made.run("right", "cat", "/proc/net/packet").stdout.splitlines()
         if len(listed) > 1:
+            # It is listed before its filter lets anything in, and a busy machine may stop it just there.
+            time.sleep(1.0)
             return started
         time.sleep(0.05)
     started.kill()

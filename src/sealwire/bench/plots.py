@@ -71,7 +71,9 @@ def bars(title: str, unit: str, groups: Sequence[Group], *, shared: bool = True)
         if not math.isnan(group.promised) and group.promised <= most:
             x = _LABEL + group.promised * scale
             lines.append(_line(x, top - 3, x, y, "#c00", 2))
-            lines.append(_text(x + 3, top - 5, "promised", fill="#c00", size=11))
+            # Further left the word would lie on the group's title.
+            if x > _LABEL + 120:
+                lines.append(_text(x + 3, top - 5, "promised", fill="#c00", size=11))
     return _svg(title, y + 4, lines)
 
 

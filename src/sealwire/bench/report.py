@@ -189,7 +189,9 @@ def _bars(row: Row, names: Sequence[str]) -> plots.Group:
             plots.Bar(entry.name, summary.median, summary.low, summary.high, names.index(entry.name))
         )
     promised = row.figure.promised.value if row.figure.promised is not None else math.nan
-    title = row.title.rpartition(",")[0] if row.figure.title else row.title
+    # The plot's own title says which figure it shows, except where accounts stand beside each other.
+    same = row.figure.title and tables.group_of(row) != "memory"
+    title = row.title.rpartition(",")[0] if same else row.title
     return plots.Group(title, tuple(found), promised)
 
 

@@ -49,22 +49,19 @@ def capture(made: Pair, *arguments: str) -> subprocess.Popen[bytes]:
     started = subprocess.Popen(
         made.command("right", *PROBE, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        listed = made.run("right", "cat", "/proc/net/packet").stdout.splitlines()
-        if len(listed) > 1:
-            # It is listed before its filter lets anything in, and a busy machine may stop it just there.
-            time.sleep(1.0)
-            return started
-        time.sleep(0.05)
-    started.kill()
-    raise AssertionError(started.communicate()[1].decode())
+    assert started.stdout is not None
+    # It says so once its filter lets packets in.
+    line = started.stdout.readline()
+    if not line:
+        raise AssertionError(started.communicate()[1].decode())
+    assert json.loads(line) == {"event": "capturing", "interface": "right"}
+    return started
 
 
 def ended(started: subprocess.Popen[bytes]) -> dict[str, Any]:
     out, err = started.communicate(timeout=40)
     assert started.returncode == 0, err.decode()
-    summary: dict[str, Any] = json.loads(out.splitlines()[0])
+    summary: dict[str, Any] = json.loads(out)
     return summary
 
 

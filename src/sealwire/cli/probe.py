@@ -84,9 +84,13 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
         say = Say(json=False, text=sys.stderr)
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
-        reading = _source(args, chosen, stack)
+        interface = _interface(args)
+        reading = _source(args, interface, chosen, stack)
         sink = _sink(args, stack, to_stdout)
         top: list[tuple[int, int, Flow]] = []
+        if interface is not None:
+            # The filter is in place: what is sent from now on is seen.
+            say.fact("capturing", f"capturing on {interface}; Ctrl-C ends it", interface=interface)
         shown = _Progress(reading, started)
         batches = reading.batches()
         try:
@@ -119,10 +123,16 @@ def _until_interrupted(batches: Iterator[Batch]) -> Iterator[Batch]:
         yield batch
 
 
-def _source(args: argparse.Namespace, chosen: Settings, stack: contextlib.ExitStack) -> Reading:
-    interface = args.interface or (None if args.read else os.environ.get("CAPTURE_IFACE"))
+def _interface(args: argparse.Namespace) -> str | None:
+    """What to capture from; None for a file."""
+    return args.interface or (None if args.read else os.environ.get("CAPTURE_IFACE")) or None
+
+
+def _source(
+    args: argparse.Namespace, interface: str | None, chosen: Settings, stack: contextlib.ExitStack
+) -> Reading:
     try:
-        if interface:
+        if interface is not None:
             from sealwire.probe.capture.live import LiveReading
 
             live = LiveReading(

@@ -1,18 +1,19 @@
 """The program `sealwire`: one file per verb, each of which parses, calls and prints.
 
-A verb module has HELP, `options(parser)` and `run(args, say) -> Exit`; it ends early by raising
-Failure.  Everything that goes wrong becomes one sentence here; a traceback is shown only when
---debug asks for one.  docs/cli.md is the manual.
+A verb module has `options(parser)` and `run(args, say) -> Exit`; it ends early by raising Failure.
+Everything that goes wrong becomes one sentence here; a traceback is shown only when --debug asks for
+one.  docs/cli.md is the manual.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
 
 from sealwire.cli.explain import explain
 from sealwire.cli.say import Exit, Failure, Say
@@ -23,26 +24,34 @@ __all__ = ["main"]
 class Verb(Protocol):
     """What a verb's module has."""
 
-    HELP: str
-
     def options(self, parser: argparse.ArgumentParser) -> None: ...
 
     def run(self, args: argparse.Namespace, say: Say) -> Exit: ...
 
 
-def load_verbs() -> dict[str, Verb]:
-    """The verbs by name.  Imported only now, so that what cannot be loaded is said in a sentence."""
-    from sealwire.cli import bench, cert, connect, demo, probe, serve
+#: The verbs, each a module here, with what the program's help says of them.
+VERBS: Final = {
+    "cert": "make a development CA, server and client certificate",
+    "serve": "accept DTLS (or, with --stream, TLS) connections",
+    "connect": "connect to a DTLS (or, with --stream, TLS) server: stdin goes there, stdout has its answers",
+    "demo": "see both transports move a real file on this machine",
+    "probe": "flows with their features from a capture file or an interface",
+    "bench": "measure records, handshakes and memory beside others, and compare results",
+}
 
-    return {"cert": cert, "serve": serve, "connect": connect, "demo": demo, "probe": probe, "bench": bench}
+
+def load_verb(name: str) -> Verb:
+    """A verb's module.  Only the one that runs is imported: reading a capture needs no cryptography."""
+    verb: Verb = importlib.import_module(f"sealwire.cli.{name}")
+    return verb
 
 
 # Where a verb's stdout carries data, its words go to stderr.
 _DATA_ON_STDOUT = {"serve", "connect"}
 
 
-def parser(verbs: dict[str, Verb]) -> argparse.ArgumentParser:
-    """The whole command line."""
+def parser(loaded: Mapping[str, Verb]) -> argparse.ArgumentParser:
+    """The command line, with the options of the verbs that are `loaded`."""
     top = argparse.ArgumentParser(
         prog="sealwire",
         description="Secure transport: DTLS 1.3 over UDP and TLS-1.3-secured streams over TCP.",
@@ -51,26 +60,30 @@ def parser(verbs: dict[str, Verb]) -> argparse.ArgumentParser:
     top.add_argument("--version", action="store_true", help="say which sealwire, OpenSSL and Python run")
     _common(top, default=False)
     parsers = top.add_subparsers(dest="verb", metavar="VERB")
-    for name, verb in verbs.items():
-        sub = parsers.add_parser(name, help=verb.HELP, description=verb.HELP)
+    for name, words in VERBS.items():
+        sub = parsers.add_parser(name, help=words, description=words)
         # A verb's own --json must not undo one given before the verb.
         _common(sub, default=argparse.SUPPRESS)
-        verb.options(sub)
+        if name in loaded:
+            loaded[name].options(sub)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code (see :class:`sealwire.cli.say.Exit`)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # No option before the verb takes a value.
+    wanted = next((word for word in given if not word.startswith("-")), None)
     try:
-        verbs = load_verbs()
+        verbs = {wanted: load_verb(wanted)} if wanted in VERBS else {}
     except ImportError as error:
-        say = Say(json="--json" in (sys.argv if arguments is None else arguments), text=sys.stderr)
+        say = Say(json="--json" in given, text=sys.stderr)
         failure = Failure(Exit.ENVIRONMENT, f"sealwire cannot be loaded: {error}", "install it again")
         say.failure(failure)
         return failure.code
     top = parser(verbs)
     try:
-        args = top.parse_args(arguments)
+        args = top.parse_args(given)
     except SystemExit as ended:  # argparse has said why: 2 for a wrong command line, 0 after --help
         return Exit.OK if ended.code == 0 else Exit.USAGE
     say = Say(json=args.json, text=sys.stderr if args.verb in _DATA_ON_STDOUT else sys.stdout)

@@ -23,8 +23,6 @@ from sealwire.cli import authority
 from sealwire.cli.say import Exit, Failure, Say
 from sealwire.record import protect
 
-HELP = "measure records, handshakes and memory beside others, and compare results"
-
 _WHAT = (
     "what to do: names of groups (record, handshake, memory, crypto, udp, tcp), of rows (record.seal.64,"
     " patterns like 'handshake.*'), or 'all' to measure; 'list'; 'compare OLD NEW'; 'slo OBJECTIVES RESULT';"

@@ -11,8 +11,6 @@ from cryptography.hazmat.primitives import hashes
 from sealwire.cli import authority
 from sealwire.cli.say import Exit, Failure, Say
 
-HELP = "make a development CA, server and client certificate"
-
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dir", type=Path, default=Path(), help="where to write (default: here)")

@@ -17,8 +17,6 @@ from sealwire.cli.say import Exit, Failure, Say
 if TYPE_CHECKING:
     from sealwire.drive.aio import DatagramChannel, StreamReader, StreamWriter
 
-HELP = "connect to a DTLS (or, with --stream, TLS) server; stdin goes there, stdout shows its answers"
-
 _READ_BYTES = 64 * 1024
 
 

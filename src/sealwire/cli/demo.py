@@ -24,8 +24,6 @@ from sealwire.cli.say import Exit, Failure, Say
 if TYPE_CHECKING:
     from sealwire.drive.aio import DatagramChannel
 
-HELP = "see both transports move a real file on this machine"
-
 _SMALLEST_FILE_BYTES = 5_000_000
 _LARGEST_FILE_BYTES = 1 << 30
 # The first handshake of a process pays for loading libraries; the median of a few does not.

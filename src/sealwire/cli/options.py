@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sealwire
 from sealwire.cli.say import Exit, Failure
-from sealwire.drive.facts import Facts
+
+if TYPE_CHECKING:
+    from sealwire.drive.facts import Facts
 
 # What `openssl s_client` calls a key without a name.
 _PSK_IDENTITY = "Client_identity"

@@ -25,8 +25,6 @@ from sealwire.probe.features import Flow
 from sealwire.probe.settings import Settings
 from sealwire.probe.write import SINKS, Sink
 
-HELP = "flows with their features from a capture file or an interface"
-
 _SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".arrow": "arrow", ".arrows": "arrow"}
 _PROGRESS_AFTER = 2.0
 _PROGRESS_EVERY = 0.5

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from sealwire.drive.aio import DatagramChannel, DatagramServer, StreamReader, StreamWriter
     from sealwire.drive.facts import Facts
 
-HELP = "accept DTLS (or, with --stream, TLS) connections"
-
 _READ_BYTES = 64 * 1024
 
 

@@ -20,7 +20,9 @@ cdef extern from *:
     /* See files.Interface.time. */
     static inline int64_t sealwire_time(uint64_t stamp, uint64_t multiplier, uint64_t divisor, int shift,
                                         int64_t offset, int *cut) {
-        unsigned __int128 scaled = (((unsigned __int128)stamp * multiplier) >> shift) / divisor;
+        unsigned __int128 scaled = ((unsigned __int128)stamp * multiplier) >> shift;
+        if (divisor != 1)
+            scaled /= divisor;
         __int128 value = (__int128)scaled + offset;
         const int64_t most = ((int64_t)1 << 62) - 1;
         *cut = value < 0 || value > most;

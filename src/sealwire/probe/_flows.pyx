@@ -52,7 +52,26 @@ cdef enum:
     INPUT_END = 5
     EVICTED = 6
 
+    # Packets looked at before their turn, see Table._walk; a power of two.
+    AHEAD = 8
+
 cdef int64_t NEVER = 0x7FFFFFFFFFFFFFFF
+
+cdef extern from *:
+    """
+    #define sealwire_prefetch(address) __builtin_prefetch((const void *)(address))
+    """
+    void prefetch "sealwire_prefetch"(const void* address) noexcept nogil
+
+
+cdef struct Ahead:
+    # A packet that was found and decoded, and is not counted yet.
+    Found record
+    Packet packet
+    int status  # of decode, or FILTERED, or UNKNOWN_INTERFACE
+    bint hashed  # `hash` and `upward` are known; not of fragments, whose ports come from others
+    bint upward
+    uint64_t hash
 
 assert sizeof(Record) == 128 and sizeof(Extension) == EXTENSION_BYTES and sizeof(Row) == 368
 
@@ -152,6 +171,8 @@ cdef class Table:
         try:
             for i, one in enumerate(layout.interfaces):
                 self._describe(&faces[<uint32_t>i], one, filters[i] if filters else None)
+            if input.plain:
+                input.unit = 1000000000 // faces[0].multiplier
             if not 0 <= at <= view.len:
                 raise ValueError("offset outside the data")
             with nogil:
@@ -175,21 +196,31 @@ cdef class Table:
     def packet(self, data, uint32_t wire_bytes, uint32_t link, int64_t time, bint cut=False, passing=None, int vlan=-1):
         """See :meth:`sealwire.probe.flows.Table.packet`."""
         cdef Py_buffer view
+        cdef Interface face
         cdef int done
-        cdef const void* program = NULL
         if self._busy:
             raise RuntimeError("this table is in use by another thread")
+        memset(&face, 0, sizeof(face))
+        face.link = link
         if passing is not None:
             self._filter = <Filter><uintptr_t>passing.function
-            program = <const void*><uintptr_t>passing.instructions
+            face.program = <const void*><uintptr_t>passing.instructions
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            done = self._packet(<const uint8_t*>view.buf, view.len, wire_bytes, link, time, cut, program, vlan)
+            done = self._single(<const uint8_t*>view.buf, 0, <uint32_t>view.len, wire_bytes, time, cut, &face, vlan)
         finally:
             PyBuffer_Release(&view)
         if done == NO_MEMORY:
             raise MemoryError
         return done == MORE
+
+    cdef int _single(self, const uint8_t* data, int64_t body, uint32_t captured, uint32_t wire_bytes, int64_t time, bint cut, const Interface* face, int vlan) noexcept nogil:
+        # A packet at its turn.
+        cdef Ahead one
+        one.record.body, one.record.captured, one.record.wire = body, captured, wire_bytes
+        one.record.time, one.record.cut, one.record.face = time, cut, face
+        self._look(&one, data)
+        return self._packet(&one, vlan)
 
     def feed_block(self, data, int64_t block, int64_t at, uint32_t left, uint32_t link):
         """See :meth:`sealwire.probe.flows.Table.feed_block`."""
@@ -215,14 +246,19 @@ cdef class Table:
 
     cdef int _walk_block(self, const uint8_t* data, int64_t n, int64_t block, int64_t* at, uint32_t* left, uint32_t link) noexcept nogil:
         cdef RingPacket packet
+        cdef Interface face
         cdef int status
+        memset(&face, 0, sizeof(face))
+        face.link = link
         if at[0] == 0 and not first_in_block(data, n, block, at, left):
             return MORE
         while left[0]:
             if not ring_packet(data, n, at[0], &packet):
                 left[0] = 0
                 break
-            status = self._packet(data + packet.body, packet.captured, packet.wire, link, packet.time, False, NULL, packet.vlan)
+            prefetch(data + at[0] + packet.next)
+            prefetch(data + at[0] + packet.next + 64)
+            status = self._single(data, packet.body, packet.captured, packet.wire, packet.time, False, &face, packet.vlan)
             if status != MORE:
                 return status
             left[0] -= 1
@@ -230,51 +266,113 @@ cdef class Table:
         return MORE
 
     cdef int _walk(self, Input* input, int64_t budget) noexcept nogil:
-        cdef Found record
-        cdef int status
+        # A packet's flow is mostly not in the cache.  So packets are decoded some turns before they
+        # are counted, and what counting will touch is asked for a turn at a time: the index, the
+        # record it names, the extension that names.  Looking ahead changes nothing; after a stop the
+        # packets looked at are found again.
+        cdef Input scout = input[0]
+        cdef Ahead ring[AHEAD]
+        cdef Ahead* one
+        cdef uint64_t found = 0, done = 0
+        cdef int stop = RECORD, status
         while True:
-            status = next_record(input, self.clock, &record)
-            if status != RECORD and status != STRANGER:
-                return status
+            while stop == RECORD and found < done + AHEAD:
+                one = &ring[found & (AHEAD - 1)]
+                status = next_record(&scout, &one.record)
+                if status != RECORD and status != STRANGER:
+                    stop = status
+                    break
+                scout.at = one.record.next
+                if status == STRANGER:
+                    one.status = UNKNOWN_INTERFACE
+                else:
+                    prefetch(scout.data + one.record.next)
+                    prefetch(scout.data + one.record.next + 64)
+                    self._look(one, scout.data)
+                found += 1
+                if found >= done + 3:
+                    self._fetch_record(&ring[(found - 3) & (AHEAD - 1)])
+                if found >= done + 6:
+                    self._fetch_extension(&ring[(found - 6) & (AHEAD - 1)])
+            if found == done:
+                input.at = scout.at
+                return stop
             # Asked only now, so that what is behind the last packet is looked at, too.
             if budget <= 0:
                 return BUDGET
-            if status == STRANGER:
-                self._packets += 1
-                self._wire_bytes += record.wire
-                self._discards[-1 - UNKNOWN_INTERFACE] += 1
-            else:
-                status = self._packet(
-                    input.data + record.body, record.captured, record.wire, record.face.link, record.time,
-                    record.cut, record.face.program, -1,
-                )
-                if status != MORE:
-                    return status
-            input.at = record.next
+            one = &ring[done & (AHEAD - 1)]
+            if one.record.timeless:  # it happened after what was before it
+                one.record.time = self.clock
+            status = self._packet(one, -1)
+            if status != MORE:
+                return status
+            input.at = one.record.next
+            done += 1
             budget -= 1
 
-    cdef int _packet(self, const uint8_t* data, int64_t n, uint32_t wire_bytes, uint32_t link, int64_t time, bint cut, const void* program, int vlan) noexcept nogil:
-        cdef Packet packet
-        cdef int status
+    cdef void _look(self, Ahead* one, const uint8_t* data) noexcept nogil:
+        # Decode a packet, and begin to bring its place in the index.
+        cdef Packet* p = &one.packet
+        cdef const uint8_t* body = data + one.record.body
+        one.hashed = False
+        if one.record.face.program != NULL and self._filter(one.record.face.program, body, one.record.wire, one.record.captured) == 0:
+            one.status = FILTERED
+            return
+        one.status = decode(body, one.record.captured, one.record.face.link, one.record.wire, self._tunnels, p)
+        if one.status == 0 and not p.fragment:
+            self._hash(one)
+            prefetch(&self._buckets[<uint32_t>one.hash & self._bucket_mask])
+
+    cdef inline void _hash(self, Ahead* one) noexcept nogil:
+        one.upward = one.packet.one_way or not_above(&one.packet)
+        one.hash = hash_of(self._key, &one.packet, one.upward)
+        one.hashed = True
+
+    cdef inline void _fetch_record(self, const Ahead* one) noexcept nogil:
+        cdef uint32_t number
+        cdef const uint8_t* record
+        if one.status == 0 and one.hashed:
+            number = self._buckets[<uint32_t>one.hash & self._bucket_mask]
+            if number:
+                record = <const uint8_t*>self._record(number)
+                prefetch(record)
+                prefetch(record + 64)
+
+    cdef inline void _fetch_extension(self, const Ahead* one) noexcept nogil:
+        cdef uint32_t number
+        cdef const uint8_t* extension
+        cdef int i
+        if one.status == 0 and one.hashed:
+            number = self._buckets[<uint32_t>one.hash & self._bucket_mask]
+            if number:
+                number = self._record(number).extension
+                if number:
+                    extension = <const uint8_t*>self._extension(number)
+                    for i in range(0, EXTENSION_BYTES, 64):
+                        prefetch(extension + i)
+
+    cdef int _packet(self, Ahead* one, int vlan) noexcept nogil:
+        # Count a packet that was looked at.
+        cdef Packet* p = &one.packet
+        cdef int64_t time = one.record.time
+        cdef int status = one.status
         if not self._advance(time):
             return NO_MEMORY if self._no_memory else FULL
         self._packets += 1
-        self._wire_bytes += wire_bytes
+        self._wire_bytes += one.record.wire
         self._backwards += time < self.clock
-        self._clamped += cut
-        if program != NULL and self._filter(program, data, wire_bytes, <uint32_t>n) == 0:
-            self._discards[-1 - FILTERED] += 1
-            return MORE
-        status = decode(data, n, link, wire_bytes, self._tunnels, &packet)
-        if status == 0 and packet.fragment:
-            status = fragment(&self._fragments, &packet)
+        self._clamped += one.record.cut
+        if status == 0 and p.fragment:
+            status = fragment(&self._fragments, p)
         if status < 0:
             self._discards[-1 - status] += 1
             return MORE
         if vlan >= 0:
-            packet.vlan_inner = packet.vlan
-            packet.vlan = <uint16_t>vlan
-        return self._count(&packet, time, wire_bytes)
+            p.vlan_inner = p.vlan
+            p.vlan = <uint16_t>vlan
+        if not one.hashed:
+            self._hash(one)
+        return self._count(one)
 
     # --- the table -----------------------------------------------------------------------------
 
@@ -284,9 +382,12 @@ cdef class Table:
     cdef inline Extension* _extension(self, uint32_t number) noexcept nogil:
         return <Extension*>piece(&self._extensions, number)
 
-    cdef int _count(self, Packet* p, int64_t time, uint32_t wire_bytes) noexcept nogil:
-        cdef bint upward = p.one_way or not_above(p)
-        cdef uint64_t hash = hash_of(self._key, p, upward)
+    cdef int _count(self, const Ahead* one) noexcept nogil:
+        cdef const Packet* p = &one.packet
+        cdef int64_t time = one.record.time
+        cdef uint32_t wire_bytes = one.record.wire
+        cdef bint upward = one.upward
+        cdef uint64_t hash = one.hash
         cdef uint32_t found, extension
         cdef Record* r
         cdef Extension* e

@@ -38,6 +38,7 @@ cdef struct Input:
     uint32_t face_count
     uint32_t record_header
     uint32_t record_limit
+    uint64_t unit  # of a plain file: parts of a second
     bint big
     bint plain
 
@@ -50,6 +51,7 @@ cdef struct Found:
     uint32_t wire
     const Interface* face
     int cut
+    bint timeless  # it has no time of its own
 
 
 cdef inline uint32_t number(const uint8_t* p, bint big) noexcept nogil:
@@ -58,14 +60,13 @@ cdef inline uint32_t number(const uint8_t* p, bint big) noexcept nogil:
     return (<uint32_t>p[3] << 24) | (<uint32_t>p[2] << 16) | (<uint32_t>p[1] << 8) | p[0]
 
 
-cdef inline int next_record(Input* f, int64_t clock, Found* r) noexcept nogil:
+cdef inline int next_record(Input* f, Found* r) noexcept nogil:
     # RECORD or STRANGER with `r` filled, or why there is none; f.at moves over other blocks only.
-    return next_pcap(f, r) if f.plain else next_pcapng(f, clock, r)
+    return next_pcap(f, r) if f.plain else next_pcapng(f, r)
 
 
 cdef inline int next_pcap(const Input* f, Found* r) noexcept nogil:
     cdef const uint8_t* p = f.data + f.at
-    cdef uint64_t unit = 1000000000 // f.faces.multiplier
     if f.n - f.at < f.record_header:
         return MORE
     r.captured = number(p + 8, f.big)
@@ -76,8 +77,9 @@ cdef inline int next_pcap(const Input* f, Found* r) noexcept nogil:
     if r.next > f.n:
         return MORE
     r.wire = number(p + 12, f.big)
+    r.timeless = False
     r.face = f.faces
-    r.time = face_time(r.face, number(p, f.big) * unit + number(p + 4, f.big), &r.cut)
+    r.time = face_time(r.face, number(p, f.big) * f.unit + number(p + 4, f.big), &r.cut)
     return RECORD
 
 
@@ -85,7 +87,7 @@ cdef inline int64_t face_time(const Interface* face, uint64_t stamp, int* cut) n
     return stamp_time(stamp, face.multiplier, face.divisor, face.shift, face.offset, cut)
 
 
-cdef inline int next_pcapng(Input* f, int64_t clock, Found* r) noexcept nogil:
+cdef inline int next_pcapng(Input* f, Found* r) noexcept nogil:
     cdef const uint8_t* p
     cdef uint32_t kind, length, which
     while f.n - f.at >= 12:
@@ -118,12 +120,12 @@ cdef inline int next_pcapng(Input* f, int64_t clock, Found* r) noexcept nogil:
         else:
             f.at = r.next
             continue
+        r.timeless = kind == 3 or which >= f.face_count
+        r.cut = 0
         if which >= f.face_count:
             return STRANGER
         r.face = f.faces + which
         if kind == 3:  # it has no time, and happened after what was before it
-            r.cut = 0
-            r.time = clock
             if r.face.snaplen and r.captured > r.face.snaplen:
                 r.captured = r.face.snaplen
         else:

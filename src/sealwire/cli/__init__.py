@@ -77,9 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         verbs = {wanted: load_verb(wanted)} if wanted in VERBS else {}
     except ImportError as error:
-        say = Say(json="--json" in given, text=sys.stderr)
-        failure = Failure(Exit.ENVIRONMENT, f"sealwire cannot be loaded: {error}", "install it again")
-        say.failure(failure)
+        failure = _not_loaded(error)
+        Say(json="--json" in given, text=sys.stderr).failure(failure)
         return failure.code
     top = parser(verbs)
     try:
@@ -89,9 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say = Say(json=args.json, text=sys.stderr if args.verb in _DATA_ON_STDOUT else sys.stdout)
     try:
         if args.version:
-            from sealwire.cli import version
-
-            return version.run(args, say)
+            return load_verb("version").run(args, say)
         if args.verb is None:
             top.print_help()
             return Exit.USAGE
@@ -105,9 +102,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if args.debug:
             traceback.print_exc()
-        failure = error if isinstance(error, Failure) else explain(error)
+        if isinstance(error, Failure):
+            failure = error
+        else:
+            failure = _not_loaded(error) if isinstance(error, ImportError) else explain(error)
         say.failure(failure)
         return failure.code
+
+
+def _not_loaded(error: ImportError) -> Failure:
+    return Failure(Exit.ENVIRONMENT, f"sealwire cannot be loaded: {error}", "install it again")
 
 
 def _common(target: argparse.ArgumentParser, default: bool | str) -> None:

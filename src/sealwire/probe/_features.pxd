@@ -363,3 +363,41 @@ cdef inline void replay(const Record* r, uint8_t* marks, Extension* e, int first
     if first_packets:
         memset(e + 1, 0, sizeof(Sequence) + first_packets * sizeof(Entry))
     update(e, marks, &p, r.time, r.wire_bytes, 0, first_packets)
+
+
+cdef inline void start_record(Record* r, const Packet* p, bint upward, uint32_t part, int64_t time, uint32_t wire_bytes) noexcept nogil:
+    # What a flow's first packet says; `part` counts the parts of the flow exported before.
+    memset(r, 0, sizeof(Record))
+    memcpy(r.source, p.source, 16)
+    memcpy(r.destination, p.destination, 16)
+    r.source_port, r.destination_port = p.source_port, p.destination_port
+    r.version, r.protocol = p.version, p.protocol
+    r.marks = MARK_CONTINUED if part else 0
+    if p.tcp and not part and p.flags & (SYN | ACK) != SYN:
+        r.marks |= MARK_MIDSTREAM
+    r.state = (UPWARD if upward else 0) | (ONE_WAY if p.one_way else 0) | (TCP_FIELDS if p.tcp else 0)
+    r.state |= <uint8_t>(p.fragment << FRAGMENT_SHIFT)
+    r.vlan, r.vlan_inner = p.vlan, p.vlan_inner
+    r.part = part
+    r.time = time
+    r.ip_bytes, r.payload_bytes, r.wire_bytes = p.ip_bytes, p.payload_bytes, wire_bytes
+    r.sequence, r.window, r.ttl, r.tos, r.flags = p.sequence, p.window, p.ttl, p.tos, p.flags
+
+
+cdef inline void fill_row(Row* row, const Record* r, const Extension* e, uint8_t reason, int64_t ended) noexcept nogil:
+    cdef int i
+    memcpy(row.source, r.source, 16)
+    memcpy(row.destination, r.destination, 16)
+    row.source_port, row.destination_port = r.source_port, r.destination_port
+    row.version, row.protocol = r.version, r.protocol
+    row.reason, row.marks = reason, r.marks
+    row.vlan, row.vlan_inner = r.vlan, r.vlan_inner
+    row.part, row.first_packet, row.ended = r.part, r.first_packet, ended
+    row.handshake_server, row.handshake_client = e.handshake_server, e.handshake_client
+    row.response = e.response
+    memcpy(row.history, e.history, HISTORY_BYTES)
+    row.padding = 0
+    memcpy(row.ways, e.ways, sizeof(e.ways))
+    for i in range(2):
+        if row.ways[i].window_min > row.ways[i].window_max:
+            row.ways[i].window_min = 0

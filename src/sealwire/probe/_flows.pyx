@@ -15,21 +15,20 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr
 from libc.stdlib cimport calloc, free, malloc, qsort, realloc
 from libc.string cimport memcpy, memset
 
-from sealwire.probe._decode cimport (
-    FILTERED, REASONS, UNKNOWN_INTERFACE, Packet, decode,
-)
+from sealwire.probe._ahead cimport AHEAD, Ahead, Filter, fetch_extension, fetch_record, look, place, prefetch
+from sealwire.probe._decode cimport REASONS, UNKNOWN_INTERFACE, Packet
 from sealwire.probe._features cimport (
-    ACK, ENDING, FIN, FRAGMENT_SHIFT, HISTORY_BYTES, MARK_CONTINUED, MARK_MIDSTREAM, ONE_WAY, RST, SYN,
-    TCP_FIELDS, UPWARD, Entry, Extension, Record, Row, Sequence, replay, update,
+    ACK, ENDING, FIN, RST, SYN, UPWARD, Entry, Extension, Record, Row, Sequence, fill_row, replay, start_record,
+    update,
 )
 from sealwire.probe._records cimport (
-    BUDGET, FULL, MORE, NO_MEMORY, RECORD, STRANGER, Found, Input, Interface, RingPacket, first_in_block,
-    next_record, ring_packet,
+    BUDGET, FULL, MORE, NO_MEMORY, RECORD, STRANGER, Input, Interface, RingPacket, first_in_block, next_record,
+    ring_packet,
 )
 from sealwire.probe._siphash cimport siphash
 from sealwire.probe._table cimport (
-    Fragments, List, Pool, by_first_packet, by_order, fragment, free_pool, give_piece, grow, hash_of, is_of,
-    not_above, piece, put_last, put_out, take_piece,
+    Fragments, List, Pool, Rows, by_first_packet, by_order, fragment, free_pool, give_piece, grow, is_of,
+    new_row, piece, put_last, put_out, take_piece,
 )
 
 from sealwire.probe.files import Kind, Stop
@@ -52,30 +51,9 @@ cdef enum:
     INPUT_END = 5
     EVICTED = 6
 
-    # Packets looked at before their turn, see Table._walk; a power of two.
-    AHEAD = 8
-
 cdef int64_t NEVER = 0x7FFFFFFFFFFFFFFF
 
-cdef extern from *:
-    """
-    #define sealwire_prefetch(address) __builtin_prefetch((const void *)(address))
-    """
-    void prefetch "sealwire_prefetch"(const void* address) noexcept nogil
-
-
-cdef struct Ahead:
-    # A packet that was found and decoded, and is not counted yet.
-    Found record
-    Packet packet
-    int status  # of decode, or FILTERED, or UNKNOWN_INTERFACE
-    bint hashed  # `hash` and `upward` are known; not of fragments, whose ports come from others
-    bint upward
-    uint64_t hash
-
 assert sizeof(Record) == 128 and sizeof(Extension) == EXTENSION_BYTES and sizeof(Row) == 368
-
-ctypedef uint32_t (*Filter)(const void*, const uint8_t*, uint32_t, uint32_t) noexcept nogil
 
 
 @cython.final
@@ -99,11 +77,9 @@ cdef class Table:
     cdef uint64_t _extension_cost
     cdef int _first_packets
     cdef bint _tunnels
-    cdef uint8_t* _rows
-    cdef size_t _row_count
-    cdef size_t _row_room
+    cdef Rows _rows
     cdef readonly size_t row_bytes
-    cdef uint64_t* _left
+    cdef uint64_t* _left  # pairs of first packet and number
     cdef size_t _left_count
     cdef size_t _left_next
     cdef Fragments _fragments
@@ -134,6 +110,7 @@ cdef class Table:
         if self._first_packets:
             self._extensions.piece += sizeof(Sequence) + self._first_packets * sizeof(Entry)
             self.row_bytes += self._first_packets * sizeof(Entry)
+        self._rows.size = self.row_bytes
         self._extension_cost = self._extensions.piece
         self._bucket_mask = FIRST_BUCKETS - 1
         self._buckets = <uint32_t*>calloc(FIRST_BUCKETS, sizeof(uint32_t))
@@ -144,7 +121,7 @@ cdef class Table:
         free_pool(&self._records)
         free_pool(&self._extensions)
         free(self._buckets)
-        free(self._rows)
+        free(self._rows.data)
         free(self._left)
 
     # --- input ---------------------------------------------------------------------------------
@@ -188,6 +165,9 @@ cdef class Table:
     cdef int _describe(self, Interface* to, one, passing) except -1:
         to.link, to.snaplen, to.shift = one.link, one.snaplen, one.shift
         to.multiplier, to.divisor, to.offset = one.multiplier, one.divisor, one.offset
+        return self._let_pass(to, passing)
+
+    cdef int _let_pass(self, Interface* to, passing) except -1:
         if passing is not None:
             self._filter = <Filter><uintptr_t>passing.function
             to.program = <const void*><uintptr_t>passing.instructions
@@ -202,9 +182,7 @@ cdef class Table:
             raise RuntimeError("this table is in use by another thread")
         memset(&face, 0, sizeof(face))
         face.link = link
-        if passing is not None:
-            self._filter = <Filter><uintptr_t>passing.function
-            face.program = <const void*><uintptr_t>passing.instructions
+        self._let_pass(&face, passing)
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
             done = self._single(<const uint8_t*>view.buf, 0, <uint32_t>view.len, wire_bytes, time, cut, &face, vlan)
@@ -219,7 +197,7 @@ cdef class Table:
         cdef Ahead one
         one.record.body, one.record.captured, one.record.wire = body, captured, wire_bytes
         one.record.time, one.record.cut, one.record.face = time, cut, face
-        self._look(&one, data)
+        look(&one, data, self._filter, self._tunnels)
         return self._packet(&one, vlan)
 
     def feed_block(self, data, int64_t block, int64_t at, uint32_t left, uint32_t link):
@@ -274,7 +252,7 @@ cdef class Table:
         cdef Ahead ring[AHEAD]
         cdef Ahead* one
         cdef uint64_t found = 0, done = 0
-        cdef int stop = RECORD, status
+        cdef int status, stop = RECORD
         while True:
             while stop == RECORD and found < done + AHEAD:
                 one = &ring[found & (AHEAD - 1)]
@@ -288,12 +266,16 @@ cdef class Table:
                 else:
                     prefetch(scout.data + one.record.next)
                     prefetch(scout.data + one.record.next + 64)
-                    self._look(one, scout.data)
+                    look(one, scout.data, self._filter, self._tunnels)
+                    if one.status == 0 and not one.packet.fragment:
+                        place(one, self._key)
+                        prefetch(&self._buckets[<uint32_t>one.hash & self._bucket_mask])
                 found += 1
                 if found >= done + 3:
-                    self._fetch_record(&ring[(found - 3) & (AHEAD - 1)])
+                    fetch_record(&ring[(found - 3) & (AHEAD - 1)], self._buckets, self._bucket_mask, &self._records)
                 if found >= done + 6:
-                    self._fetch_extension(&ring[(found - 6) & (AHEAD - 1)])
+                    one = &ring[(found - 6) & (AHEAD - 1)]
+                    fetch_extension(one, self._buckets, self._bucket_mask, &self._records, &self._extensions)
             if found == done:
                 input.at = scout.at
                 return stop
@@ -309,47 +291,6 @@ cdef class Table:
             input.at = one.record.next
             done += 1
             budget -= 1
-
-    cdef void _look(self, Ahead* one, const uint8_t* data) noexcept nogil:
-        # Decode a packet, and begin to bring its place in the index.
-        cdef Packet* p = &one.packet
-        cdef const uint8_t* body = data + one.record.body
-        one.hashed = False
-        if one.record.face.program != NULL and self._filter(one.record.face.program, body, one.record.wire, one.record.captured) == 0:
-            one.status = FILTERED
-            return
-        one.status = decode(body, one.record.captured, one.record.face.link, one.record.wire, self._tunnels, p)
-        if one.status == 0 and not p.fragment:
-            self._hash(one)
-            prefetch(&self._buckets[<uint32_t>one.hash & self._bucket_mask])
-
-    cdef inline void _hash(self, Ahead* one) noexcept nogil:
-        one.upward = one.packet.one_way or not_above(&one.packet)
-        one.hash = hash_of(self._key, &one.packet, one.upward)
-        one.hashed = True
-
-    cdef inline void _fetch_record(self, const Ahead* one) noexcept nogil:
-        cdef uint32_t number
-        cdef const uint8_t* record
-        if one.status == 0 and one.hashed:
-            number = self._buckets[<uint32_t>one.hash & self._bucket_mask]
-            if number:
-                record = <const uint8_t*>self._record(number)
-                prefetch(record)
-                prefetch(record + 64)
-
-    cdef inline void _fetch_extension(self, const Ahead* one) noexcept nogil:
-        cdef uint32_t number
-        cdef const uint8_t* extension
-        cdef int i
-        if one.status == 0 and one.hashed:
-            number = self._buckets[<uint32_t>one.hash & self._bucket_mask]
-            if number:
-                number = self._record(number).extension
-                if number:
-                    extension = <const uint8_t*>self._extension(number)
-                    for i in range(0, EXTENSION_BYTES, 64):
-                        prefetch(extension + i)
 
     cdef int _packet(self, Ahead* one, int vlan) noexcept nogil:
         # Count a packet that was looked at.
@@ -370,8 +311,8 @@ cdef class Table:
         if vlan >= 0:
             p.vlan_inner = p.vlan
             p.vlan = <uint16_t>vlan
-        if not one.hashed:
-            self._hash(one)
+        if not one.placed:
+            place(one, self._key)
         return self._count(one)
 
     # --- the table -----------------------------------------------------------------------------
@@ -452,24 +393,10 @@ cdef class Table:
         if self._active > self._bucket_mask:
             grow(&self._records, &self._buckets, &self._bucket_mask)
         r = self._record(number)
-        memset(r, 0, sizeof(Record))
-        memcpy(r.source, p.source, 16)
-        memcpy(r.destination, p.destination, 16)
-        r.source_port, r.destination_port = p.source_port, p.destination_port
-        r.version, r.protocol = p.version, p.protocol
-        r.marks = MARK_CONTINUED if part else 0
-        if p.tcp and not part and p.flags & (SYN | ACK) != SYN:
-            r.marks |= MARK_MIDSTREAM
-        r.state = (UPWARD if upward else 0) | (ONE_WAY if p.one_way else 0) | (TCP_FIELDS if p.tcp else 0)
-        r.state |= <uint8_t>(p.fragment << FRAGMENT_SHIFT)
-        r.vlan, r.vlan_inner = p.vlan, p.vlan_inner
-        r.part = part
+        start_record(r, p, upward, part, time, wire_bytes)
         r.first_packet = self._packets
         r.started = r.due = self.clock
-        r.time = time
         r.hash = <uint32_t>hash
-        r.ip_bytes, r.payload_bytes, r.wire_bytes = p.ip_bytes, p.payload_bytes, wire_bytes
-        r.sequence, r.window, r.ttl, r.tos, r.flags = p.sequence, p.window, p.ttl, p.tos, p.flags
         bucket = &self._buckets[r.hash & self._bucket_mask]
         r.next = bucket[0]
         bucket[0] = number
@@ -509,7 +436,7 @@ cdef class Table:
     cdef bint _advance(self, int64_t time) noexcept nogil:
         cdef int64_t idle_end, ending_end, end
         cdef uint32_t number
-        if self._no_memory or self._row_count >= 4 * FULL_ROWS:
+        if self._no_memory or self._rows.count >= 4 * FULL_ROWS:
             return False
         if time < self.clock:
             return True
@@ -525,7 +452,7 @@ cdef class Table:
                 number, end = self._ending.oldest, ending_end
             if end > time or not number:
                 break
-            if self._row_count >= FULL_ROWS and self._last_end() != end:
+            if self._rows.count >= FULL_ROWS and self._last_end() != end:
                 self.clock = max(self.clock, end)
                 return False
             self._export(number, IDLE if idle_end < ending_end else self._end_of(self._record(number)), end)
@@ -533,12 +460,12 @@ cdef class Table:
         return True
 
     cdef inline int64_t _last_end(self) noexcept nogil:
-        return (<Row*>(self._rows + (self._row_count - 1) * self.row_bytes)).ended
+        return (<Row*>(self._rows.data + (self._rows.count - 1) * self.row_bytes)).ended
 
     cdef void _export(self, uint32_t number, int reason, int64_t ended) noexcept nogil:
         cdef Record* r = self._record(number)
         cdef uint32_t* link = &self._buckets[r.hash & self._bucket_mask]
-        cdef Row* row = self._new_row()
+        cdef Row* row = new_row(&self._rows)
         cdef Extension* e
         # An extension with the longest sequence: 376 + 16 + 255 * 8 bytes.
         cdef uint64_t first[304]
@@ -557,42 +484,16 @@ cdef class Table:
             else:
                 e = <Extension*>first
                 replay(r, &r.marks, e, self._first_packets)
-            memcpy(row.source, r.source, 16)
-            memcpy(row.destination, r.destination, 16)
-            row.source_port, row.destination_port = r.source_port, r.destination_port
-            row.version, row.protocol = r.version, r.protocol
-            row.reason, row.marks = <uint8_t>reason, r.marks
-            row.vlan, row.vlan_inner = r.vlan, r.vlan_inner
-            row.part, row.first_packet, row.ended = r.part, r.first_packet, ended
-            row.handshake_server, row.handshake_client = e.handshake_server, e.handshake_client
-            row.response = e.response
-            memcpy(row.history, e.history, HISTORY_BYTES)
-            row.padding = 0
-            memcpy(row.ways, e.ways, sizeof(e.ways))
-            for i in range(2):
-                if row.ways[i].window_min > row.ways[i].window_max:
-                    row.ways[i].window_min = 0
+            fill_row(row, r, e, <uint8_t>reason, ended)
             if self._first_packets:
                 memcpy(row + 1, <Sequence*>(e + 1) + 1, self._first_packets * sizeof(Entry))
+        else:
+            self._no_memory = True
         if r.extension:
             give_piece(&self._extensions, r.extension)
         give_piece(&self._records, number)
         self._exported += 1
         self._ends[reason] += 1
-
-    cdef Row* _new_row(self) noexcept nogil:
-        cdef size_t room
-        cdef uint8_t* rows
-        if self._row_count == self._row_room:
-            room = self._row_room * 2 if self._row_room else <size_t>256
-            rows = <uint8_t*>realloc(self._rows, room * self.row_bytes)
-            if rows == NULL:
-                self._no_memory = True
-                return NULL
-            self._rows = rows
-            self._row_room = room
-        self._row_count += 1
-        return <Row*>(self._rows + (self._row_count - 1) * self.row_bytes)
 
     def finish(self):
         """See :meth:`sealwire.probe.flows.Table.finish`."""
@@ -601,7 +502,6 @@ cdef class Table:
         cdef int i
         if not self._finishing:
             self._finishing = True
-            # Pairs of first packet and number, in one sort.
             self._left = <uint64_t*>malloc((self._active + 1) * 2 * sizeof(uint64_t))
             if self._left == NULL:
                 raise MemoryError
@@ -628,7 +528,7 @@ cdef class Table:
 
     def take(self):
         """See :meth:`sealwire.probe.flows.Table.take`."""
-        cdef size_t n = self._row_count, ready, i, size = self.row_bytes
+        cdef size_t n = self._rows.count, ready, i, size = self.row_bytes
         cdef Row** order = <Row**>malloc((n + 1) * sizeof(Row*))
         cdef bint sorted = True
         cdef bytes taken
@@ -639,7 +539,7 @@ cdef class Table:
         kept = NULL
         try:
             for i in range(n):
-                order[i] = <Row*>(self._rows + i * size)
+                order[i] = <Row*>(self._rows.data + i * size)
                 if i and by_order(&order[i - 1], &order[i]) > 0:
                     sorted = False
             if not sorted:
@@ -651,7 +551,7 @@ cdef class Table:
             taken = PyBytes_FromStringAndSize(NULL, ready * size)
             out = PyBytes_AS_STRING(taken)
             if sorted and ready:
-                memcpy(out, self._rows, ready * size)
+                memcpy(out, self._rows.data, ready * size)
             elif ready:
                 for i in range(ready):
                     memcpy(out + i * size, order[i], size)
@@ -661,9 +561,9 @@ cdef class Table:
                     raise MemoryError
                 for i in range(ready, n):
                     memcpy(kept + (i - ready) * size, order[i], size)
-            free(self._rows)
-            self._rows = kept
-            self._row_count = self._row_room = n - ready
+            free(self._rows.data)
+            self._rows.data = kept
+            self._rows.count = self._rows.room = n - ready
         finally:
             free(order)
         return taken

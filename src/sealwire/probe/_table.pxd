@@ -106,6 +106,29 @@ cdef inline void free_pool(Pool* pool) noexcept nogil:
     free(pool.slabs)
 
 
+cdef struct Rows:
+    # Finished flows that were not taken yet.
+    uint8_t* data
+    size_t size  # bytes of one
+    size_t count
+    size_t room
+
+
+cdef inline Row* new_row(Rows* rows) noexcept nogil:
+    # One more, or NULL when there is no memory.
+    cdef size_t room
+    cdef uint8_t* data
+    if rows.count == rows.room:
+        room = rows.room * 2 if rows.room else <size_t>256
+        data = <uint8_t*>realloc(rows.data, room * rows.size)
+        if data == NULL:
+            return NULL
+        rows.data = data
+        rows.room = room
+    rows.count += 1
+    return <Row*>(rows.data + (rows.count - 1) * rows.size)
+
+
 cdef inline int by_order(const void* left, const void* right) noexcept nogil:
     cdef const Row* a = (<const Row**>left)[0]
     cdef const Row* b = (<const Row**>right)[0]

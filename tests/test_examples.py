@@ -23,6 +23,7 @@ RUN_HERE = {
     "changing_address.py",
     "datagram_echo_client.py",
     "datagram_echo_server.py",
+    "key_updates.py",
     "psk_echo.py",
     "sans_io_loop.py",
     "stream_echo.py",
@@ -117,6 +118,17 @@ def test_sans_io_loop(seed: int) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"client: Connected" in done.stdout
     assert done.stdout.rstrip().endswith(b"server received 'hello over a bad link'")
+
+
+def test_key_updates() -> None:
+    done = run("key_updates.py", *credentials(), *trust())
+    assert (done.returncode, done.stderr) == (0, b"")
+    asked, age, use = done.stdout.decode().splitlines()
+    assert asked == "asked for: epoch 4"
+    assert age == "by age: epoch 5"
+    assert use.startswith("by use: epoch ")
+    assert use.endswith(" of 100 records")
+    assert int(use.split()[3].rstrip(",")) >= 6
 
 
 def test_changing_address() -> None:

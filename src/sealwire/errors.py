@@ -19,6 +19,7 @@ __all__ = [
     "Discard",
     "Error",
     "HandshakeError",
+    "KeysExhausted",
     "LimitReached",
     "PeerAlert",
     "ProtocolError",
@@ -199,6 +200,13 @@ class PeerAlert(Error):
 
 class ConnectionClosed(Error):
     """The connection is closed, so the operation cannot be done."""
+
+
+class KeysExhausted(Error):
+    """No new keys can come any more: epochs or handshake message numbers are nearly used up.
+
+    The connection is closed in order, or goes on under the keys it has; a new one is needed before long.
+    """
 
 
 class Truncated(ConnectionClosed):

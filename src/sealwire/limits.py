@@ -9,6 +9,13 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, fields
+from typing import Final
+
+# Epochs and message_seq have 16 bits on the wire (RFC 9147 sections 4 and 5.2, errata 8048 and 8050).
+_LAST_NUMBER: Final = 0xFFFF
+
+# New keys are asked for before the old ones are used up, in records that may be lost.
+_LEAST_RECORDS: Final = 16
 
 
 class Purpose(enum.Enum):
@@ -61,6 +68,16 @@ class Limits:
     retransmissions: int = 12
     #: KeyUpdates accepted from a peer without application data in between (BoringSSL uses 32).
     key_updates_in_a_row: int = 32
+    #: Sending keys in use for so long are replaced (RFC 9147 section 8); see docs/keys-over-time.md.
+    rekey_seconds: float = 3_600.0
+    #: Records sealed under one key, where its AEAD does not allow fewer (RFC 9147 section 4.5.3).
+    records_per_key: int = 1 << 48
+    #: Records that fail to authenticate under one key, where its AEAD does not allow fewer; then the end.
+    forgeries_per_key: int = 1 << 48
+    #: Highest epoch sent in; without another one the connection is closed in order.
+    epochs: int = 65_000
+    #: Handshake messages sent on one connection, KeyUpdates among them; closed in order likewise.
+    handshake_messages: int = 65_000
     #: Cookie lifetime; an older one is refused.
     cookie_seconds: float = 60.0
     #: Slots for ClientHellos split over datagrams, before any address is proved.
@@ -77,6 +94,11 @@ class Limits:
             value = getattr(self, field.name)
             if not value > 0:
                 raise ValueError(f"Limits.{field.name} must be positive, not {value!r}")
+        for name in ("epochs", "handshake_messages"):
+            if getattr(self, name) > _LAST_NUMBER:
+                raise ValueError(f"Limits.{name} is above {_LAST_NUMBER}, the last that can be written")
+        if self.records_per_key < _LEAST_RECORDS:
+            raise ValueError(f"Limits.records_per_key is below {_LEAST_RECORDS}, too few to change keys with")
         if self.connection_bytes > self.total_bytes:
             raise ValueError("Limits.connection_bytes is above Limits.total_bytes")
         if self.handshakes > self.connections:

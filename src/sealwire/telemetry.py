@@ -52,6 +52,31 @@ class ConnectionCounters(Counters):
     acks_sent: int = counter("records", "ACK records sent")
     acks_received: int = counter("records", "ACK records received")
     key_updates: int = counter("updates", "traffic key changes after the handshake, both directions")
+    rekeyed_by_age: int = counter("updates", "KeyUpdates of ours because the keys were old")
+    rekeyed_by_use: int = counter("updates", "KeyUpdates of ours because the keys had sealed much")
+    rekeyed_by_forgeries: int = counter("updates", "KeyUpdates of ours because many records did not open")
+    key_requests_ignored: int = counter("updates", "requests for new keys when none were left")
+    messages_too_long: int = counter("messages", "messages given up because a datagram carries less by now")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUsage:
+    """How much the keys in use have done, of what they may (RFC 9147 section 4.5.3).
+
+    Attributes:
+        sending_epoch, receiving_epoch: 3 after the handshake, one more with each KeyUpdate.
+        sealed, seal_limit: records sealed under the sending keys, and how many they may seal.
+        opened: records that authenticated under the newest receiving keys.
+        forged, forgery_limit: records that did not, and how many end the connection.
+    """
+
+    sending_epoch: int
+    sealed: int
+    seal_limit: int
+    receiving_epoch: int
+    opened: int
+    forged: int
+    forgery_limit: int
 
 
 @dataclass(slots=True)

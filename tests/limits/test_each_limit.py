@@ -19,13 +19,22 @@ from sealwire.context import Config
 from sealwire.dtls.charges import CONNECTION_BYTES, HANDSHAKE_BYTES
 from sealwire.dtls.cookie import Address
 from sealwire.dtls.header import ContentType, decode_fragments, fragment_header
-from sealwire.errors import Alert, CertificateError, Discard, HandshakeError, LimitReached, ProtocolError
+from sealwire.errors import (
+    Alert,
+    CertificateError,
+    Discard,
+    HandshakeError,
+    KeysExhausted,
+    LimitReached,
+    ProtocolError,
+)
 from sealwire.limits import Ledger, Limits
 from sealwire.tls13.messages import HandshakeType
 from tests import certificates, configs
 from tests.unit.dtls.hellos import HERE, Hello, body, pieces, record
 from tests.unit.dtls.host import Site, addresses
 from tests.unit.dtls.rig import Rig, joined
+from tests.unit.stcp.pair import Pair as Streams
 
 TICKET = bytes.fromhex("00000e10 00000000 00 0001 aa 0000")
 
@@ -345,6 +354,79 @@ def test_key_updates_in_a_row() -> None:
         if rig.server.error is None:
             rig.run()
     rig.refuses(rig.server, Alert.UNEXPECTED_MESSAGE)
+
+
+@pytest.mark.parametrize("transport", [dtls, stcp])
+def test_rekey_seconds(transport: Any) -> None:
+    if transport is dtls:
+        rig = joined(limits=Limits(rekey_seconds=10.0))
+        rig.client.send(b"data")
+        rig.skip(11.0)
+        assert rig.client.sending_epoch == 4
+        assert rig.client.counters.rekeyed_by_age == 1
+    else:
+        pair = Streams(limits=Limits(rekey_seconds=10.0))
+        pair.client.send(b"data")
+        assert pair.client.deadline() == 10.0
+        pair.client.wake(10.0)
+        pair.run()
+        assert pair.client.key_usage.sending_epoch == 4
+        assert pair.client.counters.rekeyed_by_age == 1
+
+
+@pytest.mark.requirement("9147-4.5.3-1", "9147-4.5.3-2", "8446-POST-2")
+@pytest.mark.parametrize("transport", [dtls, stcp])
+def test_records_per_key(transport: Any) -> None:
+    limits = Limits(records_per_key=20)
+    if transport is dtls:
+        rig = joined(limits=limits)
+        for _ in range(50):
+            rig.client.send(b"data")
+            rig.run()
+            assert rig.client.key_usage.sealed <= 20
+        assert rig.client.counters.rekeyed_by_use >= 2
+    else:
+        pair = Streams(limits=limits)
+        for _ in range(50):
+            pair.client.send(b"data")
+            pair.run()
+            assert pair.client.key_usage.sealed <= 20
+        assert pair.client.counters.rekeyed_by_use >= 2
+        assert pair.server.read() == b"data" * 50
+    with pytest.raises(ValueError, match="records_per_key"):
+        Limits(records_per_key=15)
+
+
+@pytest.mark.requirement("9147-4.5.3-3", "9147-4.5.3-4", "9147-4.5.3-5")
+def test_forgeries_per_key() -> None:
+    rig = joined(limits=Limits(forgeries_per_key=3))
+    for _ in range(3):
+        rig.client.receive(b"\x2f\0\0\0\x20" + bytes(32), rig.now)
+        rig.take(rig.client)
+    assert isinstance(rig.client.error, ProtocolError)
+    assert rig.client.error.alert is Alert.BAD_RECORD_MAC
+
+
+@pytest.mark.requirement("9147-4.2.1-7", "9147-8-7")
+@pytest.mark.parametrize("limit", ["epochs", "handshake_messages"])
+def test_epochs_and_handshake_messages(limit: str) -> None:
+    rig = joined(limits=Limits(epochs=4) if limit == "epochs" else Limits(handshake_messages=7))
+    assert rig.server.sending_epoch == 3
+    # The server's handshake was five messages.
+    for _ in range(1 if limit == "epochs" else 7 - 5):
+        rig.server.update_keys(rig.now)
+        rig.run()
+    with pytest.raises(KeysExhausted):
+        rig.server.update_keys(rig.now)
+    rig.echo()
+    for value in (0x10000, 1 << 48):
+        with pytest.raises(ValueError, match=limit):
+            replace(Limits(), **{limit: value})
+
+
+def test_handshake_messages() -> None:
+    """With the epochs, above."""
+    assert Limits().handshake_messages < 0xFFFF
 
 
 @pytest.mark.requirement("9147-5.1-10", "9147-5.1-11")

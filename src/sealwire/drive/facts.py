@@ -8,12 +8,14 @@ object of the drivers remembers in which process it was made and refuses to work
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sealwire.errors import ConnectionClosed, Error
 
 if TYPE_CHECKING:
     from sealwire import dtls, stcp
+    from sealwire.telemetry import KeyUsage
 
 _generation = 0
 
@@ -46,13 +48,13 @@ class ProcessBound:
             raise Forked(message)
 
 
-class Facts(ProcessBound):
+class Facts(ProcessBound, ABC):
     """The facts of an established connection.  Before that they raise Error."""
 
     @property
+    @abstractmethod
     def connection(self) -> dtls.Connection | stcp.Connection:
         """The engine."""
-        raise NotImplementedError
 
     def version(self) -> str:
         """``"DTLSv1.3"`` or ``"TLSv1.3"``."""
@@ -108,6 +110,10 @@ class Facts(ProcessBound):
             # RFC 9266 section 3: tls-unique is not defined for TLS 1.3.
             raise ValueError(f"channel binding {cb_type!r} does not exist in version 1.3: use 'tls-exporter'")
         return self.export_keying_material(b"EXPORTER-Channel-Binding", 32)
+
+    def key_usage(self) -> KeyUsage:
+        """What the keys in use have done, and what they may (docs/keys-over-time.md)."""
+        return self.connection.key_usage
 
     def statistics(self) -> dict[str, int]:
         """The connection's counters by name."""

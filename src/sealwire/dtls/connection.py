@@ -16,26 +16,30 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from sealwire.context import Config
+from sealwire.dtls.alerts import FATAL, WARNING, LastWords
 from sealwire.dtls.charges import handshake_over, open_account
 from sealwire.dtls.cid import CidPool, Usage
 from sealwire.dtls.epochs import Opening, Sealing
 from sealwire.dtls.events import Closed, Connected, Event, PeerClosed, State, TicketReceived
-from sealwire.dtls.header import MAX_CONTENT_BYTES, ContentType, RecordNumber, decode_alert
+from sealwire.dtls.header import ContentType, RecordNumber, decode_alert
 from sealwire.dtls.incoming import Incoming
 from sealwire.dtls.layer import HandshakeLayer
+from sealwire.dtls.outgoing import Outgoing
 from sealwire.dtls.queues import MessageQueue
+from sealwire.dtls.rekeying import Rekeying
 from sealwire.dtls.routability import PathInbox, PathMessage
 from sealwire.errors import (
     Alert,
     ConnectionClosed,
     Discard,
+    Error,
     HandshakeError,
-    LimitReached,
+    KeysExhausted,
     PeerAlert,
     ProtocolError,
 )
 from sealwire.limits import Account, Ledger, Limits, Purpose
-from sealwire.telemetry import ConnectionCounters
+from sealwire.telemetry import ConnectionCounters, KeyUsage
 from sealwire.tls13.contract import EPOCH_APPLICATION, EPOCH_HANDSHAKE, EPOCH_PLAIN, ConnectionIds, Session
 from sealwire.tls13.handshake import DTLS, Handshake
 from sealwire.tls13.tickets import SessionTicket
@@ -46,14 +50,8 @@ INITIAL_TIMEOUT_SECONDS: Final = 1.0
 # Leaves room for IPv6 and UDP headers on every path that carries IPv6 (1280 bytes), as QUIC does.
 DEFAULT_MTU_BYTES: Final = 1200
 _MIN_MTU_BYTES: Final = 128
-# Header with 16-bit number and length, type byte and tag: what a record costs before a suite is agreed.
-_USUAL_OVERHEAD_BYTES: Final = 22
 # RFC 9147 section 5.1 [9147-5.1-8]
 _AMPLIFICATION: Final = 3
-# RFC 9147 section 4.5.3 [9147-4.5.3-2]: new keys are asked for at this part of the limit.
-_REKEY_PART: Final = 0.9
-_FATAL: Final = 2
-_WARNING: Final = 1
 
 
 class Connection:
@@ -96,8 +94,8 @@ class Connection:
         self.address: object = None
 
         self._account = account
-        self._sealing = Sealing(config.provider, plain_sequence)
-        self._opening = Opening(config.provider, limits.replay_window)
+        self._sealing = Sealing(config.provider, plain_sequence, limits.records_per_key)
+        self._opening = Opening(config.provider, limits.replay_window, limits.forgeries_per_key)
         self._incoming = Incoming(self._opening, account, self.counters, offered_cid_bytes)
         self._layer = HandshakeLayer(
             handshake,
@@ -117,10 +115,14 @@ class Connection:
         # Whether any protected record of the peer was opened.
         self._keys_seen = False
         self._handshake_deadline: float | None = now + limits.handshake_seconds
-        self._send_queue = MessageQueue(account, Purpose.SEND_QUEUE, limits.send_queue_bytes)
+        self._outgoing = Outgoing(account, limits, self._sealing, self.counters, mtu)
+        self._rekeying = Rekeying(
+            self._layer, self._sealing, self._opening, self._outgoing, limits, self.counters, now
+        )
         self._receive_queue = MessageQueue(account, Purpose.RECEIVE_QUEUE, limits.receive_queue_bytes)
-        self._alerts: list[tuple[int, Alert]] = []
-        self._alert_epoch = EPOCH_PLAIN
+        self._last_words = LastWords(self._sealing)
+        # Why a close of our own goes on, None where the application asked for it.
+        self._closing_error: KeysExhausted | None = None
         #: Return routability messages that came; an Endpoint takes them, who alone knows from where.
         self.path_messages = PathInbox(self.counters)
         self._peer_closed_at: RecordNumber | None = None
@@ -242,10 +244,7 @@ class Connection:
     @property
     def max_message_bytes(self) -> int:
         """The longest message send() takes, in bytes; 0 without keys [9147-4.4-4]."""
-        epoch = self._sealing.epoch
-        if epoch not in self._sealing:
-            return 0
-        return max(min(self.mtu - self._sealing.overhead(epoch), MAX_CONTENT_BYTES), 0)
+        return self._outgoing.max_message_bytes
 
     @property
     def newest(self) -> RecordNumber:
@@ -255,7 +254,7 @@ class Connection:
     @property
     def send_queue_bytes(self) -> int:
         """Bytes given to send() that transmit() has not given out."""
-        return self._send_queue.bytes_held
+        return self._outgoing.bytes_held
 
     @property
     def held_bytes(self) -> int:
@@ -278,15 +277,7 @@ class Connection:
         """
         if self.state in (State.CLOSING, State.CLOSED):
             raise self.error or ConnectionClosed("the connection is closed")
-        longest = self.max_message_bytes or min(self.mtu - _USUAL_OVERHEAD_BYTES, MAX_CONTENT_BYTES)
-        for message in messages:
-            if len(message) > longest:
-                raise ValueError(
-                    f"a message of {len(message)} bytes is above the {longest} a datagram carries"
-                )
-        if not self._send_queue.put(messages):
-            raise LimitReached("send_queue_bytes", "the send queue is full")
-        self.counters.messages_sent += len(messages)
+        self._outgoing.put(messages)
         self._notify()
 
     def messages(self) -> list[bytes]:
@@ -301,10 +292,32 @@ class Connection:
     def update_keys(self, now: float, *, request_peer: bool = False) -> None:
         """Move to new sending keys once the peer acknowledged it (RFC 9147 section 8).
 
+        Meanwhile data goes on under the old ones; :attr:`next_sending_epoch` says what to wait for.
+
         Raises:
             Error: the handshake is not complete, or the connection is closed.
+            KeysExhausted: epochs or message numbers are nearly used up.
         """
         self._do(lambda: self._layer.update_keys(now, request_peer=request_peer))
+
+    @property
+    def sending_epoch(self) -> int:
+        """The epoch of what is sent now; one more with each KeyUpdate of ours that is acknowledged."""
+        return self._sealing.epoch
+
+    @property
+    def next_sending_epoch(self) -> int:
+        """The sending epoch once every update asked for so far is done."""
+        return self._sealing.epoch + self._layer.engine.pending_key_updates
+
+    @property
+    def key_usage(self) -> KeyUsage:
+        """What the keys in use have done, and what they may; Error before the handshake is complete."""
+        if not self.was_connected:
+            raise Error("the handshake is not complete")
+        if self.state is State.CLOSED:
+            raise self.error or ConnectionClosed("the connection is closed")
+        return self._rekeying.usage()
 
     def _do(self, action: Callable[[], None]) -> None:
         if self.state in (State.CLOSING, State.CLOSED):
@@ -351,8 +364,8 @@ class Connection:
         """Send what is queued and close_notify, then be closed.  May be called again."""
         if self.state is State.HANDSHAKING:
             # [8446-ALERT-2]: user_canceled says why, and close_notify that this is all.
-            self._queue_alert(_WARNING, Alert.USER_CANCELED)
-            self._queue_alert(_WARNING, Alert.CLOSE_NOTIFY)
+            self._queue_alert(WARNING, Alert.USER_CANCELED)
+            self._queue_alert(WARNING, Alert.CLOSE_NOTIFY)
             self._finish(None)
         elif self.state is State.CONNECTED:
             self.state = State.CLOSING
@@ -362,13 +375,18 @@ class Connection:
         """Be closed at once, without a word to the peer."""
         if self.state is not State.CLOSED:
             self._finish(error)
-            self._alerts.clear()
+            self._last_words.clear()
 
     def deadline(self) -> float | None:
         """When wake() is due, None if never."""
         if self.state is State.CLOSED:
             return None
-        due = (self._layer.deadline, self._handshake_deadline, self._opening.deadline)
+        due = (
+            self._layer.deadline,
+            self._handshake_deadline,
+            self._opening.deadline,
+            self._rekeying.deadline if self.state is State.CONNECTED else None,
+        )
         return min((at for at in due if at is not None), default=None)
 
     def wake(self, now: float) -> None:
@@ -382,8 +400,14 @@ class Connection:
             return
         try:
             self._layer.wake(now)
+            if self.state is State.CONNECTED:
+                self._rekeying.wake(now)
         except TimeoutError as error:
             self._finish(error)
+        except KeysExhausted as error:
+            self._close_exhausted(error)
+        except ProtocolError as error:
+            self._fail(error)
 
     def receive(self, datagram: Buffer, now: float) -> None:
         """Take one datagram from the peer."""
@@ -417,13 +441,9 @@ class Connection:
             self._incoming.server_hello_missing = False
             self._layer.server_hello_missing(now)
         self._layer.end_of_run(now)
-        if forged and (part := self._opening.forged_part()) >= _REKEY_PART:
-            if part >= 1:
-                # RFC 9147 section 4.5.3 [9147-4.5.3-4]
-                raise ProtocolError(Alert.BAD_RECORD_MAC, "too many records failed authentication")
-            if self.was_connected and not self._layer.engine.updating_keys:
-                # [9147-4.5.3-5]
-                self._layer.update_keys(now, request_peer=True)
+        self._rekeying.looked(now)
+        if forged:
+            self._rekeying.after_forgeries(now, connected=self.was_connected)
 
     def _receive_plaintext(self, number: RecordNumber, content_type: int, content: bytes, now: float) -> None:
         if content_type == ContentType.HANDSHAKE:
@@ -518,21 +538,27 @@ class Connection:
             return
         if not self.was_connected and not isinstance(error, HandshakeError):
             error = HandshakeError(error.alert, error.reason)
-        self._queue_alert(_FATAL, error.alert)
+        self._queue_alert(FATAL, error.alert)
         self._finish(error)
 
+    def _close_exhausted(self, error: KeysExhausted) -> None:
+        """No new keys can come: say goodbye while the old ones still can."""
+        self.state = State.CLOSING
+        self._closing_error = error
+        self._outgoing.drop()
+
     def _queue_alert(self, level: int, alert: Alert) -> None:
-        self._alerts.append((level, alert))
         # Decision A18: the highest epoch the peer can read for sure.
-        if self.state is not State.HANDSHAKING:
-            self._alert_epoch = self._sealing.epoch
-        else:
-            self._alert_epoch = EPOCH_HANDSHAKE if EPOCH_HANDSHAKE in self._sealing else EPOCH_PLAIN
+        epoch = self._sealing.epoch
+        if self.state is State.HANDSHAKING:
+            readable = EPOCH_HANDSHAKE in self._sealing and not self._layer.server_hello_waits
+            epoch = EPOCH_HANDSHAKE if readable else EPOCH_PLAIN
+        self._last_words.queue(level, alert, epoch)
 
     def _finish(self, error: OSError | None) -> None:
         self.state = State.CLOSED
         self.error = error
-        self._send_queue.take()
+        self._outgoing.drop()
         self._incoming.close()
         self._account.close()
         self._events.append(Closed(error))
@@ -558,7 +584,7 @@ class Connection:
                     self._transmit_data(datagrams, now)
         except ProtocolError as error:
             self._fail(error)
-        datagrams += self._transmit_alerts()
+        datagrams += self._last_words.transmit(self._budget)
         if self.state is State.CLOSED:
             self._sealing.clear()
         if datagrams:
@@ -569,32 +595,17 @@ class Connection:
                 self._budget -= size
         return datagrams
 
-    def _transmit_alerts(self) -> list[bytes]:
-        """One datagram with what is to be said last, if it may be sent."""
-        alerts, self._alerts = self._alerts, []
-        datagram = b""
-        try:
-            for alert in alerts:
-                datagram += self._sealing.record(self._alert_epoch, ContentType.ALERT, bytes(alert))[1]
-        except ProtocolError:
-            # Record numbers are used up, which may be why the connection ends.
-            return []
-        # Alerts to an address nobody proved count as well.
-        return [datagram] if datagram and (self._budget is None or len(datagram) <= self._budget) else []
-
     def _transmit_data(self, datagrams: list[bytes], now: float) -> None:
-        sealer = self._sealing.sealer(self._sealing.epoch)
-        if self._send_queue:
-            queue = self._send_queue.take()
-            if sealer.sealed + len(queue) > sealer.seal_limit:
-                # RFC 9147 section 4.5.3 [9147-4.5.3-1]: never beyond, whatever became of the KeyUpdate.
-                raise ProtocolError(Alert.INTERNAL_ERROR, "the sending keys are used up")
-            datagrams += sealer.seal_run(ContentType.APPLICATION_DATA, queue)
-            self.counters.records_sealed += len(queue)
-            if sealer.sealed > sealer.seal_limit * _REKEY_PART and not self._layer.engine.updating_keys:
-                # [9147-4.5.3-2]
-                self._layer.update_keys(now, request_peer=False)
-                datagrams += self._layer.transmit(None, now)
-        if self.state is State.CLOSING:
-            self._queue_alert(_WARNING, Alert.CLOSE_NOTIFY)
-            self._finish(None)
+        datagrams += self._outgoing.seal()
+        waits = self._outgoing.bytes_held > 0
+        # Whoever closes and has nothing to send any more needs no new keys.
+        if waits or (datagrams and self.state is State.CONNECTED):
+            try:
+                if self._rekeying.after_sealing(now):
+                    datagrams += self._layer.transmit(None, now)
+            except KeysExhausted as error:
+                self._close_exhausted(error)
+        # What still waits, waits for new keys.
+        if self.state is State.CLOSING and not self._outgoing.bytes_held:
+            self._queue_alert(WARNING, Alert.CLOSE_NOTIFY)
+            self._finish(self._closing_error)

@@ -8,6 +8,7 @@ still be answered.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from sealwire.crypto.hkdf import DTLS13_PREFIX, traffic_keys
@@ -29,10 +30,13 @@ _GRACE_SECONDS: Final = 20.0
 class Sealing:
     """Sending keys.  Epoch 0 has none, only numbers."""
 
-    __slots__ = ("_provider", "_sealers", "epoch", "plain_sequence")
+    __slots__ = ("_provider", "_records_per_key", "_sealers", "epoch", "plain_sequence")
 
-    def __init__(self, provider: CryptoProvider, plain_sequence: int) -> None:
+    def __init__(
+        self, provider: CryptoProvider, plain_sequence: int, records_per_key: int = MAX_SEQUENCE
+    ) -> None:
         self._provider = provider
+        self._records_per_key = records_per_key
         self._sealers: dict[int, Sealer] = {}
         #: Highest epoch with keys.
         self.epoch = 0
@@ -45,7 +49,11 @@ class Sealing:
             # RFC 9147 section 4.2.1 [9147-4.2.1-7]; message_seq runs out at the same time (errata 8050).
             raise ProtocolError(Alert.INTERNAL_ERROR, "the last epoch is used up")
         derived = traffic_keys(self._provider, keys.spec, keys.secret, DTLS13_PREFIX)
-        self._sealers[keys.epoch] = Sealer(self._provider, keys.spec, derived, keys.epoch, cid)
+        # RFC 9147 section 4.5.3 [9147-4.5.3-1]: the AEAD's limit, or a lower one of the owner's.
+        spec = keys.spec
+        if self._records_per_key < spec.seal_limit:
+            spec = replace(spec, seal_limit=self._records_per_key)
+        self._sealers[keys.epoch] = Sealer(self._provider, spec, derived, keys.epoch, cid)
         self.epoch = keys.epoch
 
     def __contains__(self, epoch: int) -> bool:
@@ -68,6 +76,9 @@ class Sealing:
         """Sequence number and bytes of a record of `epoch`."""
         if epoch:
             sealer = self._sealers[epoch]
+            if sealer.sealed >= sealer.seal_limit:
+                # [9147-4.5.3-1]: never beyond, whatever became of the KeyUpdate.
+                raise ProtocolError(Alert.INTERNAL_ERROR, "the sending keys are used up")
             return sealer.sequence, sealer.seal(content_type, content)
         number = self.plain_sequence
         if number > MAX_SEQUENCE:
@@ -88,10 +99,11 @@ class Sealing:
 class Opening:
     """Receiving keys, found by the low two bits of their epoch."""
 
-    __slots__ = ("_expiries", "_openers", "_provider", "_window", "cids", "epoch")
+    __slots__ = ("_expiries", "_forgeries_per_key", "_openers", "_provider", "_window", "cids", "epoch")
 
-    def __init__(self, provider: CryptoProvider, window: int) -> None:
+    def __init__(self, provider: CryptoProvider, window: int, forgeries_per_key: int = MAX_SEQUENCE) -> None:
         self._provider = provider
+        self._forgeries_per_key = forgeries_per_key
         self._window = window
         #: Ids that records to us may carry, all of one length; empty without connection ids.
         self.cids: list[bytes] = []
@@ -121,7 +133,10 @@ class Opening:
         old = self._openers.get(low)
         if old is not None:
             self._expiries.pop(old.epoch, None)
-        self._openers[low] = Opener(self._provider, keys.spec, derived, keys.epoch, own, self._window)
+        spec = keys.spec
+        if self._forgeries_per_key < spec.forgery_limit:
+            spec = replace(spec, forgery_limit=self._forgeries_per_key)
+        self._openers[low] = Opener(self._provider, spec, derived, keys.epoch, own, self._window)
         self.epoch = keys.epoch
 
     def opener(self, low_bits: int) -> Opener | None:

@@ -150,6 +150,11 @@ class Flight:
         return bool(self._messages)
 
     @property
+    def anything_sent(self) -> bool:
+        """Whether any record of what is outstanding ever left."""
+        return bool(self._sent)
+
+    @property
     def outstanding_bytes(self) -> int:
         """Bytes of the messages kept."""
         return sum(len(message.body) for message in self._messages)

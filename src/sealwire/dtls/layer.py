@@ -24,7 +24,7 @@ from sealwire.dtls.header import (
     encode_ack,
 )
 from sealwire.dtls.reassembly import Reassembly
-from sealwire.errors import Alert, Discard, ProtocolError
+from sealwire.errors import Alert, Discard, KeysExhausted, ProtocolError
 from sealwire.limits import Account, Limits, Purpose
 from sealwire.telemetry import ConnectionCounters
 from sealwire.tls13.contract import (
@@ -39,7 +39,7 @@ from sealwire.tls13.contract import (
     TicketReceived,
 )
 from sealwire.tls13.handshake import Handshake
-from sealwire.tls13.messages import HandshakeType, open_message
+from sealwire.tls13.messages import UPDATE_REQUESTED, HandshakeType, open_message
 from sealwire.tls13.tickets import SessionTicket
 
 # RFC 9147 section 4.4 [9147-4.4-12]: sizes to fall back to when a flight meets silence again and again:
@@ -190,6 +190,7 @@ class HandshakeLayer:
                 self._send_cid_messages()
                 continue
             was_complete = self.engine.complete
+            self.engine.may_update_keys = self.may_update_keys
             self.engine.receive(epoch, message)
             self.version_selected = True
             if was_complete:
@@ -200,6 +201,9 @@ class HandshakeLayer:
         if message[0] != HandshakeType.KEY_UPDATE:
             return
         self._counters.key_updates += 1
+        if not self.engine.may_update_keys and message[-1] == UPDATE_REQUESTED:
+            # RFC 9147 section 8 [9147-8-7]: an answer would pass the limit, so there is none.
+            self._counters.key_requests_ignored += 1
         self._key_updates_in_a_row += 1
         if self._key_updates_in_a_row > self._limits.key_updates_in_a_row:
             # [8446-POST-3]
@@ -274,8 +278,31 @@ class HandshakeLayer:
             self._account.release(Purpose.HANDSHAKE, self._flight_charge - size)
         self._flight_charge = size
 
+    @property
+    def may_update_keys(self) -> bool:
+        """Whether there are epochs and message numbers for another KeyUpdate of ours.
+
+        RFC 9147 sections 4.2.1 and 5.2 [9147-4.2.1-7, 9147-5.2-5]: both end long before they would wrap.
+        """
+        pending = self.engine.pending_key_updates
+        return (
+            self._sealing.epoch + pending < self._limits.epochs
+            and self._flight.next_seq + pending < self._limits.handshake_messages
+        )
+
+    @property
+    def server_hello_waits(self) -> bool:
+        """Whether our ServerHello never left, so that the peer can have no keys."""
+        return EPOCH_PLAIN in self._flight.epochs and not self._flight.anything_sent
+
     def update_keys(self, now: float, *, request_peer: bool) -> None:
-        """Send KeyUpdate; new sending keys follow once it is acknowledged (RFC 9147 section 8)."""
+        """Send KeyUpdate; new sending keys follow once it is acknowledged (RFC 9147 section 8).
+
+        Raises:
+            KeysExhausted: nothing is left for another one.
+        """
+        if not self.may_update_keys:
+            raise KeysExhausted("epochs or handshake message numbers are nearly used up")
         self.engine.update_keys(request_peer=request_peer)
         self._counters.key_updates += 1
         self.apply_outputs(now)

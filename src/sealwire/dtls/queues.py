@@ -40,12 +40,22 @@ class MessageQueue:
         self.bytes_held += size
         return True
 
-    def take(self) -> list[bytes]:
-        """All messages; the queue is empty then."""
+    def take(self, most: int | None = None) -> list[bytes]:
+        """The first `most` messages, or all of them; what is left stays in order."""
+        if most is not None and most < len(self._messages):
+            return self._take_some(most)
         messages, self._messages = self._messages, []
         # Nothing is charged any more where the account was closed before the owner came to read.
         self._account.release(self._purpose, min(self.bytes_held, self._account.held_for(self._purpose)))
         self.bytes_held = 0
+        return messages
+
+    def _take_some(self, most: int) -> list[bytes]:
+        messages = self._messages[:most]
+        del self._messages[:most]
+        size = sum(map(len, messages)) + _MESSAGE_OVERHEAD_BYTES * len(messages)
+        self._account.release(self._purpose, size)
+        self.bytes_held -= size
         return messages
 
 

@@ -12,6 +12,7 @@ side hold more than its limits.  The two directions close apart (RFC 8446 sectio
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from sealwire.crypto.hkdf import TLS13_PREFIX, traffic_keys
@@ -37,7 +38,7 @@ from sealwire.stcp.deframe import (
 )
 from sealwire.stcp.events import Closed, Connected, Event, PeerClosed, TicketReceived
 from sealwire.stcp.outgoing import KEY_UPDATE_RECORD_BYTES, Outgoing, charge, check_room, sealed_bytes
-from sealwire.telemetry import ConnectionCounters
+from sealwire.telemetry import ConnectionCounters, KeyUsage
 from sealwire.tls13.contract import (
     Direction,
     HandshakeDone,
@@ -98,6 +99,9 @@ class Connection:
         self._account = Account(ledger, limits.connection_bytes)
         self._handshake = handshake
         self._deadline: float | None = now + limits.handshake_seconds
+        # Keys of the handshake, or of the last update by age, are as old as this says.
+        self._keys_since = now
+        self._receive_epoch_then = 0
         self._events: list[Event] = []
         self._deframer = Deframer()
         self._joiner = MessageJoiner(limits.handshake_message_bytes)
@@ -159,6 +163,18 @@ class Connection:
         """Facts of the handshake.  Raises Error before it is finished."""
         self._must_be_complete()
         return self._handshake.session
+
+    @property
+    def key_usage(self) -> KeyUsage:
+        """What the keys in use have done, and what they may.  Error before the handshake is finished."""
+        self._must_be_complete()
+        sealer, opener = self._outgoing.sealer, self._opener
+        assert sealer is not None
+        assert opener is not None
+        # The first record that does not authenticate ends a stream.
+        return KeyUsage(
+            sealer.epoch, sealer.sealed, sealer.seal_limit, opener.epoch, opener.opened, 0, forgery_limit=1
+        )
 
     @property
     def buffered(self) -> int:
@@ -347,13 +363,36 @@ class Connection:
 
     def deadline(self) -> float | None:
         """When :meth:`wake` must be called next, on the clock of `now`; None for never."""
-        return self._deadline
+        return self._rekey_at if self._deadline is None else self._deadline
+
+    @property
+    def _rekey_at(self) -> float | None:
+        # Keys nobody used are not worth a record.
+        if self._write_closed or not self._outgoing.used:
+            return None
+        return self._keys_since + self._limits.rekey_seconds
 
     def wake(self, now: float) -> None:
         """Tell the time; does nothing before the deadline."""
         if self._deadline is not None and now >= self._deadline:
             seconds = f"{self._limits.handshake_seconds:g} seconds"
             self._fail(TimeoutError(f"the handshake did not finish within {seconds}"))
+        elif self._rekey_at is not None and now >= self._rekey_at:
+            self._rekey_by_age(now)
+
+    def _rekey_by_age(self, now: float) -> None:
+        assert self._opener is not None
+        # A peer that did not replace its own keys since our last update is asked to.
+        asks = self._opener.epoch == self._receive_epoch_then
+        self._keys_since, self._receive_epoch_then = now, self._opener.epoch
+        try:
+            check_room(self._account, KEY_UPDATE_RECORD_BYTES)
+        except LimitReached:
+            # The peer takes nothing now, so nothing more goes out under the old keys either; later.
+            return
+        self._handshake.update_keys(request_peer=asks)
+        self._apply_outputs()
+        self.counters.rekeyed_by_age += 1
 
     # -- records coming in
 
@@ -490,7 +529,10 @@ class Connection:
                 raise _unexpected("handshake bytes came in front of a key change")
             self._opener = StreamOpener(self._provider, keys.spec, derived, keys.epoch)
         elif not self._write_closed:
-            self._outgoing.install(StreamSealer(self._provider, keys.spec, derived, keys.epoch))
+            spec = keys.spec
+            if self._limits.records_per_key < spec.seal_limit:
+                spec = replace(spec, seal_limit=self._limits.records_per_key)
+            self._outgoing.install(StreamSealer(self._provider, spec, derived, keys.epoch))
             if self._handshake.complete and self.state != "handshaking":
                 self.counters.key_updates += 1
 
@@ -510,6 +552,7 @@ class Connection:
             if room <= 0:
                 self._handshake.update_keys()
                 self._apply_outputs()
+                self.counters.rekeyed_by_use += 1
                 continue
             self._outgoing.send(APPLICATION_DATA, data[:room])
             data = data[room:]

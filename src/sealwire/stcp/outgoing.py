@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from sealwire.errors import LimitReached
 from sealwire.limits import Account, Purpose
 from sealwire.record.stream import STREAM_HEADER_BYTES, TAG_BYTES
-from sealwire.stcp.deframe import HANDSHAKE, PLAINTEXT_LIMIT_BYTES
+from sealwire.stcp.deframe import APPLICATION_DATA, HANDSHAKE, PLAINTEXT_LIMIT_BYTES
 from sealwire.telemetry import ConnectionCounters
 
 if TYPE_CHECKING:
@@ -56,9 +56,10 @@ class Outgoing:
 
     Attributes:
         held: bytes queued, all charged to the account.
+        used: data was sealed under the keys in use.
     """
 
-    __slots__ = ("_account", "_counters", "_first_hello", "_queue", "_sealer", "_sent", "held")
+    __slots__ = ("_account", "_counters", "_first_hello", "_queue", "_sealer", "_sent", "held", "used")
 
     def __init__(self, account: Account, counters: ConnectionCounters, *, is_client: bool) -> None:
         self._account = account
@@ -68,10 +69,17 @@ class Outgoing:
         self._queue: list[bytes] = []
         self._sent = 0  # bytes of the first queued piece that are gone
         self.held = 0
+        self.used = False
 
     def install(self, sealer: StreamSealer) -> None:
         """Seal everything from here on with `sealer`."""
         self._sealer = sealer
+        self.used = False
+
+    @property
+    def sealer(self) -> StreamSealer | None:
+        """What seals now, None in plaintext."""
+        return self._sealer
 
     @property
     def key_room_bytes(self) -> int:
@@ -86,6 +94,7 @@ class Outgoing:
         if sealer is None:
             self._send_plain(content_type, memoryview(data))
             return
+        self.used = self.used or content_type == APPLICATION_DATA
         before = sealer.sealed
         self._append(sealer.seal_run(content_type, data))
         self._counters.records_sealed += sealer.sealed - before

@@ -193,6 +193,7 @@ class Exchange:
         "client_random",
         "connection_ids",
         "flavor",
+        "may_update_keys",
         "outputs",
         "own_connection_id",
         "provider",
@@ -209,6 +210,8 @@ class Exchange:
         self.own_connection_id: bytes | None = None
         #: What was agreed; known from ServerHello on, before any keys.
         self.connection_ids = NO_CONNECTION_IDS
+        #: Off once the transport has no numbers left for another KeyUpdate (RFC 9147 section 8).
+        self.may_update_keys = True
         self._handles = 0
 
     def send(self, epoch: int, message: bytes) -> int:

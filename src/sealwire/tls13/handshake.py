@@ -200,6 +200,20 @@ class Handshake:
         """Whether a KeyUpdate of ours waits to be acknowledged."""
         return isinstance(self._state, Connected) and self._state.updating
 
+    @property
+    def pending_key_updates(self) -> int:
+        """KeyUpdates of ours that are under way or must follow the one that is."""
+        return self._state.pending if isinstance(self._state, Connected) else 0
+
+    @property
+    def may_update_keys(self) -> bool:
+        """Whether the transport has numbers left for another KeyUpdate; it says so itself."""
+        return self._exchange.may_update_keys
+
+    @may_update_keys.setter
+    def may_update_keys(self, value: bool) -> None:
+        self._exchange.may_update_keys = value
+
     def export(self, label: bytes, context: bytes, n: int) -> bytes:
         """Exported keying material (RFC 8446 section 7.5); Error before the handshake is complete."""
         return self._connected().export(label, context, n)

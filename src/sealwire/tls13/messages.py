@@ -319,6 +319,10 @@ class NewSessionTicket:
         return frame(self.TYPE, writer.finish())
 
 
+#: The body of a KeyUpdate that asks for one in return.
+UPDATE_REQUESTED: Final = 1
+
+
 @dataclass(frozen=True, slots=True)
 class KeyUpdate:
     """RFC 8446 section 4.6.3."""
@@ -331,7 +335,7 @@ class KeyUpdate:
     def decode(cls, reader: Reader) -> KeyUpdate:
         request = reader.u8()
         reader.finish()
-        if request > 1:
+        if request > UPDATE_REQUESTED:
             # RFC 8446 section 4.6.3 [8446-POST-1]
             raise ProtocolError(Alert.ILLEGAL_PARAMETER, f"KeyUpdate asks for {request}")
         return cls(bool(request))

@@ -120,7 +120,8 @@ class Connected(State):
         self._asked = False
         self._advance(self._receive, Direction.RECEIVE)
         self.epoch = self._receive.epoch
-        if update.update_requested:
+        if update.update_requested and self.exchange.may_update_keys:
+            # RFC 9147 section 8 [9147-8-7]: a request is ignored where its answer would pass a limit.
             # RFC 8446 section 4.6.3: one answer serves all requests that wait for it.
             self.update_keys(request_peer=False)
         return self
@@ -146,6 +147,11 @@ class Connected(State):
         """Whether a KeyUpdate of ours waits for its acknowledgement."""
         return self._update_handle != 0
 
+    @property
+    def pending(self) -> int:
+        """KeyUpdates that are not done: the one on its way, and the one that must follow it."""
+        return (self._update_handle != 0) + self._update_follows
+
     def acknowledged(self, handle: int) -> None:
         """The peer has our message `handle`, and everything sent before it."""
         if handle != self._update_handle:
@@ -153,9 +159,9 @@ class Connected(State):
         # RFC 9147 section 8 [9147-8-2, 9147-8-8]
         self._update_handle = 0
         self._advance(self._send, Direction.SEND)
-        if self._update_follows:
-            asks = self._following_asks
-            self._update_follows = self._following_asks = False
+        follows, asks = self._update_follows, self._following_asks
+        self._update_follows = self._following_asks = False
+        if follows:
             self.update_keys(request_peer=asks)
 
     def _advance(self, keys: _TrafficKeys, direction: Direction) -> None:

@@ -535,12 +535,40 @@ def test_closing_ends_a_wait_for_messages() -> None:
     run(main())
 
 
+def test_an_update_that_nobody_acknowledges_ends_with_the_connection() -> None:
+    async def main() -> None:
+        limits = Limits(retransmissions=1)
+        async with await serve() as server, connect(server, limits=limits) as channel:
+            for listener in server._listeners:
+                listener.port.close()
+            with pytest.raises(TimeoutError, match="did not answer"):
+                await channel.update_keys()
+
+    run(main())
+
+
+def test_an_update_of_a_channel_that_is_closed_meanwhile() -> None:
+    async def main() -> None:
+        async with await serve() as server, connect(server) as channel:
+            for listener in server._listeners:
+                listener.port.close()
+            waiting = asyncio.create_task(channel.update_keys())
+            await asyncio.sleep(0.05)
+            await channel.aclose()
+            with pytest.raises(ConnectionClosed):
+                await waiting
+
+    run(main())
+
+
 @pytest.mark.requirement("9147-8-1")
 def test_keys_may_change_at_any_time() -> None:
     async def main() -> None:
         async with await serve() as server, connect(server) as channel:
             for n in range(10):
-                channel.update_keys(request_peer=n % 2 == 0)
+                before = channel.key_usage().sending_epoch
+                await channel.update_keys(request_peer=n % 2 == 0)
+                assert channel.key_usage().sending_epoch == before + 1
                 for k in range(5):
                     await channel.send(b"%d" % k)
                     assert await channel.recv() == b"%d" % k

@@ -607,7 +607,7 @@ def test_the_peers_keys_may_change_at_any_time() -> None:
         async with await serve() as server:
             reader, writer = await connect(server)
             for n in range(20):
-                writer.update_keys(request_peer=n % 2 == 0)
+                await writer.update_keys(request_peer=n % 2 == 0)
                 writer.write(b"%03d" % n)
                 assert await reader.readexactly(3) == b"%03d" % n
             assert writer.statistics()["key_updates"] >= 30

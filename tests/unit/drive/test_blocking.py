@@ -517,7 +517,9 @@ def test_a_server_on_every_address_answers_from_the_one_that_was_asked() -> None
 def test_keys_may_change_at_any_time(kind: int) -> None:
     with peer(kind, echo) as (port, _), connect(port, kind) as secure:
         for n in range(10):
+            before = secure.key_usage().sending_epoch
             secure.update_keys(request_peer=n % 2 == 0)
+            assert secure.key_usage().sending_epoch > before
             for _ in range(5):
                 secure.send(b"x")
                 assert secure.recv() == b"x"

@@ -14,7 +14,7 @@ from sealwire.crypto.providers import default_provider
 from sealwire.crypto.suites import SUITES, CipherSuite
 from sealwire.dtls.epochs import LINGER_SECONDS, Opening, Sealing
 from sealwire.dtls.header import ContentType, RecordNumber, encode_ack, fragment_header
-from sealwire.errors import Alert, Discard, ProtocolError
+from sealwire.errors import Alert, ConnectionClosed, Discard, Error, KeysExhausted, ProtocolError
 from sealwire.limits import Limits
 from sealwire.tls13.contract import Direction, InstallKeys
 from sealwire.tls13.messages import HandshakeType
@@ -280,6 +280,60 @@ def test_three_updates_in_a_row_on_both_sides_under_loss(seed: int, loss: float)
     rig.echo()
 
 
+@pytest.mark.requirement("9147-8-1", "9147-8-2", "9147-8-4")
+@pytest.mark.parametrize("seed", range(12))
+def test_seven_key_updates_under_ten_percent_loss(seed: int) -> None:
+    """Seven on each side, so that epoch bits wrap, with data all the time; what arrives, arrives whole."""
+    rig = joined()
+    chance = random.Random(seed)
+    sent: dict[bytes, None] = {}
+    for n in range(4000):
+        for one in (rig.client, rig.server):
+            if one.next_sending_epoch == one.sending_epoch < 10:
+                one.update_keys(rig.now, request_peer=False)
+            message = b"%d of the %s" % (n, b"client" if one is rig.client else b"server")
+            sent[message] = None
+            one.send(message)
+        for _ in range(3):
+            for one in (rig.client, rig.server):
+                rig.deliver(one, drop=lambda n: chance.random() < 0.1)
+        if n >= 100 and rig.client.sending_epoch == rig.server.sending_epoch == 10:
+            break
+        rig.now += 0.05
+        for one in (rig.client, rig.server):
+            due = one.deadline()
+            if due is not None and due <= rig.now:
+                one.wake(rig.now)
+    rig.run()
+    assert rig.client.sending_epoch == rig.server.sending_epoch == 10
+    arrived = rig.client.messages() + rig.server.messages()
+    assert set(arrived) <= set(sent)
+    assert len(arrived) == len(set(arrived)) >= 0.8 * len(sent)
+    rig.echo()
+
+
+@each_side
+@pytest.mark.requirement("9147-5.8.1-3", "9147-8-4")
+def test_a_lost_final_ack_and_a_lost_key_update_ack_are_no_deadlock(side: str) -> None:
+    rig = joined(handshake=False)
+    one = of(rig, side)
+    other = rig.other(one)
+    # The server's ACK of the client's Finished is lost; either side updates its keys at once.
+    rig.deliver(rig.client)
+    rig.deliver(rig.server)
+    rig.deliver(rig.client)
+    assert rig.server.state is rig.client.state is dtls.State.CONNECTED
+    assert len(rig.take(rig.server)) == 1
+    one.update_keys(rig.now)
+    rig.deliver(one)
+    # And so is the ACK of that KeyUpdate.
+    rig.take(other)
+    rig.run_until(lambda: one.sending_epoch == 4, until=10.0)
+    rig.run_until(lambda: not rig.client._layer._flight.outstanding, until=20.0)
+    assert rig.other(one)._opening.epoch == 4
+    rig.echo()
+
+
 @each_side
 @pytest.mark.requirement("9147-8-3", "9147-4.2.1-1", "9147-4.2.1-2", "9147-4.2.2-3")
 def test_old_records_open_for_a_while_after_an_update(side: str) -> None:
@@ -374,32 +428,208 @@ def test_a_flood_of_updates_ends_and_data_between_them_is_no_flood(side: str) ->
     rig.refuses(rig.other(one), Alert.UNEXPECTED_MESSAGE)
 
 
+def at_message(rig: Rig, one: dtls.Connection, seq: int) -> None:
+    """`one` has sent so many handshake messages."""
+    one._layer._flight.next_seq = one._layer._flight._cursor_seq = seq
+    rig.other(one)._layer._reassembly.next_seq = seq
+
+
 @each_side
-@pytest.mark.requirement("9147-5.2-5")
-def test_message_numbers_end_and_do_not_wrap(side: str) -> None:
+@pytest.mark.requirement("9147-5.2-5", "9147-4.2.1-7")
+def test_message_numbers_end_long_before_they_wrap(side: str) -> None:
+    limits = Limits()
     rig = joined()
     one = of(rig, side)
-    other = rig.other(one)
-    one._layer._flight.next_seq = one._layer._flight._cursor_seq = 0xFFFE
-    other._layer._reassembly.next_seq = 0xFFFE
+    at_message(rig, one, limits.handshake_messages - 2)
     for _ in range(2):
         one.update_keys(0.0)
         rig.run()
     assert epochs(rig, one)[0] == 5
-    assert one._layer._flight.next_seq == 0x10000
-    with pytest.raises(ProtocolError) as caught:
+    with pytest.raises(KeysExhausted):
         one.update_keys(0.0)
+    # Nothing was sent, and the connection goes on under the keys it has.
+    assert rig.take(one) == []
+    rig.echo()
+    assert limits.handshake_messages < limits.epochs + 1 < 0xFFFF
+
+
+@each_side
+@pytest.mark.requirement("9147-5.2-5")
+def test_message_numbers_do_not_wrap_if_an_owner_lets_it_come_to_that(side: str) -> None:
+    rig = joined(limits=Limits(handshake_messages=0xFFFF))
+    one = of(rig, side)
+    at_message(rig, one, 0xFFFF)
+    with pytest.raises(KeysExhausted):
+        one.update_keys(0.0)
+    # The one number left is for messages that are no KeyUpdates, and behind it nothing comes.
+    one._layer._flight.next_seq = 0x10000
+    with pytest.raises(ProtocolError) as caught:
+        one._layer._check_message_numbers()
     assert caught.value.alert is Alert.INTERNAL_ERROR
-    rig.refuses(one, Alert.INTERNAL_ERROR)
 
 
-@pytest.mark.requirement("9147-5.2-5", "9147-4.2.1-7")
-def test_message_numbers_that_end_with_an_answer() -> None:
-    rig = joined()
-    rig.server._layer._flight.next_seq = 0x10000
-    rig.client.update_keys(0.0, request_peer=True)
-    rig.deliver(rig.client)
-    rig.refuses(rig.server, Alert.INTERNAL_ERROR)
+@each_side
+@pytest.mark.requirement("9147-8-7")
+@pytest.mark.parametrize("limit", ["epochs", "handshake_messages"])
+def test_a_request_is_ignored_where_the_answer_would_pass_a_limit(side: str, limit: str) -> None:
+    rig = joined(limits=Limits(epochs=4) if limit == "epochs" else Limits())
+    one = of(rig, side)
+    other = rig.other(one)
+    if limit == "epochs":
+        one.update_keys(0.0)
+        rig.run()
+    else:
+        at_message(rig, one, Limits().handshake_messages)
+    before = epochs(rig, one)[0]
+    other.update_keys(0.0, request_peer=True)
+    rig.run()
+    assert epochs(rig, one) == (before, 4)
+    assert one.counters.key_requests_ignored == 1
+    assert other.counters.key_requests_ignored == 0
+    rig.echo()
+
+
+@each_side
+@pytest.mark.requirement("9147-8-7", "9147-8-2")
+def test_an_update_that_would_follow_another_does_not_pass_the_limit(side: str) -> None:
+    rig = joined(limits=Limits(epochs=5))
+    one = of(rig, side)
+    for expected in (4, 5):
+        one.update_keys(0.0)
+        assert one.next_sending_epoch == expected
+    with pytest.raises(KeysExhausted):
+        one.update_keys(0.0)
+    rig.run()
+    assert one.sending_epoch == one.next_sending_epoch == 5
+    rig.echo()
+
+
+@each_side
+@pytest.mark.requirement("9147-4.2.1-7")
+@pytest.mark.parametrize("why", ["use", "age"])
+def test_without_new_keys_a_connection_is_closed_in_order(side: str, why: str) -> None:
+    """Not with an alert of error: nobody did anything wrong."""
+    limits = Limits(epochs=3, records_per_key=50) if why == "use" else Limits(epochs=3, rekey_seconds=100.0)
+    rig = joined(limits=limits)
+    one = of(rig, side)
+    other = rig.other(one)
+    sent = 0
+    while one.state is dtls.State.CONNECTED and sent < 100:
+        one.send(b"%d" % sent)
+        sent += 1
+        rig.run()
+        if why == "age":
+            rig.now += 30.0
+            one.wake(rig.now)
+    rig.run()
+    assert isinstance(one.error, KeysExhausted)
+    assert one.state is dtls.State.CLOSED
+    assert other.state is dtls.State.CONNECTED
+    assert other.messages() == [b"%d" % n for n in range(sent)]
+    events = rig.client_events if other is rig.client else rig.server_events
+    assert events[-1] == dtls.PeerClosed()
+    with pytest.raises(KeysExhausted):
+        one.send(b"more")
+
+
+# --- age --------------------------------------------------------------------------------------
+
+
+@each_side
+@pytest.mark.requirement("9147-4.5.3-2")
+def test_keys_that_are_old_are_replaced(side: str) -> None:
+    rig = joined(limits=Limits(rekey_seconds=100.0))
+    one = of(rig, side)
+    assert one.deadline() == LINGER_SECONDS
+    one.send(b"data")
+    rig.run()
+    assert one.deadline() == 100.0
+    rig.now = 99.9
+    one.wake(rig.now)
+    assert rig.take(one) == []
+    rig.now = 100.0
+    one.wake(rig.now)
+    rig.run()
+    assert epochs(rig, one) == (4, 3)
+    assert one.counters.rekeyed_by_age == 1
+    # The new ones count from now on, and only once they are used.
+    assert one.deadline() == LINGER_SECONDS
+    one.send(b"data")
+    rig.run()
+    assert one.deadline() == 200.0
+    rig.echo()
+
+
+@each_side
+def test_keys_nobody_used_stay(side: str) -> None:
+    rig = joined(limits=Limits(rekey_seconds=100.0))
+    one = of(rig, side)
+    other = rig.other(one)
+    # What the peer sends, and what acknowledges it, is no use of ours.
+    other.send(b"data")
+    other.update_keys(rig.now)
+    rig.run()
+    rig.skip(1000.0)
+    assert one.counters.rekeyed_by_age == 0
+    assert other.counters.rekeyed_by_age == 0
+    assert epochs(rig, one) == (3, 4)
+
+
+@each_side
+@pytest.mark.requirement("9147-4.5.3-5")
+def test_a_peer_that_never_replaces_its_keys_is_asked_to(side: str) -> None:
+    rig = joined(limits=Limits(rekey_seconds=100.0))
+    one = of(rig, side)
+    for _ in range(40):
+        one.send(b"data")
+        rig.skip(10.0)
+    # Its own are as old, but it does not use them.
+    assert one.counters.rekeyed_by_age >= 3
+    assert rig.other(one).sending_epoch >= 4
+    assert rig.other(one).counters.rekeyed_by_age == 0
+    rig.echo()
+
+
+def test_keys_of_both_sides_are_replaced_without_asking_each_other() -> None:
+    rig = joined(limits=Limits(rekey_seconds=100.0))
+    for _ in range(40):
+        rig.client.send(b"data")
+        rig.server.send(b"data")
+        rig.skip(10.0)
+    assert rig.client.counters.rekeyed_by_age == rig.server.counters.rekeyed_by_age == 4
+    assert epochs(rig, rig.client) == (7, 7)
+    rig.echo()
+
+
+# --- what can be seen -----------------------------------------------------------------------
+
+
+@each_side
+@pytest.mark.requirement("9147-4.5.3-3")
+def test_what_keys_have_done_can_be_seen(side: str) -> None:
+    rig = joined(handshake=False)
+    one = of(rig, side)
+    with pytest.raises(Error, match="not complete"):
+        _ = one.key_usage
+    rig.run()
+    start = one.key_usage
+    assert (start.sending_epoch, start.receiving_epoch, start.forged) == (3, 3, 0)
+    suite = one.session.suite
+    assert (start.seal_limit, start.forgery_limit) == (suite.seal_limit, suite.forgery_limit)
+    rig.echo()
+    one.receive(b"\x2f\0\0\0\x20" + bytes(32), rig.now)
+    now = one.key_usage
+    assert (now.sealed, now.opened, now.forged) == (start.sealed + 1, start.opened + 1, 1)
+    one.update_keys(rig.now)
+    assert (one.sending_epoch, one.next_sending_epoch) == (3, 4)
+    rig.run()
+    assert one.key_usage.sending_epoch == one.sending_epoch == one.next_sending_epoch == 4
+    assert one.key_usage.sealed == 0
+    rig.other(one).close(rig.now)
+    one.close(rig.now)
+    rig.run()
+    with pytest.raises(ConnectionClosed):
+        _ = one.key_usage
 
 
 @each_side
@@ -423,40 +653,88 @@ def test_a_peer_that_never_acknowledges_an_update(side: str) -> None:
 
 @each_side
 @pytest.mark.requirement("9147-4.5.3-1", "9147-4.5.3-2")
-def test_new_keys_come_before_the_sealing_limit(tap: Tap, side: str) -> None:
-    tap.seal_limit = 50
-    rig = joined()
+def test_new_keys_come_before_the_sealing_limit(side: str) -> None:
+    rig = joined(limits=Limits(records_per_key=50))
     one = of(rig, side)
     for n in range(200):
         one.send(b"%d" % n)
         rig.run()
+        assert one.key_usage.sealed <= one.key_usage.seal_limit == 50
     assert rig.other(one).messages() == [b"%d" % n for n in range(200)]
-    assert one._sealing.epoch >= 3 + 200 // 50
-    sealers = [one._sealing.sealer(one._sealing.epoch)]
-    assert all(sealer.sealed <= 50 for sealer in sealers)
+    assert one.sending_epoch >= 3 + 200 // 50
+    assert one.counters.rekeyed_by_use == one.sending_epoch - 3
+
+
+@each_side
+@pytest.mark.requirement("9147-4.5.3-1", "9147-4.5.3-2")
+def test_a_run_longer_than_a_key_allows_goes_out_under_several(tap: Tap, side: str) -> None:
+    rig = joined(limits=Limits(records_per_key=50))
+    one = of(rig, side)
+    one.send_many([b"%d" % n for n in range(200)])
+    first = rig.take(one)
+    sent = [seen.content_type for seen in tap.read(first)]
+    assert 40 <= sent.count(23) <= 45
+    assert sent.count(22) == 1
+    assert one.send_queue_bytes > 0
+    rig.other(one).receive_run(first, rig.now)
+    rig.run()
+    assert rig.other(one).messages() == [b"%d" % n for n in range(200)]
+    assert one.send_queue_bytes == 0
 
 
 @each_side
 @pytest.mark.requirement("9147-4.5.3-1")
 def test_nothing_is_sealed_beyond_the_limit(tap: Tap, side: str) -> None:
-    tap.seal_limit = 50
-    rig = joined()
+    """The acknowledgement of the KeyUpdate never comes: data waits, and the peer's silence ends it."""
+    rig = joined(limits=Limits(records_per_key=50, retransmissions=3))
     one = of(rig, side)
-    sent = 0
-    # The acknowledgement of the KeyUpdate never comes.
-    while one.state is dtls.State.CONNECTED:
-        one.send(b"data")
-        sent += len([seen for seen in tap.read(rig.take(one)) if seen.content_type == 23])
-    assert 40 < sent <= 50
-    assert isinstance(one.error, ProtocolError)
-    assert one.error.alert is Alert.INTERNAL_ERROR
+    seen = []
+    for n in range(100):
+        one.send(b"%d" % n)
+        seen += tap.read(rig.take(one))
+    assert one.state is dtls.State.CONNECTED
+    assert 40 <= len([record for record in seen if record.content_type == 23]) <= 45
+    assert one.send_queue_bytes > 0
+    while one.error is None:
+        seen += tap.read(rig.take(one))
+        due = one.deadline()
+        assert due is not None
+        one.wake(due)
+        rig.now = due
+    assert isinstance(one.error, TimeoutError)
+    assert len([record for record in seen if record.epoch == 3]) <= 50
+
+
+@each_side
+@pytest.mark.requirement("9147-4.5.3-1")
+def test_what_is_not_data_cannot_pass_the_limit_either(side: str) -> None:
+    rig = joined(limits=Limits(records_per_key=50))
+    one = of(rig, side)
+    for _ in range(50 - one.key_usage.sealed):
+        rig.record(one, ContentType.ACK, b"\0\0")
+    one.send(b"data")
+    assert rig.take(one) == []
+    error = one.error
+    assert isinstance(error, ProtocolError)
+    assert error.alert is Alert.INTERNAL_ERROR
+
+
+@each_side
+def test_closing_waits_for_what_waits_for_keys(side: str) -> None:
+    rig = joined(limits=Limits(records_per_key=50))
+    one = of(rig, side)
+    one.send_many([b"%d" % n for n in range(100)])
+    one.close(rig.now)
+    rig.run()
+    assert one.state is dtls.State.CLOSED
+    assert one.error is None
+    assert rig.other(one).messages() == [b"%d" % n for n in range(100)]
 
 
 @each_side
 @pytest.mark.requirement("9147-4.5.3-3", "9147-4.5.3-4")
-def test_too_many_forgeries_end_the_connection(tap: Tap, side: str) -> None:
-    tap.forgery_limit = 20
-    rig = joined()
+def test_too_many_forgeries_end_the_connection(side: str) -> None:
+    rig = joined(limits=Limits(forgeries_per_key=20))
     victim = of(rig, side)
     for n in range(19):
         victim.receive(b"\x2f" + random.Random(n).randbytes(2) + b"\0\x20" + bytes(32), 0.0)
@@ -471,8 +749,7 @@ def test_too_many_forgeries_end_the_connection(tap: Tap, side: str) -> None:
 @each_side
 @pytest.mark.requirement("9147-4.5.3-5")
 def test_new_keys_are_asked_for_before_the_forgery_limit(tap: Tap, side: str) -> None:
-    tap.forgery_limit = 20
-    rig = joined()
+    rig = joined(limits=Limits(forgeries_per_key=20))
     victim = of(rig, side)
     for n in range(18):
         assert epochs(rig, victim) == (3, 3)
@@ -483,9 +760,8 @@ def test_new_keys_are_asked_for_before_the_forgery_limit(tap: Tap, side: str) ->
     rig.run()
     assert epochs(rig, victim) == (4, 4)
     # Each key has a count of its own.
-    found = victim._opening.opener(0)
-    assert found is not None
-    assert found.forged == 0
+    assert victim.key_usage.forged == 0
+    assert victim.counters.rekeyed_by_forgeries == 1
     rig.echo()
 
 

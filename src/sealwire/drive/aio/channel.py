@@ -111,11 +111,26 @@ class DatagramChannel(Facts):
                 raise
             raise StopAsyncIteration from None
 
-    def update_keys(self, *, request_peer: bool = False) -> None:
-        """Move to new sending keys (RFC 9147 section 8); with `request_peer` ask the peer for the same."""
+    async def update_keys(self, *, request_peer: bool = False) -> None:
+        """Move to new sending keys (RFC 9147 section 8); returns when they are in use.
+
+        That takes a round trip, in which data goes on under the old ones.  With `request_peer` the peer
+        is asked for the same; when it follows is for the peer to say.
+
+        Raises:
+            KeysExhausted: epochs are nearly used up; the connection goes on as it is.
+            Error: the connection is closed or failed, perhaps meanwhile.
+        """
         self._check_process()
-        self._connection.update_keys(time.monotonic(), request_peer=request_peer)
+        connection = self._connection
+        connection.update_keys(time.monotonic(), request_peer=request_peer)
+        epoch = connection.next_sending_epoch
         self._port.schedule()
+        while connection.sending_epoch < epoch:
+            if self.closed:
+                raise connection.error or ConnectionClosed("the channel is closed")
+            self._changed.clear()
+            await self._changed.wait()
 
     async def aclose(self) -> None:
         """Send what waits and close_notify, then let the connection go.  May be called again."""

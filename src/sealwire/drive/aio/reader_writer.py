@@ -181,8 +181,11 @@ class StreamWriter(Facts):
                 return
             await self._stream.changed()
 
-    def update_keys(self, *, request_peer: bool = False) -> None:
-        """Move to new sending keys (RFC 8446 section 4.6.3), and ask the peer for the same if told to."""
+    async def update_keys(self, *, request_peer: bool = False) -> None:
+        """Move to new sending keys (RFC 8446 section 4.6.3), and ask the peer for the same if told to.
+
+        Over a stream they are in use from the next write on.
+        """
         self._stream.update_keys(request_peer=request_peer)
 
     def can_write_eof(self) -> bool:

@@ -15,6 +15,7 @@ import select
 import socket
 import threading
 import time
+from abc import abstractmethod
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -47,37 +48,37 @@ class SecureSocket(Facts):
 
     # -- what a kind of socket does
 
+    @abstractmethod
     def _step(self, now: float, *, read: bool) -> None:
         """Take what arrived (if `read`), do what is due at `now`, send what goes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _wants_write(self) -> bool:
         """Whether something waits for the socket to take it."""
-        raise NotImplementedError
 
     def _wants_read(self) -> bool:
         """Whether more should be taken from the socket."""
         return True
 
+    @abstractmethod
     def _deadline(self) -> float | None:
         """When the engine must be stepped again."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _established(self) -> bool:
         """Whether the handshake is done.  Raises what ended the connection before that."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _say_goodbye(self) -> None:
         """Queue close_notify."""
-        raise NotImplementedError
 
-    def _new_keys(self, *, request_peer: bool) -> None:
-        """Have the engine change its sending keys."""
-        raise NotImplementedError
+    @abstractmethod
+    def _new_keys(self, *, request_peer: bool) -> Callable[[], bool]:
+        """Have the engine change its sending keys; what says whether they are in use."""
 
+    @abstractmethod
     def _parted(self) -> bool:
         """Whether nothing more can come from the peer."""
-        raise NotImplementedError
 
     # -- waiting
 
@@ -145,15 +146,20 @@ class SecureSocket(Facts):
             self._shaken = True
 
     def update_keys(self, *, request_peer: bool = False) -> None:
-        """Move to new sending keys; with `request_peer` ask the peer for the same.
+        """Move to new sending keys, and return when they are in use; with `request_peer` ask the peer too.
 
-        The peer's part of it happens inside later calls.
+        Over datagrams that takes a round trip, over streams none.  The peer's part of it happens inside
+        later calls.
+
+        Raises:
+            TimeoutError, BlockingIOError: the peer has not acknowledged it yet; later calls see to it.
+            KeysExhausted: epochs are nearly used up; the connection goes on as it is.
         """
         self.do_handshake()
         with self._lock:
             self._check_open()
-            self._new_keys(request_peer=request_peer)
-        self._until(lambda: not self._wants_write(), self._timeout, receive=False)
+            changed = self._new_keys(request_peer=request_peer)
+        self._until(lambda: changed() and not self._wants_write(), self._timeout, receive=False)
 
     def settimeout(self, seconds: float | None) -> None:
         """How long calls wait; see the class."""

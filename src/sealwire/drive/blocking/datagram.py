@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import socket
 import time
+from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sealwire import dtls
@@ -41,8 +42,9 @@ class DatagramSocket(SecureSocket):
         self._peer_closed = False
 
     @property
+    @abstractmethod
     def connection(self) -> dtls.Connection:
-        raise NotImplementedError
+        """The engine."""
 
     # -- data
 
@@ -157,24 +159,37 @@ class DatagramSocket(SecureSocket):
             self._udp.send(self._give(now))
         self._look_at_events()
 
+    @abstractmethod
     def _take(self, batch: Sequence[tuple[bytes, Address]], now: float) -> None:
-        raise NotImplementedError
+        """Hand what arrived to the engine."""
 
+    @abstractmethod
     def _give(self, now: float) -> Sequence[tuple[bytes, Address]]:
-        raise NotImplementedError
+        """What the engine wants sent."""
 
+    @abstractmethod
     def _wake(self, now: float) -> None:
-        raise NotImplementedError
+        """Tell the engine the time."""
 
+    @abstractmethod
     def _look_at_events(self) -> None:
-        raise NotImplementedError
+        """Follow what the engine reports."""
 
     def _happened(self, event: dtls.Event) -> None:
         if isinstance(event, dtls.PeerClosed):
             self._peer_closed = True
 
-    def _new_keys(self, *, request_peer: bool) -> None:
-        self.connection.update_keys(time.monotonic(), request_peer=request_peer)
+    def _new_keys(self, *, request_peer: bool) -> Callable[[], bool]:
+        connection = self.connection
+        connection.update_keys(time.monotonic(), request_peer=request_peer)
+        epoch = connection.next_sending_epoch
+
+        def changed() -> bool:
+            if connection.sending_epoch < epoch and connection.state in ("closing", "closed"):
+                raise connection.error or ConnectionClosed("the connection is closed")
+            return connection.sending_epoch >= epoch
+
+        return changed
 
     def _wants_write(self) -> bool:
         return self._udp.blocked

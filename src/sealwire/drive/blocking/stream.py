@@ -6,6 +6,7 @@ import io
 import select
 import socket
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from sealwire import stcp
@@ -199,8 +200,9 @@ class StreamSocket(SecureSocket):
 
     # -- ends
 
-    def _new_keys(self, *, request_peer: bool) -> None:
+    def _new_keys(self, *, request_peer: bool) -> Callable[[], bool]:
         self._connection.update_keys(request_peer=request_peer)
+        return lambda: True
 
     def _say_goodbye(self) -> None:
         self._connection.close()

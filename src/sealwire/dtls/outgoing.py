@@ -1,0 +1,116 @@
+"""Application messages on their way out: a bounded queue, and the run of records it becomes.
+
+A key seals so many records and no more (RFC 9147 section 4.5.3).  Data stops a little before that,
+and waits for the new keys that a KeyUpdate brings; what is left is for the KeyUpdate itself, its
+repetitions and acknowledgements of the peer's messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from sealwire.dtls.epochs import Sealing
+from sealwire.dtls.header import MAX_CONTENT_BYTES, ContentType
+from sealwire.dtls.queues import MessageQueue
+from sealwire.errors import LimitReached
+from sealwire.limits import Account, Limits, Purpose
+from sealwire.record.protect import Sealer
+from sealwire.telemetry import ConnectionCounters
+from sealwire.wire import Buffer
+
+# RFC 9147 section 4.5.3 [9147-4.5.3-2]: new keys are asked for at this part of the limit.
+REKEY_PART: Final = 0.9
+# Records of a key that are not for data.  Where the limit is as high as the AEADs', this is nothing.
+_RESERVED_RECORDS: Final = 64
+# Header with 16-bit number and length, type byte and tag: what a record costs before a suite is agreed.
+_USUAL_OVERHEAD_BYTES: Final = 22
+
+
+def _left_for_data(sealer: Sealer) -> int:
+    """Records of data that `sealer` may still seal."""
+    limit = sealer.seal_limit
+    return limit - min(_RESERVED_RECORDS, max(limit // 10, 1)) - sealer.sealed
+
+
+class Outgoing:
+    """The data one connection sends.
+
+    Attributes:
+        used: data was sealed under the newest keys.
+    """
+
+    __slots__ = ("_counters", "_epoch_used", "_mtu", "_queue", "_sealing")
+
+    def __init__(
+        self, account: Account, limits: Limits, sealing: Sealing, counters: ConnectionCounters, mtu: int
+    ) -> None:
+        self._queue = MessageQueue(account, Purpose.SEND_QUEUE, limits.send_queue_bytes)
+        self._sealing = sealing
+        self._counters = counters
+        self._mtu = mtu
+        self._epoch_used = -1
+
+    @property
+    def bytes_held(self) -> int:
+        """What is queued."""
+        return self._queue.bytes_held
+
+    @property
+    def used(self) -> bool:
+        return self._epoch_used == self._sealing.epoch
+
+    @property
+    def max_message_bytes(self) -> int:
+        """The longest message a datagram carries now; 0 without keys [9147-4.4-4]."""
+        epoch = self._sealing.epoch
+        if epoch not in self._sealing:
+            return 0
+        return max(min(self._mtu - self._sealing.overhead(epoch), MAX_CONTENT_BYTES), 0)
+
+    def put(self, messages: Sequence[Buffer]) -> None:
+        """Queue all of `messages`, or none.
+
+        Raises:
+            ValueError: one is longer than a datagram carries.
+            LimitReached: the queue is full.
+        """
+        longest = self.max_message_bytes or min(self._mtu - _USUAL_OVERHEAD_BYTES, MAX_CONTENT_BYTES)
+        for message in messages:
+            if len(message) > longest:
+                raise ValueError(
+                    f"a message of {len(message)} bytes is above the {longest} a datagram carries"
+                )
+        if not self._queue.put(messages):
+            raise LimitReached("send_queue_bytes", "the send queue is full")
+        self._counters.messages_sent += len(messages)
+
+    def drop(self) -> None:
+        """Give everything up that was not sent."""
+        self._queue.take()
+
+    @property
+    def rekey_due(self) -> bool:
+        """Whether the newest keys have sealed so much that the next ones should come."""
+        sealer = self._sealing.sealer(self._sealing.epoch)
+        return sealer.sealed >= sealer.seal_limit * REKEY_PART or _left_for_data(sealer) <= 0
+
+    def seal(self) -> list[bytes]:
+        """The records of what is queued, as far as the keys may seal it; the rest waits for new ones."""
+        if not self._queue:
+            return []
+        sealer = self._sealing.sealer(self._sealing.epoch)
+        room = _left_for_data(sealer)
+        if room <= 0:
+            return []
+        messages = self._queue.take(room)
+        longest = self.max_message_bytes
+        if max(map(len, messages)) > longest:
+            # Since they were queued the peer gave a longer connection id, or the path became narrower.
+            # Nothing cuts an application's message in two, so they are lost as on the way [9147-4.4-7].
+            fitting = [message for message in messages if len(message) <= longest]
+            self._counters.messages_too_long += len(messages) - len(fitting)
+            messages = fitting
+        self._epoch_used = self._sealing.epoch
+        self._counters.records_sealed += len(messages)
+        return sealer.seal_run(ContentType.APPLICATION_DATA, messages)

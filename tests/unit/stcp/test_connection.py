@@ -26,7 +26,7 @@ from sealwire.errors import (
 from sealwire.limits import Ledger, Limits, Purpose
 from sealwire.record.stream import StreamSealer
 from sealwire.stcp import Closed, Connected, PeerClosed
-from sealwire.stcp import connection as connection_module
+from sealwire.stcp import association as connection_module
 from tests import certificates
 from tests.certificates import Kind
 from tests.configs import client_context, server_context

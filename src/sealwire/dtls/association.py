@@ -1,0 +1,368 @@
+"""The inner life of a connection: records in, records out, and the one place where errors become alerts.
+
+:class:`Association` holds the parts (keys, handshake layer, queues, what watches over them) and moves
+them on with what comes, with time, and when something is to be sent.  What its owner may ask of it is
+:class:`sealwire.dtls.connection.Connection`.  Received bytes never raise: they become messages, a
+counted Discard, or end the association with an alert and a Closed event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from sealwire.context import Config
+from sealwire.dtls.alerts import FATAL, WARNING, LastWords
+from sealwire.dtls.charges import handshake_over
+from sealwire.dtls.epochs import Opening, Sealing
+from sealwire.dtls.events import Closed, Connected, Event, PeerClosed, State, TicketReceived
+from sealwire.dtls.header import ContentType, RecordNumber, decode_alert
+from sealwire.dtls.incoming import Incoming
+from sealwire.dtls.layer import HandshakeLayer
+from sealwire.dtls.outgoing import Outgoing
+from sealwire.dtls.queues import MessageQueue
+from sealwire.dtls.rekeying import Rekeying
+from sealwire.dtls.routability import PathInbox, PathMessage
+from sealwire.errors import (
+    Alert,
+    ConnectionClosed,
+    Discard,
+    HandshakeError,
+    KeysExhausted,
+    PeerAlert,
+    ProtocolError,
+)
+from sealwire.limits import Account, Limits, Purpose
+from sealwire.telemetry import ConnectionCounters
+from sealwire.tls13.contract import EPOCH_APPLICATION, EPOCH_HANDSHAKE, EPOCH_PLAIN, ConnectionIds
+from sealwire.tls13.handshake import Handshake
+from sealwire.wire import Buffer
+
+_MIN_MTU_BYTES: Final = 128
+# RFC 9147 section 5.1 [9147-5.1-8]
+_AMPLIFICATION: Final = 3
+
+
+class Association:
+    """What one association is made of, how records move it on, and how it ends."""
+
+    def __init__(
+        self,
+        config: Config,
+        handshake: Handshake,
+        *,
+        now: float,
+        limits: Limits,
+        mtu: int,
+        initial_timeout: float,
+        account: Account,
+        next_message_seq: int = 0,
+        next_peer_message_seq: int = 0,
+        plain_sequence: int = 0,
+        address_proved: bool = True,
+        offered_cid_bytes: int = 0,
+        issue_cid: Callable[[int], bytes] | None = None,
+    ) -> None:
+        """Made as a Connection, by its `client` and `server` or by an Endpoint."""
+        if mtu < _MIN_MTU_BYTES:
+            account.close()
+            raise ValueError(f"an MTU of {mtu} bytes is below the least one, {_MIN_MTU_BYTES}")
+        self.config = config
+        self.limits = limits
+        #: Largest datagram this connection makes, in bytes of UDP payload.
+        self.mtu = mtu
+        self.counters = ConnectionCounters()
+        self.state = State.HANDSHAKING
+        #: Why the connection ended; None while it has not, or after a close of our own.
+        self.error: OSError | None = None
+        #: Whether the handshake was ever complete.
+        self.was_connected = False
+        #: Called when something is to be transmitted that no receive or wake caused.
+        self.on_output: Callable[[Any], None] | None = None
+        #: Who the peer is on the network; set by an Endpoint, for its owner's use.
+        self.address: object = None
+
+        self._account = account
+        self._sealing = Sealing(config.provider, plain_sequence, limits.records_per_key)
+        self._opening = Opening(config.provider, limits.replay_window, limits.forgeries_per_key)
+        self._incoming = Incoming(self._opening, account, self.counters, offered_cid_bytes)
+        self._layer = HandshakeLayer(
+            handshake,
+            self._sealing,
+            self._opening,
+            account=account,
+            limits=limits,
+            counters=self.counters,
+            mtu=mtu,
+            initial_timeout=initial_timeout,
+            next_seq=next_message_seq,
+            next_peer_seq=next_peer_message_seq,
+        )
+        self._layer.issue_cid = issue_cid or config.provider.random
+        # What may still be sent to an address nobody proved, None once it is proved.
+        self._budget: int | None = None if address_proved else 0
+        # Whether any protected record of the peer was opened.
+        self._keys_seen = False
+        self._handshake_deadline: float | None = now + limits.handshake_seconds
+        self._outgoing = Outgoing(account, limits, self._sealing, self.counters, mtu)
+        self._rekeying = Rekeying(
+            self._layer, self._sealing, self._opening, self._outgoing, limits, self.counters, now
+        )
+        self._receive_queue = MessageQueue(account, Purpose.RECEIVE_QUEUE, limits.receive_queue_bytes)
+        self._last_words = LastWords(self._sealing)
+        # Why a close of our own goes on, None where the application asked for it.
+        self._closing_error: KeysExhausted | None = None
+        #: Return routability messages that came; an Endpoint takes them, who alone knows from where.
+        self.path_messages = PathInbox(self.counters)
+        self._peer_closed_at: RecordNumber | None = None
+        self._events: list[Event] = []
+        self._layer.apply_outputs(now)
+
+    def _earn(self, received_bytes: int) -> None:
+        if self._budget is not None:
+            self._budget += _AMPLIFICATION * received_bytes
+
+    @property
+    def connection_ids(self) -> ConnectionIds:
+        """What the handshake agreed on connection ids (RFC 9146)."""
+        return self._layer.engine.connection_ids
+
+    def path_record(self, kind: int, cookie: bytes) -> bytes:
+        """A datagram with one return routability message (RFC 9853), for an Endpoint."""
+        self.counters.records_sealed += 1
+        return self._sealing.record(
+            self._sealing.epoch, ContentType.RETURN_ROUTABILITY, bytes((kind,)) + cookie
+        )[1]
+
+    def deadline(self) -> float | None:
+        """When wake() is due, None if never."""
+        if self.state is State.CLOSED:
+            return None
+        due = (
+            self._layer.deadline,
+            self._handshake_deadline,
+            self._opening.deadline,
+            self._rekeying.deadline if self.state is State.CONNECTED else None,
+        )
+        return min((at for at in due if at is not None), default=None)
+
+    def wake(self, now: float) -> None:
+        """Do what is due by `now`."""
+        if self.state is State.CLOSED:
+            return
+        self._opening.expire(now)
+        if self._handshake_deadline is not None and self._handshake_deadline <= now:
+            seconds = self.limits.handshake_seconds
+            self._finish(TimeoutError(f"the handshake did not finish within {seconds:g} seconds"))
+            return
+        try:
+            self._layer.wake(now)
+            if self.state is State.CONNECTED:
+                self._rekeying.wake(now)
+        except TimeoutError as error:
+            self._finish(error)
+        except KeysExhausted as error:
+            self._close_exhausted(error)
+        except ProtocolError as error:
+            self._fail(error)
+
+    def receive(self, datagram: Buffer, now: float) -> None:
+        """Take one datagram from the peer."""
+        self.receive_run((datagram,), now)
+
+    def receive_run(self, datagrams: Sequence[Buffer], now: float) -> bool:
+        """Take datagrams from the peer, in order of arrival.
+
+        Returns whether any record of them was authentic.
+        """
+        before = self.counters.records_opened
+        size = sum(map(len, datagrams))
+        self.counters.datagrams_received += len(datagrams)
+        self.counters.bytes_received += size
+        self._earn(size)
+        forged = self._opening.forged
+        try:
+            for number, content_type, content in self._incoming.records(datagrams):
+                if number.epoch == EPOCH_PLAIN:
+                    self._receive_plaintext(number, content_type, content, now)
+                else:
+                    self._receive_record(number, content_type, content, now)
+            if self.state is not State.CLOSED:
+                self._end_of_run(now, self._opening.forged > forged)
+        except ProtocolError as error:
+            self._fail(error)
+        return self.counters.records_opened > before
+
+    def _end_of_run(self, now: float, forged: bool) -> None:
+        if self._incoming.server_hello_missing:
+            self._incoming.server_hello_missing = False
+            self._layer.server_hello_missing(now)
+        self._layer.end_of_run(now)
+        self._rekeying.looked(now)
+        if forged:
+            self._rekeying.after_forgeries(now, connected=self.was_connected)
+
+    def _receive_plaintext(self, number: RecordNumber, content_type: int, content: bytes, now: float) -> None:
+        if content_type == ContentType.HANDSHAKE:
+            self._receive_handshake(number, content, now)
+        elif content_type == ContentType.ACK:
+            # A client that has part of a ServerHello can acknowledge it only like this; once it has
+            # shown its keys it needs to no more, and anybody can forge these.
+            if self._keys_seen:
+                self.counters.discard(Discard.UNEXPECTED_PLAINTEXT)
+            else:
+                self._layer.receive_ack(EPOCH_PLAIN, content, now)
+        elif self._opening.epoch > EPOCH_PLAIN:
+            # The peer has better ways (decision A19).
+            self.counters.discard(Discard.PLAINTEXT_ALERT)
+        else:
+            self._receive_alert(number, content)
+
+    def _receive_record(self, number: RecordNumber, content_type: int, content: bytes, now: float) -> None:
+        """Handle a record that authenticated: what is wrong in it is the peer's doing."""
+        self._budget = None
+        self._keys_seen = True
+        self._opening.opened(number.epoch, now)
+        if self._peer_closed_at is not None and number > self._peer_closed_at:
+            # RFC 9147 section 5.10 [9147-5.10-5]
+            self.counters.discard(Discard.AFTER_CLOSE)
+        elif content_type == ContentType.APPLICATION_DATA:
+            if number.epoch < EPOCH_APPLICATION:
+                raise ProtocolError(Alert.UNEXPECTED_MESSAGE, "application data under handshake keys")
+            self._receive_data(content)
+        elif content_type == ContentType.HANDSHAKE:
+            self._receive_handshake(number, content, now)
+        elif content_type == ContentType.ACK:
+            self._layer.receive_ack(number.epoch, content, now)
+        elif content_type == ContentType.ALERT:
+            self._receive_alert(number, content)
+        elif content_type == ContentType.RETURN_ROUTABILITY and self.connection_ids.return_routability:
+            self.path_messages.receive(content)
+        else:
+            # RFC 9147 section 4.1 [9147-4.1-4]
+            raise ProtocolError(Alert.UNEXPECTED_MESSAGE, f"record of content type {content_type}")
+
+    def _receive_handshake(self, number: RecordNumber, content: bytes, now: float) -> None:
+        self._layer.receive(number, content, now)
+        if self._layer.engine.complete and not self.was_connected:
+            self._connected()
+        while self._layer.tickets:
+            self._events.append(TicketReceived(self._layer.tickets.popleft()))
+
+    def _receive_data(self, content: bytes) -> None:
+        self._layer.data_received()
+        if self.state is State.CLOSING:
+            self.counters.discard(Discard.CLOSED)
+        elif self._receive_queue.put((content,)):
+            self.counters.messages_received += 1
+        else:
+            self.counters.discard(Discard.RECEIVE_QUEUE_FULL)
+
+    def _connected(self) -> None:
+        self.state = State.CONNECTED
+        self.was_connected = True
+        self._incoming.keep_early = False
+        self._handshake_deadline = None
+        self._budget = None
+        handshake_over(self._account)
+        self._events.append(Connected(self._layer.engine.session))
+
+    def _receive_alert(self, number: RecordNumber, content: bytes) -> None:
+        try:
+            _, description = decode_alert(content)
+        except ProtocolError:
+            if number.epoch == EPOCH_PLAIN:
+                self.counters.discard(Discard.UNEXPECTED_PLAINTEXT)
+                return
+            raise
+        alert = Alert(description)
+        if alert is Alert.USER_CANCELED and self.was_connected:
+            # RFC 8446 section 6.1 [8446-ALERT-2]: close_notify follows it.
+            return
+        if alert is Alert.CLOSE_NOTIFY and self.was_connected:
+            if self._peer_closed_at is None:
+                self._peer_closed_at = number
+                self._events.append(PeerClosed())
+            return
+        if alert in (Alert.CLOSE_NOTIFY, Alert.USER_CANCELED):
+            self._finish(ConnectionClosed("the peer gave the handshake up"))
+            return
+        self._finish(PeerAlert(alert))
+
+    def _fail(self, error: ProtocolError) -> None:
+        """The one place where an error becomes an alert."""
+        if self.state is State.CLOSED:
+            return
+        if not self.was_connected and not isinstance(error, HandshakeError):
+            error = HandshakeError(error.alert, error.reason)
+        self._queue_alert(FATAL, error.alert)
+        self._finish(error)
+
+    def _close_exhausted(self, error: KeysExhausted) -> None:
+        """No new keys can come: say goodbye while the old ones still can."""
+        self.state = State.CLOSING
+        self._closing_error = error
+        self._outgoing.drop()
+
+    def _queue_alert(self, level: int, alert: Alert) -> None:
+        # Decision A18: the highest epoch the peer can read for sure.
+        epoch = self._sealing.epoch
+        if self.state is State.HANDSHAKING:
+            readable = EPOCH_HANDSHAKE in self._sealing and not self._layer.server_hello_waits
+            epoch = EPOCH_HANDSHAKE if readable else EPOCH_PLAIN
+        self._last_words.queue(level, alert, epoch)
+
+    def _finish(self, error: OSError | None) -> None:
+        self.state = State.CLOSED
+        self.error = error
+        self._outgoing.drop()
+        self._incoming.close()
+        self._account.close()
+        self._events.append(Closed(error))
+
+    def _notify(self) -> None:
+        if self.on_output is not None:
+            self.on_output(self)
+
+    def transmit(self, now: float) -> list[bytes]:
+        """Datagrams to send now, in order."""
+        datagrams: list[bytes] = []
+        try:
+            if self.state is not State.CLOSED:
+                for kind, cookie in self.path_messages.take():
+                    if kind == PathMessage.CHALLENGE:
+                        # [9853-2]: at once, to the one address there is.
+                        datagrams.append(self.path_record(PathMessage.RESPONSE, cookie))
+                    else:
+                        # [9853-4]: nothing was asked.
+                        self.counters.discard(Discard.PATH_MESSAGE)
+                datagrams += self._layer.transmit(self._budget, now)
+                if self.state is not State.HANDSHAKING:
+                    self._transmit_data(datagrams, now)
+        except ProtocolError as error:
+            self._fail(error)
+        datagrams += self._last_words.transmit(self._budget)
+        if self.state is State.CLOSED:
+            self._sealing.clear()
+        if datagrams:
+            size = sum(map(len, datagrams))
+            self.counters.datagrams_sent += len(datagrams)
+            self.counters.bytes_sent += size
+            if self._budget is not None:
+                self._budget -= size
+        return datagrams
+
+    def _transmit_data(self, datagrams: list[bytes], now: float) -> None:
+        datagrams += self._outgoing.seal()
+        waits = self._outgoing.bytes_held > 0
+        # Whoever closes and has nothing to send any more needs no new keys.
+        if waits or (datagrams and self.state is State.CONNECTED):
+            try:
+                if self._rekeying.after_sealing(now):
+                    datagrams += self._layer.transmit(None, now)
+            except KeysExhausted as error:
+                self._close_exhausted(error)
+        # What still waits, waits for new keys.
+        if self.state is State.CLOSING and not self._outgoing.bytes_held:
+            self._queue_alert(WARNING, Alert.CLOSE_NOTIFY)
+            self._finish(self._closing_error)

@@ -1,0 +1,307 @@
+"""The inner life of a connection over a byte stream: records in, records out, and how it ends.
+
+:class:`Association` holds the parts and moves them on; what its owner may ask of it is
+:class:`sealwire.stcp.connection.Connection`.  A peer's mistake ends it in one place, `_fail`, with the
+alert the error knows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from sealwire.crypto.hkdf import TLS13_PREFIX, traffic_keys
+from sealwire.errors import (
+    Alert,
+    ConnectionClosed,
+    Error,
+    HandshakeError,
+    LimitReached,
+    PeerAlert,
+    ProtocolError,
+)
+from sealwire.limits import Account, Ledger, Limits, Purpose
+from sealwire.record.stream import STREAM_HEADER_BYTES, StreamOpener, StreamSealer
+from sealwire.stcp.deframe import (
+    ALERT,
+    APPLICATION_DATA,
+    CHANGE_CIPHER_SPEC,
+    HANDSHAKE,
+    Deframer,
+    MessageJoiner,
+)
+from sealwire.stcp.events import Closed, Connected, Event, PeerClosed, TicketReceived
+from sealwire.stcp.outgoing import Outgoing, charge, check_room, sealed_bytes
+from sealwire.telemetry import ConnectionCounters
+from sealwire.tls13.contract import (
+    Direction,
+    HandshakeDone,
+    InstallKeys,
+    SendCompatibilityCcs,
+    SendMessage,
+)
+from sealwire.tls13.handshake import Handshake
+from sealwire.tls13.messages import HandshakeType
+
+if TYPE_CHECKING:
+    from sealwire.context import Config
+    from sealwire.wire import Buffer
+
+#: What the objects of one connection weigh in the ledger (measured with tracemalloc, rounded up).
+CONNECTION_BYTES: Final = 8 * 1024
+
+# Events kept for an owner that does not ask: what a server can make a client hold [8446-POST-3].
+_MAX_EVENTS: Final = 16
+_WARNING: Final = 1
+_FATAL: Final = 2
+
+
+class Association:
+    """What one connection is made of, and how records move it on."""
+
+    def __init__(
+        self,
+        handshake: Handshake,
+        config: Config,
+        *,
+        is_client: bool,
+        now: float,
+        limits: Limits,
+        ledger: Ledger,
+    ) -> None:
+        self.state = "handshaking"
+        self.error: Error | TimeoutError | None = None
+        self.peer_closed = False
+        self.counters = ConnectionCounters()
+        self._provider = config.provider
+        self._is_client = is_client
+        self._limits = limits
+        self._ledger = ledger
+        self._account = Account(ledger, limits.connection_bytes)
+        self._handshake = handshake
+        self._deadline: float | None = now + limits.handshake_seconds
+        # Keys of the handshake, or of the last update by age, are as old as this says.
+        self._keys_since = now
+        self._receive_epoch_then = 0
+        self._events: list[Event] = []
+        self._deframer = Deframer()
+        self._joiner = MessageJoiner(limits.handshake_message_bytes)
+        self._opener: StreamOpener | None = None
+        self._hello_seen = is_client
+        self._key_updates_in_a_row = 0
+        self._received = bytearray()  # opened, not read by the application
+        self._unsealed = bytearray()  # given by the application before the handshake finished
+        self._outgoing = Outgoing(self._account, self.counters, is_client=is_client)
+        self._write_closed = False
+        charge(self._account, Purpose.CONNECTION, CONNECTION_BYTES)
+
+    def _receiving(self) -> bool:
+        return not self.peer_closed and self.state != "closed"
+
+    # -- records coming in
+
+    def _receive_record(self, record: memoryview) -> None:
+        content_type = record[0]
+        content: Buffer = record[STREAM_HEADER_BYTES:]
+        if content_type == CHANGE_CIPHER_SPEC:
+            self._receive_compatibility_ccs(content)
+            return
+        if self._opener is None:
+            # RFC 8446 section 5.1: there is no application data without protection.
+            if content_type == APPLICATION_DATA:
+                raise _unexpected("application data came before any keys")
+        elif content_type == APPLICATION_DATA:
+            content_type, content = self._opener.open(record)
+            self.counters.records_opened += 1
+        elif not self._may_be_plaintext_alert(content_type):
+            raise _unexpected("an unprotected record came where keys are in use")
+        if content_type == HANDSHAKE:
+            self._receive_handshake(content)
+        elif content_type == APPLICATION_DATA:
+            self._receive_application_data(content)
+        elif content_type == ALERT:
+            self._receive_alert(content)
+        else:
+            raise _unexpected(f"a protected record has type {content_type}")
+
+    def _receive_compatibility_ccs(self, content: Buffer) -> None:
+        # RFC 8446 section 5: one byte 1, after the first ClientHello and before the peer's Finished;
+        # then it is dropped.  Everything else is unexpected_message.
+        if bytes(content) != b"\x01" or not self._hello_seen or self._handshake.complete:
+            raise _unexpected("a ChangeCipherSpec is not the one that compatibility allows")
+        self._refuse_interleaving()
+
+    def _may_be_plaintext_alert(self, content_type: int) -> bool:
+        # A client that cannot accept our ServerHello has no keys to say so with.
+        opener = self._opener
+        return content_type == ALERT and not self._is_client and opener is not None and self._unproved(opener)
+
+    def _unproved(self, opener: StreamOpener) -> bool:
+        return opener.opened == 0 and not self._handshake.complete
+
+    def _refuse_interleaving(self) -> None:
+        # RFC 8446 section 5.1: no other record between the parts of a handshake message.
+        if self._joiner.held:
+            raise _unexpected("another record came inside a handshake message")
+
+    def _receive_handshake(self, content: Buffer) -> None:
+        # RFC 8446 section 5.4 [8446-ALERT-4]: no zero-length handshake or alert records.
+        if not len(content):
+            raise _unexpected("a handshake record is empty")
+        joiner = self._joiner
+        before = joiner.held
+        charge(self._account, Purpose.REASSEMBLY, len(content))
+        joiner.feed(content)
+        while (message := joiner.message()) is not None:
+            self._receive_message(message)
+        self._account.release(Purpose.REASSEMBLY, before + len(content) - joiner.held)
+
+    def _receive_message(self, message: bytes) -> None:
+        if message[0] == HandshakeType.KEY_UPDATE and self._handshake.complete:
+            # Each one costs two key derivations; a peer has no use for many [8446-POST-3].
+            self._key_updates_in_a_row += 1
+            if self._key_updates_in_a_row > self._limits.key_updates_in_a_row:
+                raise _unexpected("KeyUpdates without data in between reached the limit key_updates_in_a_row")
+            self.counters.key_updates += 1
+        epoch = 0 if self._opener is None else self._opener.epoch
+        self._handshake.receive(epoch, message)
+        self._hello_seen = True
+        self._apply_outputs()
+
+    def _receive_application_data(self, content: Buffer) -> None:
+        if not self._handshake.complete:
+            raise _unexpected("application data came before the handshake finished")
+        self._refuse_interleaving()
+        if not len(content):
+            return
+        self._key_updates_in_a_row = 0
+        charge(self._account, Purpose.RECEIVE_QUEUE, len(content))
+        self._received += content
+        self.counters.messages_received += 1
+
+    def _receive_alert(self, content: Buffer) -> None:
+        if len(content) != 2:
+            # RFC 8446 sections 5.1 and 5.4 [8446-ALERT-1]: one whole alert in a record, never none.
+            kind = Alert.DECODE_ERROR if len(content) else Alert.UNEXPECTED_MESSAGE
+            raise ProtocolError(kind, f"an alert has 2 bytes, not {len(content)}")
+        alert = Alert(content[1])
+        # RFC 8446 section 6 [8446-ALERT-1]: the level is ignored, all others are fatal.
+        if alert not in (Alert.CLOSE_NOTIFY, Alert.USER_CANCELED):
+            self._become_closed(PeerAlert(alert))
+            return
+        self._refuse_interleaving()
+        if alert is Alert.USER_CANCELED:
+            return  # close_notify follows
+        self.peer_closed = True
+        if self.state == "handshaking":
+            self._become_closed(ConnectionClosed("the peer closed the connection during the handshake"))
+            return
+        self._events.append(PeerClosed())
+        if self._write_closed:
+            self._become_closed(None)
+
+    # -- what the handshake engine wants
+
+    def _apply_outputs(self) -> None:
+        messages = bytearray()
+        for output in self._handshake.outputs():
+            if isinstance(output, SendMessage):
+                messages += output.message
+                continue
+            self._send_handshake(messages)
+            messages.clear()
+            if isinstance(output, InstallKeys):
+                self._install(output)
+            elif isinstance(output, SendCompatibilityCcs):
+                self._outgoing.send_compatibility_ccs()
+            elif isinstance(output, HandshakeDone):
+                self._connected()
+            elif len(self._events) < _MAX_EVENTS:
+                self._events.append(TicketReceived(output.ticket))
+        self._send_handshake(messages)
+
+    def _send_handshake(self, messages: bytearray) -> None:
+        # After our close_notify an answer to KeyUpdate would be data after the end.
+        if messages and not self._write_closed:
+            self._outgoing.send(HANDSHAKE, messages)
+
+    def _install(self, keys: InstallKeys) -> None:
+        derived = traffic_keys(self._provider, keys.spec, keys.secret, TLS13_PREFIX)
+        if keys.direction is Direction.RECEIVE:
+            # RFC 8446 section 5.1 [8446-ALERT-3]: messages must not span a key change.
+            if self._joiner.held:
+                raise _unexpected("handshake bytes came in front of a key change")
+            self._opener = StreamOpener(self._provider, keys.spec, derived, keys.epoch)
+        elif not self._write_closed:
+            spec = keys.spec
+            if self._limits.records_per_key < spec.seal_limit:
+                spec = replace(spec, seal_limit=self._limits.records_per_key)
+            self._outgoing.install(StreamSealer(self._provider, spec, derived, keys.epoch))
+            if self._handshake.complete and self.state != "handshaking":
+                self.counters.key_updates += 1
+
+    def _connected(self) -> None:
+        self.state = "connected"
+        self._deadline = None
+        self._events.append(Connected())
+        waiting, self._unsealed = self._unsealed, bytearray()
+        self._account.release(Purpose.SEND_QUEUE, len(waiting))
+        self._seal_application_data(memoryview(waiting))
+
+    def _seal_application_data(self, data: memoryview) -> None:
+        check_room(self._account, sealed_bytes(len(data)))
+        while data:
+            # RFC 8446 section 5.5 [8446-POST-2]: new keys before the AEAD's limit.
+            room = self._outgoing.key_room_bytes
+            if room <= 0:
+                self._handshake.update_keys()
+                self._apply_outputs()
+                self.counters.rekeyed_by_use += 1
+                continue
+            self._outgoing.send(APPLICATION_DATA, data[:room])
+            data = data[room:]
+
+    def _send_alert(self, alert: Alert, level: int) -> None:
+        try:
+            self._outgoing.send(ALERT, bytes((level, alert)))
+        except (LimitReached, ProtocolError):
+            pass  # no room or no record number left: the peer learns it from the end of the stream
+
+    # -- ends
+
+    def _fail(self, error: Error | TimeoutError) -> None:
+        """Close because of `error`, and tell the peer if it is one with an alert."""
+        if (
+            self.state == "handshaking"
+            and isinstance(error, ProtocolError)
+            and not isinstance(error, HandshakeError)
+        ):
+            error = HandshakeError(error.alert, error.reason)
+        if not self._write_closed:
+            if isinstance(error, ProtocolError):
+                self._send_alert(error.alert, _FATAL)
+            elif isinstance(error, LimitReached):
+                self._send_alert(Alert.INTERNAL_ERROR, _FATAL)
+            self._write_closed = True
+        self._become_closed(error)
+
+    def _become_closed(self, error: Error | TimeoutError | None) -> None:
+        if self.state == "closed":
+            return
+        self.state = "closed"
+        self.error = error
+        self._deadline = None
+        self._write_closed = True
+        self._deframer = Deframer()
+        self._joiner = MessageJoiner(self._limits.handshake_message_bytes)
+        self._account.release(Purpose.SEND_QUEUE, len(self._unsealed))
+        self._unsealed.clear()
+        # What was received is still the application's to read, and the last records are still to
+        # be sent: those stay charged.
+        for purpose in (Purpose.CONNECTION, Purpose.REASSEMBLY):
+            self._account.release(purpose, self._account.held_for(purpose))
+        self._events.append(Closed(error))
+
+
+def _unexpected(reason: str) -> ProtocolError:
+    return ProtocolError(Alert.UNEXPECTED_MESSAGE, reason)

@@ -25,6 +25,7 @@ RUN_HERE = {
     "datagram_echo_server.py",
     "key_updates.py",
     "psk_echo.py",
+    "resumption.py",
     "sans_io_loop.py",
     "stream_echo.py",
 }
@@ -109,6 +110,18 @@ def test_psk_echo() -> None:
     assert done.stdout.decode().splitlines() == [
         *expected,
         "sensor-9: the peer sent a fatal alert: unknown_psk_identity",
+    ]
+
+
+def test_resumption() -> None:
+    done = run("resumption.py", *credentials(), *trust())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode().splitlines() == [
+        "DTLSv1.3 full handshake, 1 ticket kept",
+        "DTLSv1.3 resumed, 1 ticket kept",
+        "TLSv1.3 full handshake, 2 tickets kept",
+        "TLSv1.3 resumed, 2 tickets kept",
+        "DTLSv1.3 resumed, 2 tickets kept, from a file",
     ]
 
 

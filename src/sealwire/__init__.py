@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Context,
         Credential,
         ExternalPsk,
+        SessionStore,
         create_default_context,
     )
     from sealwire.drive import (
@@ -62,6 +63,7 @@ _HOMES = {
         "Context",
         "Credential",
         "ExternalPsk",
+        "SessionStore",
         "create_default_context",
     ),
     "sealwire.drive": (
@@ -115,6 +117,7 @@ __all__ = [
     "Limits",
     "PeerAlert",
     "ProtocolError",
+    "SessionStore",
     "Truncated",
     "create_connection",
     "create_datagram_endpoint",

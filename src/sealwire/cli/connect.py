@@ -44,6 +44,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="after the end of stdin, stay until nothing came for so long (default: 1)",
     )
     common.psk_options(parser)
+    common.session_options(parser)
     parser.add_argument(
         "--cid",
         type=common.own_cid_bytes,
@@ -76,8 +77,13 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
         common.load_certificate(context, args)
     common.apply_transport_options(context, args)
     where = common.written(*args.peer)
+    context.session_store = store = common.session_store(args)
     try:
-        asyncio.run((_stream if args.stream else _datagrams)(args, context, say))
+        try:
+            asyncio.run((_stream if args.stream else _datagrams)(args, context, say))
+        finally:
+            if store is not None:
+                common.save_sessions(args, store)
     except BrokenPipeError:
         raise  # whoever read our stdout is gone
     except OSError as error:

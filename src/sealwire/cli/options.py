@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,73 @@ def psk(args: argparse.Namespace) -> sealwire.ExternalPsk | None:
         return sealwire.ExternalPsk(identity, secret)
     except sealwire.ConfigurationError as error:
         raise Failure(Exit.USAGE, f"--psk: {error}", "") from error
+
+
+def session_options(parser: argparse.ArgumentParser) -> None:
+    """Those of a client."""
+    parser.add_argument("--sess-out", metavar="FILE", help="keep the session tickets of this server there")
+    parser.add_argument(
+        "--sess-in",
+        metavar="FILE",
+        help="resume by a ticket of this file; each is used once, so the one used is removed from it",
+    )
+
+
+def session_store(args: argparse.Namespace) -> sealwire.SessionStore | None:
+    """The tickets of --sess-in, or none yet, if there is anything to be done with tickets."""
+    if args.sess_in is None:
+        return None if args.sess_out is None else sealwire.SessionStore()
+    loaded: list[sealwire.SessionStore] = []
+    configure(Exit.ENVIRONMENT, "--sess-in", lambda: loaded.append(sealwire.SessionStore.load(args.sess_in)))
+    return loaded[0]
+
+
+def save_sessions(args: argparse.Namespace, store: sealwire.SessionStore) -> None:
+    """Write what --sess-out asks for; and --sess-in without the ticket that was used."""
+    for option, path in (("--sess-out", args.sess_out), ("--sess-in", args.sess_in)):
+        if path is not None:
+            configure(Exit.ENVIRONMENT, option, partial(store.save, path))
+
+
+def ticket_options(parser: argparse.ArgumentParser) -> None:
+    """Those of a server."""
+    parser.add_argument(
+        "--num-tickets",
+        type=int,
+        choices=range(9),
+        default=2,
+        metavar="N",
+        help="session tickets for each client that wants some, 0 to 8 (default: 2)",
+    )
+    parser.add_argument(
+        "--ticket-keys",
+        metavar="FILE",
+        help="keys for tickets that other servers accept as well, 32 bytes in hex on a line each; the first "
+        "seals (default: random ones)",
+    )
+
+
+def apply_ticket_options(context: sealwire.Context, args: argparse.Namespace) -> None:
+    """Raises Failure for a file without usable keys, and says nothing of what is in it."""
+    context.num_tickets = args.num_tickets
+    if args.ticket_keys is None:
+        return
+    path = Path(args.ticket_keys)
+    try:
+        lines = path.read_text("ascii").split()
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise Failure(
+            Exit.ENVIRONMENT, f"--ticket-keys: {path}, {reason}", "name a file of hex digits"
+        ) from error
+    except UnicodeDecodeError:
+        lines = ["not hex"]
+    try:
+        keys = [bytes.fromhex(line) for line in lines]
+    except ValueError:
+        step = f"{path} must hold a key of 64 hex digits on each line"
+        raise Failure(Exit.USAGE, "--ticket-keys: that is no key in hex", step) from None
+    configure(Exit.USAGE, "--ticket-keys", lambda: context.set_ticket_keys(keys))
 
 
 def apply_transport_options(context: sealwire.Context, args: argparse.Namespace) -> None:
@@ -163,6 +231,7 @@ def facts(connected: Facts) -> dict[str, object]:
         "psk_identity": connected.psk_identity(),
         "alpn": connected.selected_alpn_protocol(),
         "retried": session.retried,
+        "resumed": session.resumed,
         "cid_received": len(session.connection_ids.ours),
         "cid_sent": len(session.connection_ids.theirs),
     }
@@ -175,6 +244,8 @@ def in_words(negotiated: dict[str, object]) -> str:
         parts.append(f"pre-shared key {negotiated['psk_identity']!r}")
     else:
         parts.append(f"peer {negotiated['peer']}" if negotiated["peer"] else "peer showed no name")
+    if negotiated["resumed"]:
+        parts.append("resumed")
     if negotiated["alpn"]:
         parts.append(f"application protocol {negotiated['alpn']}")
     return ", ".join(parts)

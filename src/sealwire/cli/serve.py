@@ -35,6 +35,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--client-ca", metavar="FILE", help="demand client certificates of these CAs")
     parser.add_argument("--echo", action="store_true", help="send back what comes instead of printing it")
     common.psk_options(parser)
+    common.ticket_options(parser)
     parser.add_argument(
         "--cid",
         type=common.cid_bytes,
@@ -67,6 +68,7 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
             lambda: context.load_verify_locations(cafile=args.client_ca),
         )
         context.verify_mode = sealwire.CERT_REQUIRED
+    common.apply_ticket_options(context, args)
     common.apply_transport_options(context, args)
     return asyncio.run(_serve(args, context, say))
 

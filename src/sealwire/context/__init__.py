@@ -16,8 +16,10 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from sealwire.context.config import MAX_TICKETS, Config
+from sealwire.context.config import Config
 from sealwire.context.keylog import KeyLog
+from sealwire.context.resumption import ResumptionSettings
+from sealwire.context.sessions import SessionStore
 from sealwire.crypto import trust
 from sealwire.crypto.certificates import CertificateVerifier, Credential, load_credential
 from sealwire.crypto.compression import CompressionAlgorithm, parse_compression_algorithms
@@ -37,7 +39,6 @@ from sealwire.crypto.psk import ClientCallback, ExternalPsk, ServerCallback
 from sealwire.crypto.rawkeys import parse_raw_public_key
 from sealwire.crypto.signatures import DEFAULT_SCHEMES, parse_schemes
 from sealwire.crypto.suites import DEFAULT_SUITES, parse_suites
-from sealwire.crypto.ticketkeys import TicketKeys
 from sealwire.errors import Alert, ConfigurationError, HandshakeError, ProtocolError
 from sealwire.limits import Limits
 
@@ -52,6 +53,7 @@ __all__ = [
     "Credential",
     "ExternalPsk",
     "Protocol",
+    "SessionStore",
     "create_default_context",
 ]
 
@@ -75,7 +77,7 @@ PROTOCOL_SERVER = Protocol.SERVER
 ServerNameCallback = Callable[[str | None, "Context"], "Context | None"]
 
 
-class Context:
+class Context(ResumptionSettings):
     """Settings of one side, with the names and defaults of :class:`ssl.SSLContext`.
 
     A client's context verifies its peer and the peer's name; a server's asks for no certificate.
@@ -110,8 +112,7 @@ class Context:
         self._psk_client: ClientCallback | None = None
         self._psk_server: ServerCallback | None = None
         self._compression: tuple[CompressionAlgorithm, ...] = ()
-        self._ticket_keys = TicketKeys(provider=self._provider)
-        self._num_tickets = 0
+        super().__init__(self._provider)
         self._config: Config | None = None
 
     def __repr__(self) -> str:
@@ -437,32 +438,6 @@ class Context:
         self._changed()
         self._psk_server = callback
 
-    def set_ticket_keys(self, keys: Sequence[bytes]) -> None:
-        """Seal session tickets under the first of `keys`, and open those of all of them.
-
-        Without it keys are random, unknown to other processes, and replace themselves.  It takes effect
-        for connections there are already.
-
-        Args:
-            keys: secrets of 32 bytes or more, the same on all processes and hosts that share tickets.
-
-        Raises:
-            ConfigurationError: no key, or one that is too short or there twice.
-        """
-        self._ticket_keys.replace(keys)
-
-    @property
-    def num_tickets(self) -> int:
-        """Session tickets a server gives to each client that wants some; a client that has any wants some."""
-        return self._num_tickets
-
-    @num_tickets.setter
-    def num_tickets(self, count: int) -> None:
-        if not 0 <= count <= MAX_TICKETS:
-            raise ValueError(f"{count} session tickets are not in 0..{MAX_TICKETS}")
-        self._changed()
-        self._num_tickets = count
-
     # Debugging.
 
     @property
@@ -529,8 +504,7 @@ class Context:
             choose=None if self._sni_callback is None else self._chooser(self._sni_callback),
             psk_client=self._psk_client,
             psk_server=self._psk_server,
-            ticket_keys=self._ticket_keys,
-            num_tickets=self._num_tickets,
+            **self._resumption(),
             certificate_compression=self._compression,
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from sealwire.context.sessions import SessionStore
 from sealwire.crypto.certificates import CertificateVerifier, Credential
 from sealwire.crypto.compression import CompressionAlgorithm
 from sealwire.crypto.groups import Group
@@ -50,6 +51,8 @@ class Config:
         psk_client, psk_server: the application's callbacks; :meth:`offer_psks` and :meth:`find_psk` ask them.
         ticket_keys: seal and open session tickets.
         num_tickets: session tickets a server gives each client that wants some; not 0, a client wants some.
+        ticket_request: session tickets a client asks for, after a full and after a resumed handshake.
+        session_store: where drivers keep a client's tickets; None for nowhere.
         clock: wall-clock seconds, for the age of tickets.
         certificate_compression: algorithms to compress with and to accept, best first; none switches it off.
     """
@@ -73,6 +76,8 @@ class Config:
     ticket_keys: TicketKeys = field(repr=False, default_factory=TicketKeys)
     certificate_compression: tuple[CompressionAlgorithm, ...] = ()
     num_tickets: int = 0
+    ticket_request: tuple[int, int] | None = None
+    session_store: SessionStore | None = None
     clock: Callable[[], float] = field(repr=False, default=wall_clock)
 
     def credential_for(

@@ -78,6 +78,11 @@ class Facts(ProcessBound, ABC):
         """The name the client asked for."""
         return self.connection.session.server_name
 
+    @property
+    def session_reused(self) -> bool:
+        """Whether a ticket of an earlier connection stood for certificates, as in :mod:`ssl`."""
+        return self.connection.session.resumed
+
     def psk_identity(self) -> str | None:
         """Whose pre-shared key it is, as a server's callback is asked; None where certificates were used."""
         identity = self.connection.session.psk_identity

@@ -222,7 +222,13 @@ class ExpectServerHello(State):
         block.add(ext.SUPPORTED_VERSIONS, first.require(ext.SUPPORTED_VERSIONS))
         if cookie is not None:
             block.add(ext.COOKIE, cookie)
-        moved = (ext.SUPPORTED_VERSIONS, ext.KEY_SHARES, ext.PSK_KEY_EXCHANGE_MODES, ext.PRE_SHARED_KEYS)
+        moved = (
+            ext.SUPPORTED_VERSIONS,
+            ext.KEY_SHARES,
+            ext.PSK_KEY_EXCHANGE_MODES,
+            ext.TICKET_REQUEST,
+            ext.PRE_SHARED_KEYS,
+        )
         block.copy_from(first, but=frozenset(key.code for key in moved))
         block.add(ext.KEY_SHARES, _entries(shares))
         # RFC 8446 section 4.1.2: keys that do not go with the suite's hash are left out.

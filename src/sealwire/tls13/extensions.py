@@ -331,6 +331,15 @@ def _encode_offered_psks(writer: Writer, value: OfferedPsks) -> None:
             writer.vector8(binder)
 
 
+def _decode_ticket_request(reader: Reader) -> tuple[int, int]:
+    return reader.u8(), reader.u8()
+
+
+def _encode_ticket_request(writer: Writer, value: tuple[int, int]) -> None:
+    for count in value:
+        writer.u8(count)
+
+
 _CH = Where.CLIENT_HELLO
 _SH = Where.SERVER_HELLO
 _HRR = Where.HELLO_RETRY_REQUEST
@@ -379,6 +388,11 @@ CONNECTION_ID = Extension(
 # RFC 9853 section 3: both sides can check that an address answers.
 RETURN_ROUTABILITY = Extension(61, "rrc", (_CH, _SH), _decode_empty, _encode_empty)
 
+# RFC 9149 section 3: how many tickets a client wants after a full and after a resumed handshake; and the
+# server's answer, how many it is going to give.
+TICKET_REQUEST = Extension(58, "ticket_request", (_CH,), _decode_ticket_request, _encode_ticket_request)
+TICKETS_EXPECTED = Extension(58, "ticket_request", (_EE,), Reader.u8, Writer.u8)
+
 _ALL: tuple[Extension[Any], ...] = (
     SERVER_NAME,
     SERVER_NAME_ACCEPTED,
@@ -400,6 +414,8 @@ _ALL: tuple[Extension[Any], ...] = (
     KEY_SHARE,
     KEY_SHARE_REQUEST,
     CONNECTION_ID,
+    TICKET_REQUEST,
+    TICKETS_EXPECTED,
     RETURN_ROUTABILITY,
 )
 _TABLE: dict[tuple[int, Where], Extension[Any]] = {

@@ -20,11 +20,9 @@ from sealwire.tls13 import tickets
 from sealwire.tls13.contract import Exchange
 from sealwire.tls13.extensions import Extensions, OfferedPsks, PskIdentity, Where
 from sealwire.tls13.messages import ClientHello
-from sealwire.tls13.tickets import SessionTicket
+from sealwire.tls13.tickets import PSK_DHE_KE, SessionTicket
 from sealwire.tls13.transcript import Transcript
 
-#: psk_dhe_ke (RFC 8446 section 4.2.9).
-PSK_DHE_KE: Final = 1
 # Looking an identity up costs a call into the application, so a hello buys only a few.
 _MAX_IDENTITIES: Final = 5
 _HASH_BYTES: Final = {spec.hash_name: spec.hash_bytes for spec in SUITES.values()}
@@ -68,6 +66,10 @@ def offer(exchange: Exchange, block: Extensions, psks: Sequence[Candidate]) -> N
     if psks or exchange.settings.num_tickets:
         # RFC 8446 section 4.2.9: who offers keys says how, and who wants tickets says so by this.
         block.add(ext.PSK_KEY_EXCHANGE_MODES, bytes((PSK_DHE_KE,)))
+    wanted = exchange.settings.num_tickets
+    if wanted:
+        # RFC 9149 section 2 [9149-1]; coming back uses up one ticket, so one is asked for then.
+        block.add(ext.TICKET_REQUEST, exchange.settings.ticket_request or (wanted, 1))
     if psks:
         now = exchange.settings.clock()
         identities = tuple(one.identity(now) for one in psks)

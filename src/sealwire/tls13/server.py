@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from sealwire.crypto.certificates import Credential, Purpose
 from sealwire.crypto.groups import Group
-from sealwire.crypto.psk import Psk
+from sealwire.crypto.psk import Psk, PskKind
 from sealwire.crypto.signatures import SignatureScheme
 from sealwire.crypto.suites import SUITES, CipherSuite, SuiteSpec
 from sealwire.errors import Alert, HandshakeError
@@ -321,8 +321,8 @@ class Negotiated:
     alpn: bytes | None
     server_name: str | None
     psk: Psk | None
-    #: The client wants tickets it can use with fresh key exchanges.
-    wants_tickets: bool
+    #: Tickets the client gets.
+    tickets: int
     retried: bool
 
 
@@ -344,8 +344,9 @@ def _answer(
     credential = None if chosen is not None else _credential(settings, hello, server_name, offered_schemes)
     alpn = _choose_protocol(settings, hello)
     agreed = chosen.psk if chosen is not None else None
-    wants_tickets = psk.PSK_DHE_KE in (hello.extensions.get(ext.PSK_KEY_EXCHANGE_MODES) or b"")
-    facts = Negotiated(spec, selection.group, alpn, server_name, agreed, wants_tickets, retried)
+    resumed = agreed is not None and agreed.kind is PskKind.RESUMPTION
+    promised = tickets.promised(settings, hello, resumed=resumed, by_key=agreed is not None and not resumed)
+    facts = Negotiated(spec, selection.group, alpn, server_name, agreed, promised, retried)
     share, secret = exchange.provider.respond(selection.group, selection.share)
 
     block = Extensions(Where.SERVER_HELLO)
@@ -372,7 +373,8 @@ def _answer(
     exchange.install(Direction.SEND, EPOCH_HANDSHAKE, spec, stage.server_secret)
     exchange.install(Direction.RECEIVE, EPOCH_HANDSHAKE, spec, stage.client_secret)
 
-    flight = _protected_flight(settings, credential, offered_schemes, facts, transcript)
+    encrypted = _encrypted_extensions(hello, facts)
+    flight = _protected_flight(settings, credential, offered_schemes, encrypted, transcript)
     flight.append(finished_message(deriver, stage.server_secret, transcript))
     transcript.add(flight[-1])
     for message in flight:
@@ -428,11 +430,21 @@ def _agree_connection_ids(exchange: Exchange, hello: ClientHello, block: Extensi
     exchange.connection_ids = ConnectionIds(True, ours, theirs, routability)
 
 
+def _encrypted_extensions(hello: ClientHello, facts: Negotiated) -> EncryptedExtensions:
+    block = Extensions(Where.ENCRYPTED_EXTENSIONS)
+    if facts.alpn is not None:
+        block.add(ext.ALPN, (facts.alpn,))
+    if ext.TICKET_REQUEST.code in hello.extensions:
+        # RFC 9149 section 3
+        block.add(ext.TICKETS_EXPECTED, facts.tickets)
+    return EncryptedExtensions(block)
+
+
 def _protected_flight(
     settings: Settings,
     credential: Credential | None,
     offered_schemes: tuple[SignatureScheme, ...],
-    facts: Negotiated,
+    encrypted: EncryptedExtensions,
     transcript: Transcript,
 ) -> list[bytes]:
     """EncryptedExtensions to CertificateVerify, added to the transcript as they are made."""
@@ -442,10 +454,7 @@ def _protected_flight(
         transcript.add(message)
         flight.append(message)
 
-    encrypted = Extensions(Where.ENCRYPTED_EXTENSIONS)
-    if facts.alpn is not None:
-        encrypted.add(ext.ALPN, (facts.alpn,))
-    append(EncryptedExtensions(encrypted).encode())
+    append(encrypted.encode())
     if credential is None:
         # RFC 8446 section 4.3.2 [8446-AUTH-4]: with a pre-shared key neither side shows certificates.
         return flight
@@ -563,7 +572,6 @@ class ExpectFinished(State):
         connected = Connected(
             exchange, session, application, resumption, self.peer, finished, is_client=False
         )
-        if facts.wants_tickets:
-            for ticket in tickets.issue(exchange, session, application.deriver, resumption):
-                exchange.send(EPOCH_APPLICATION, ticket)
+        for ticket in tickets.issue(exchange, session, application.deriver, resumption, facts.tickets):
+            exchange.send(EPOCH_APPLICATION, ticket)
         return connected

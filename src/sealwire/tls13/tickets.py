@@ -16,9 +16,10 @@ from sealwire.crypto.hkdf import Secret
 from sealwire.crypto.psk import Psk, PskKind
 from sealwire.crypto.suites import SUITES, CipherSuite
 from sealwire.errors import CertificateError, ProtocolError
+from sealwire.tls13 import extensions as ext
 from sealwire.tls13.contract import VERIFY_NONE, VERIFY_REQUIRED, Exchange, Session, Settings
 from sealwire.tls13.extensions import Extensions, Where
-from sealwire.tls13.messages import NewSessionTicket
+from sealwire.tls13.messages import ClientHello, NewSessionTicket
 from sealwire.tls13.schedule import Deriver
 from sealwire.wire import Reader, Writer
 
@@ -27,6 +28,8 @@ _LIFETIME_MAXIMUM_SECONDS: Final = 604_800
 # A client's certificates travel in its ticket; longer chains are not resumed.
 _MAX_CHAIN_BYTES: Final = 8 * 1024
 _NONCE_BYTES: Final = 8
+#: psk_dhe_ke (RFC 8446 section 4.2.9).
+PSK_DHE_KE: Final = 1
 # What a ticket is bound to besides its key: the shape of its state.
 _CONTEXT: Final = b"sealwire session ticket 1"
 
@@ -81,6 +84,11 @@ class SessionTicket:
         )
         reader.finish()
         return ticket
+
+    @property
+    def expires_at(self) -> float:
+        """When it is too old, wall-clock seconds."""
+        return self.received_at + self.lifetime
 
     def usable(self, exchange: Exchange, server_name: str | None) -> bool:
         """Whether this connection may offer it: same protocol and name, not too old, peer still accepted."""
@@ -172,16 +180,30 @@ class _State:
         return state
 
 
-def issue(exchange: Exchange, session: Session, deriver: Deriver, resumption_secret: Secret) -> list[bytes]:
-    """A server's NewSessionTicket messages, as many as it is configured to give."""
-    settings = exchange.settings
-    chain = session.peer.chain if session.peer is not None else ()
-    if session.psk_identity is not None or sum(map(len, chain)) > _MAX_CHAIN_BYTES:
+def promised(settings: Settings, hello: ClientHello, *, resumed: bool, by_key: bool) -> int:
+    """How many tickets a server gives after `hello`: what is asked for, within its configuration."""
+    if by_key:
         # With a pre-shared key a ticket saves nothing.  It would outlive the key's removal, and nobody
         # would know any more whose connection it is.
+        return 0
+    if PSK_DHE_KE not in (hello.extensions.get(ext.PSK_KEY_EXCHANGE_MODES) or b""):
+        # RFC 8446 section 4.2.9: there is no mode to use one by.
+        return 0
+    wanted = hello.extensions.get(ext.TICKET_REQUEST)
+    # RFC 9149 section 2 [9149-1]
+    return settings.num_tickets if wanted is None else min(wanted[resumed], settings.num_tickets)
+
+
+def issue(
+    exchange: Exchange, session: Session, deriver: Deriver, resumption_secret: Secret, count: int
+) -> list[bytes]:
+    """A server's NewSessionTicket messages, `count` of them."""
+    settings = exchange.settings
+    chain = session.peer.chain if session.peer is not None else ()
+    if sum(map(len, chain)) > _MAX_CHAIN_BYTES:
         return []
     messages = []
-    for _ in range(settings.num_tickets):
+    for _ in range(count):
         # Each ticket has a nonce, and so a key, of its own [8446-PSK-4].
         nonce = exchange.provider.random(_NONCE_BYTES)
         secret = Secret(deriver.expand(resumption_secret, b"resumption", nonce, deriver.spec.hash_bytes))

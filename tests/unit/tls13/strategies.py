@@ -66,6 +66,8 @@ VALUES: dict[Extension[Any], st.SearchStrategy[Any]] = {
     ext.KEY_SHARE: shares,
     ext.KEY_SHARE_REQUEST: u16.map(Group),
     ext.CONNECTION_ID: st.binary(max_size=20),
+    ext.TICKET_REQUEST: st.tuples(u8, u8),
+    ext.TICKETS_EXPECTED: u8,
     ext.RETURN_ROUTABILITY: st.just(True),
 }
 

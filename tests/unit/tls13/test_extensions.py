@@ -34,6 +34,7 @@ PLACES: dict[int, set[Where]] = {
     50: {_CH, _CR},
     51: {_CH, _SH, _HRR},
     54: {_CH, _SH},
+    58: {_CH, _EE},
     61: {_CH, _SH},
 }
 
@@ -115,6 +116,8 @@ _EXAMPLES: dict[Extension[Any], Any] = {
     ext.KEY_SHARE: ext.KeyShareEntry(Group.X25519, bytes(32)),
     ext.KEY_SHARE_REQUEST: Group.X25519,
     ext.CONNECTION_ID: b"\x01\x02",
+    ext.TICKET_REQUEST: (3, 1),
+    ext.TICKETS_EXPECTED: 2,
     ext.RETURN_ROUTABILITY: True,
 }
 

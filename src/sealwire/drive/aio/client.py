@@ -21,6 +21,7 @@ from sealwire import dtls
 from sealwire.drive.addresses import AddressInfo, resolve, show
 from sealwire.drive.aio.channel import DatagramChannel
 from sealwire.drive.aio.port import Batch, Peer, Port
+from sealwire.drive.sessions import Sessions
 from sealwire.drive.udp import Address, Refusals, UdpSocket
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
 from sealwire.errors import ConnectionClosed, Error
@@ -64,11 +65,13 @@ class _Attempt(Generic[PeerT]):
         sock: socket.socket,
         connection: dtls.Connection,
         make: MakePeer[PeerT],
+        sessions: Sessions,
         *,
         impatient: bool,
     ) -> None:
         self.done: asyncio.Future[PeerT] = loop.create_future()
         self._make = make
+        self._sessions = sessions
         self._connection = connection
         self._peer: PeerT | None = None
         connection.address = sock.getpeername()
@@ -84,6 +87,8 @@ class _Attempt(Generic[PeerT]):
                 self.done.set_result(self._peer)
             elif isinstance(event, dtls.Closed) and not self.done.done():
                 self.done.set_exception(event.error or ConnectionClosed("the connection was closed"))
+            elif isinstance(event, dtls.TicketReceived):
+                self._sessions.keep(event.ticket, self._connection)
             if self._peer is not None:
                 self._peer.happened(event)
         if self._peer is not None:
@@ -120,6 +125,8 @@ async def open_peer(target: Target, make: MakePeer[PeerT]) -> PeerT:
     host, limits = target.host, target.limits
     seconds = limits.handshake_seconds if target.timeout is None else target.timeout
     end = time.monotonic() + seconds
+    name = target.server_hostname or host
+    sessions = Sessions(target.config, "DTLS 1.3", host, target.port, name)
     bindable: list[AddressInfo] = []
     async with asyncio.timeout(seconds):
         infos = await resolve(loop, host, target.port, socket.SOCK_DGRAM, family=target.family)
@@ -138,12 +145,13 @@ async def open_peer(target: Target, make: MakePeer[PeerT]) -> PeerT:
             connection = dtls.Connection.client(
                 target.config,
                 now=now,
-                server_name=target.server_hostname or host,
+                server_name=name,
                 limits=limits,
                 mtu=target.mtu,
                 connection_id=target.connection_id,
+                ticket=sessions.take(),
             )
-            attempt = _Attempt(loop, sock, connection, make, impatient=left > 1)
+            attempt = _Attempt(loop, sock, connection, make, sessions, impatient=left > 1)
         except BaseException:
             sock.close()
             raise

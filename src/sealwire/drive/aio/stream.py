@@ -21,6 +21,7 @@ from typing import Final
 
 from sealwire import stcp
 from sealwire.drive.facts import Facts
+from sealwire.drive.sessions import Sessions
 from sealwire.errors import ConnectionClosed, Error, LimitReached, Truncated
 from sealwire.limits import Limits
 
@@ -52,6 +53,7 @@ class Stream(Facts):
         limits: Limits,
         *,
         on_gone: Callable[[Stream], None] | None = None,
+        sessions: Sessions | None = None,
     ) -> None:
         super().__init__()
         sock.setblocking(False)
@@ -66,6 +68,7 @@ class Stream(Facts):
         self._connection = connection
         self._limits = limits
         self._on_gone = on_gone
+        self._sessions = sessions
         self._changed = asyncio.Event()
         self._backlog: deque[memoryview] = deque()
         self._backlog_bytes = 0
@@ -219,6 +222,8 @@ class Stream(Facts):
             if isinstance(event, stcp.Connected):
                 if not self.opened.done():
                     self.opened.set_result(None)
+            elif isinstance(event, stcp.TicketReceived) and self._sessions is not None:
+                self._sessions.keep(event.ticket, self._connection)
             elif isinstance(event, stcp.Closed) and event.error is not None and not self.opened.done():
                 self.opened.set_exception(event.error)
                 self.opened.exception()  # whoever waits sees it; without anyone it is no news

@@ -20,6 +20,7 @@ from sealwire.drive.addresses import AddressInfo, Hosts, bind, resolve, resolve_
 from sealwire.drive.aio.reader_writer import DEFAULT_LIMIT_BYTES, StreamReader, StreamWriter
 from sealwire.drive.aio.stream import Stream
 from sealwire.drive.facts import ProcessBound, is_end
+from sealwire.drive.sessions import Sessions
 from sealwire.errors import Error, LimitReached
 from sealwire.limits import Ledger, Limits
 from sealwire.telemetry import EndpointCounters
@@ -75,10 +76,19 @@ async def open_connection(
                     raise ValueError("host and port, or sock, must be given")
                 sock = await _connect(loop, host, port, family, local_addr)
             try:
+                name = server_hostname or host
+                if host is None or port is None:
+                    sessions = Sessions.of_peer(config, "TLS 1.3", sock.getpeername(), name)
+                else:
+                    sessions = Sessions(config, "TLS 1.3", host, port, name)
                 connection = stcp.Connection.client(
-                    config, now=time.monotonic(), server_name=server_hostname or host, limits=limits
+                    config,
+                    now=time.monotonic(),
+                    server_name=name,
+                    limits=limits,
+                    ticket=sessions.take(),
                 )
-                stream = Stream(loop, sock, connection, limits)
+                stream = Stream(loop, sock, connection, limits, sessions=sessions)
             except BaseException:
                 sock.close()
                 raise

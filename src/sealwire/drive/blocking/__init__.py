@@ -10,6 +10,7 @@ from sealwire.drive.addresses import show
 from sealwire.drive.blocking.base import SecureSocket
 from sealwire.drive.blocking.datagram import ClientDatagramSocket, DatagramSocket, ServerDatagramSocket
 from sealwire.drive.blocking.stream import ListeningSocket, StreamSocket
+from sealwire.drive.sessions import Sessions
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
 from sealwire.errors import Error
 from sealwire.limits import Limits
@@ -216,7 +217,10 @@ def create_connection(
         secure: StreamSocket | DatagramSocket
         try:
             if kind == socket.SOCK_STREAM:
-                secure = StreamSocket(sock, config, server_side=False, server_hostname=name, limits=limits)
+                sessions = Sessions(config, "TLS 1.3", host, port, name)
+                secure = StreamSocket(
+                    sock, config, server_side=False, server_hostname=name, limits=limits, sessions=sessions
+                )
             else:
                 secure = ClientDatagramSocket(
                     sock,
@@ -225,6 +229,7 @@ def create_connection(
                     limits=limits,
                     mtu=mtu,
                     connection_id=connection_id,
+                    sessions=Sessions(config, "DTLS 1.3", host, port, name),
                 )
                 secure.refusals.move_on = left > 1
         except BaseException:

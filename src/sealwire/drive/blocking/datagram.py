@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sealwire import dtls
 from sealwire.drive.blocking.base import SecureSocket
+from sealwire.drive.sessions import Sessions
 from sealwire.drive.udp import Address, Refusals, UdpSocket
 from sealwire.errors import ConnectionClosed, LimitReached
 from sealwire.limits import Limits
@@ -211,8 +212,10 @@ class ClientDatagramSocket(DatagramSocket):
         limits: Limits,
         mtu: int,
         connection_id: bytes,
+        sessions: Sessions | None = None,
     ) -> None:
         super().__init__(sock, connected=True)
+        self._sessions = sessions or Sessions.of_peer(config, "DTLS 1.3", sock.getpeername(), server_hostname)
         self._connection = dtls.Connection.client(
             config,
             now=time.monotonic(),
@@ -220,6 +223,7 @@ class ClientDatagramSocket(DatagramSocket):
             limits=limits,
             mtu=mtu,
             connection_id=connection_id,
+            ticket=self._sessions.take(),
         )
         self._connection.address = sock.getpeername()
         self.refusals = Refusals(self._udp, self._connection.counters)
@@ -242,6 +246,8 @@ class ClientDatagramSocket(DatagramSocket):
 
     def _look_at_events(self) -> None:
         for event in self._connection.events():
+            if isinstance(event, dtls.TicketReceived):
+                self._sessions.keep(event.ticket, self._connection)
             self._happened(event)
 
     def _established(self) -> bool:

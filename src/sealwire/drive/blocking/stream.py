@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sealwire import stcp
 from sealwire.drive.blocking.base import SecureSocket
+from sealwire.drive.sessions import Sessions
 from sealwire.errors import Error, Truncated
 from sealwire.limits import Limits
 
@@ -36,15 +37,18 @@ class StreamSocket(SecureSocket):
         server_side: bool,
         server_hostname: str | None,
         limits: Limits,
+        sessions: Sessions | None = None,
     ) -> None:
         super().__init__(sock)
         now = time.monotonic()
         if server_side:
             self._connection = stcp.Connection.server(config, now=now, limits=limits)
         else:
+            sessions = sessions or Sessions.of_peer(config, "TLS 1.3", sock.getpeername(), server_hostname)
             self._connection = stcp.Connection.client(
-                config, now=now, server_name=server_hostname, limits=limits
+                config, now=now, server_name=server_hostname, limits=limits, ticket=sessions.take()
             )
+        self._sessions = sessions
         self._eof = False
 
     @property
@@ -83,7 +87,9 @@ class StreamSocket(SecureSocket):
                 connection.sent(len(pending))  # to nobody
                 break
             connection.sent(n)
-        connection.events()  # the state says it all
+        for event in connection.events():  # of all else the state says enough
+            if isinstance(event, stcp.TicketReceived) and self._sessions is not None:
+                self._sessions.keep(event.ticket, connection)
 
     def _lost(self, cause: OSError) -> None:
         self._eof = True

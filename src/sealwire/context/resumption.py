@@ -1,0 +1,104 @@
+"""What a Context says about resumption: tickets, where a client keeps them, and early data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, TypedDict
+
+from sealwire.context.config import MAX_TICKETS
+from sealwire.context.sessions import SessionStore
+from sealwire.crypto.providers import CryptoProvider
+from sealwire.crypto.ticketkeys import TicketKeys
+
+_MAX_REQUEST: Final = 255
+
+
+class _Resumption(TypedDict):
+    ticket_keys: TicketKeys
+    num_tickets: int
+    ticket_request: tuple[int, int] | None
+    session_store: SessionStore | None
+
+
+class ResumptionSettings:
+    """The part of :class:`Context` that is about coming back."""
+
+    def __init__(self, provider: CryptoProvider) -> None:
+        self._ticket_keys = TicketKeys(provider=provider)
+        self._num_tickets = 0
+        self._ticket_request: tuple[int, int] | None = None
+        self._session_store: SessionStore | None = None
+
+    def _changed(self) -> None:
+        raise NotImplementedError
+
+    def set_ticket_keys(self, keys: Sequence[bytes]) -> None:
+        """Seal session tickets under the first of `keys`, and open those of all of them.
+
+        Without it keys are random, unknown to other processes, and replace themselves.  It takes effect
+        for connections there are already.
+
+        Args:
+            keys: secrets of 32 bytes or more, the same on all processes and hosts that share tickets.
+
+        Raises:
+            ConfigurationError: no key, or one that is too short or there twice.
+        """
+        self._ticket_keys.replace(keys)
+
+    @property
+    def num_tickets(self) -> int:
+        """Session tickets a server gives at most to each client that wants some.
+
+        A client whose number is not 0 wants some, and asks for so many.
+        """
+        return self._num_tickets
+
+    @num_tickets.setter
+    def num_tickets(self, count: int) -> None:
+        if not 0 <= count <= MAX_TICKETS:
+            raise ValueError(f"{count} session tickets are not in 0..{MAX_TICKETS}")
+        self._changed()
+        self._num_tickets = count
+
+    @property
+    def ticket_request(self) -> tuple[int, int] | None:
+        """How many tickets a client asks for: after a full handshake, and after a resumed one (RFC 9149).
+
+        None asks for `num_tickets` and, after a resumed handshake, for one, as each use costs one.  The
+        server may give fewer, and one that does not know the extension gives what it likes.
+        """
+        return self._ticket_request
+
+    @ticket_request.setter
+    def ticket_request(self, counts: tuple[int, int] | None) -> None:
+        if counts is not None:
+            new, resumed = counts
+            if not (0 <= new <= _MAX_REQUEST and 0 <= resumed <= _MAX_REQUEST):
+                raise ValueError(f"a client asks for 0 to {_MAX_REQUEST} tickets, not {counts}")
+            counts = (new, resumed)
+        self._changed()
+        self._ticket_request = counts
+
+    @property
+    def session_store(self) -> SessionStore | None:
+        """Where a client keeps tickets and takes them from; None for nowhere.  Setting one wants tickets."""
+        return self._session_store
+
+    @session_store.setter
+    def session_store(self, store: SessionStore | None) -> None:
+        if store is not None and not isinstance(store, SessionStore):
+            raise TypeError(f"session_store is a SessionStore or None, not {type(store).__name__}")
+        self._changed()
+        self._session_store = store
+
+    def _resumption(self) -> _Resumption:
+        """What a Config takes of this."""
+        # Who has a place to keep tickets wants some.
+        wanted = self._num_tickets or (1 if self._session_store is not None else 0)
+        return {
+            "ticket_keys": self._ticket_keys,
+            "num_tickets": wanted,
+            "ticket_request": self._ticket_request,
+            "session_store": self._session_store,
+        }

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         start_server,
         wrap_socket,
     )
+    from sealwire.dtls import Upkeep
     from sealwire.errors import (
         Alert,
         CertificateError,
@@ -75,6 +76,7 @@ _HOMES = {
         "start_server",
         "wrap_socket",
     ),
+    "sealwire.dtls": ("Upkeep",),
     "sealwire.errors": (
         "Alert",
         "CertificateError",
@@ -119,6 +121,7 @@ __all__ = [
     "ProtocolError",
     "SessionStore",
     "Truncated",
+    "Upkeep",
     "create_connection",
     "create_datagram_endpoint",
     "create_default_context",

@@ -192,6 +192,25 @@ def test_moving_once_the_server_has_answered_does_not_end_the_handshake(seed: in
     moving.world.close()
 
 
+def test_moving_with_part_of_the_servers_flight_missing_ends_and_a_new_attempt_works() -> None:
+    """Decision A20: nobody moves before the handshake is complete, so both sides give up in time."""
+    moving = Moving(43, delay=0.02)
+    pair = moving.world.pair
+    # The datagram with the end of the server's flight is lost, and then the client is elsewhere.
+    seen = moving.world.backward.counters
+    moving.world.backward.drop_if = lambda number, data: seen.sent > 2 and not is_data(data)
+    assert pair.run_until(lambda: moving.world.endpoint.connections == 1, 10.0)
+    pair.run_for(0.05)
+    moving.rebind(SECOND)
+    moving.world.backward.drop_if = None
+    pair.run_for(130.0)
+    assert isinstance(moving.client.error, TimeoutError)
+    assert moving.world.endpoint.connections == 0
+    moving.world.connect(address(7))
+    moving.world.handshake(at=address(7))
+    moving.world.close()
+
+
 def test_moving_before_the_cookie_is_a_new_beginning_or_an_end_but_no_hang() -> None:
     """A cookie is for one address: the second hello from another one is not taken for proved."""
     moving = Moving(41, delay=0.02)

@@ -6,6 +6,7 @@ import functools
 
 import pytest
 
+from sealwire.limits import Limits
 from tests.network.world import World, address
 
 
@@ -30,6 +31,28 @@ def test_a_client_that_restarts_on_its_port_is_served_anew() -> None:
     world.exchange()
     assert world.endpoint.connections == 1
     assert old_server.state == "closed"
+    world.close()
+
+
+@pytest.mark.requirement("9147-5.11-1", "9147-5.11-3")
+def test_a_client_that_restarts_is_served_anew_where_the_endpoint_is_full() -> None:
+    """Its replacement takes the place it has; somebody else still gets none."""
+    world = World(9, limits=Limits(connections=2, handshakes=2))
+    for n in range(2):
+        world.connect(address(n))
+        world.handshake(at=address(n))
+    old = world.served(address(0))
+    world.vanish(address(0))
+    world.connect(address(0))
+    world.connect(address(5))
+    assert world.pair.run_until(
+        lambda: world.client(address(0)).state == "connected" and world.served(address(0)) is not old, 60.0
+    ), world.describe()
+    assert old.state == "closed"
+    assert world.endpoint.connections == 2
+    assert world.client(address(5)).state == "handshaking"
+    assert world.endpoint.counters.admissions_refused > 0
+    world.exchange(address(0))
     world.close()
 
 

@@ -4,6 +4,7 @@ from sealwire.dtls.connection import Connection
 from sealwire.dtls.endpoint import Admission, Endpoint
 from sealwire.dtls.events import AddressChanged, Closed, Connected, Event, PeerClosed, State, TicketReceived
 from sealwire.dtls.gate import Attempt
+from sealwire.dtls.upkeep import Upkeep
 from sealwire.tls13.tickets import SessionTicket
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "SessionTicket",
     "State",
     "TicketReceived",
+    "Upkeep",
 ]

@@ -23,6 +23,7 @@ from sealwire.dtls.outgoing import Outgoing
 from sealwire.dtls.queues import MessageQueue
 from sealwire.dtls.rekeying import Rekeying
 from sealwire.dtls.routability import PathInbox, PathMessage
+from sealwire.dtls.upkeep import DEFAULT_UPKEEP, Upkeep
 from sealwire.errors import (
     Alert,
     ConnectionClosed,
@@ -62,6 +63,7 @@ class Association:
         address_proved: bool = True,
         offered_cid_bytes: int = 0,
         issue_cid: Callable[[int], bytes] | None = None,
+        upkeep: Upkeep = DEFAULT_UPKEEP,
     ) -> None:
         """Made as a Connection, by its `client` and `server` or by an Endpoint."""
         if mtu < _MIN_MTU_BYTES:
@@ -97,6 +99,7 @@ class Association:
             initial_timeout=initial_timeout,
             next_seq=next_message_seq,
             next_peer_seq=next_peer_message_seq,
+            spare_cids=upkeep.spare_cids,
         )
         self._layer.issue_cid = issue_cid or config.provider.random
         # What may still be sent to an address nobody proved, None once it is proved.
@@ -198,6 +201,8 @@ class Association:
             self._incoming.server_hello_missing = False
             self._layer.server_hello_missing(now)
         self._layer.end_of_run(now)
+        if not self._opening.one_cid:
+            self._layer.cids.seen(self._incoming.newest_cid)
         self._rekeying.looked(now)
         if forged:
             self._rekeying.after_forgeries(now, connected=self.was_connected)
@@ -353,7 +358,10 @@ class Association:
         return datagrams
 
     def _transmit_data(self, datagrams: list[bytes], now: float) -> None:
-        datagrams += self._outgoing.seal()
+        sealed = self._outgoing.seal()
+        if sealed:
+            datagrams += sealed
+            self._layer.cids.requests_sent = 0
         waits = self._outgoing.bytes_held > 0
         # Whoever closes and has nothing to send any more needs no new keys.
         if waits or (datagrams and self.state is State.CONNECTED):

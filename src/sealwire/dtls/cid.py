@@ -21,6 +21,8 @@ from sealwire.wire import Reader, Writer
 _MAX_IDS: Final = 8
 # Requests answered before data must come in between [9147-9-13].
 _MAX_REQUESTS: Final = 16
+# What we ask for by ourselves before we send data in between: well below what a peer like us answers.
+_MAX_OWN_REQUESTS: Final = 6
 
 
 class Usage(enum.IntEnum):
@@ -63,6 +65,7 @@ class CidPool:
 
     Attributes:
         ours: ids records to us may carry, oldest first.
+        requests_sent: requests of ours since we last sent data.
         retired: ids that records to us may carry no more; whoever routes by them empties it.
         current: the id our records carry.
     """
@@ -70,6 +73,7 @@ class CidPool:
     __slots__ = (
         "_agreed",
         "_issue",
+        "_left",
         "_new_pending",
         "_owed",
         "_replaced",
@@ -77,13 +81,15 @@ class CidPool:
         "_requests",
         "_spare",
         "_superseded",
+        "_wanted",
         "current",
         "ours",
+        "requests_sent",
         "retired",
     )
 
-    def __init__(self, agreed: ConnectionIds, issue: Callable[[int], bytes]) -> None:
-        """`issue` makes another id of so many bytes for records to us."""
+    def __init__(self, agreed: ConnectionIds, issue: Callable[[int], bytes], wanted: int = 0) -> None:
+        """`issue` makes another id of so many bytes for records to us; `wanted` spare ones are asked for."""
         self._agreed = agreed
         self._issue = issue
         self.ours: list[bytes] = [agreed.ours] if agreed.ours else []
@@ -98,6 +104,11 @@ class CidPool:
         self._request_pending = False
         self._owed = 0
         self._requests = 0
+        # A peer without return routability could not follow us anyway, and may not know the messages.
+        self._wanted = wanted if agreed.return_routability else 0
+        self.requests_sent = 0
+        # How many of `ours` the peer has gone past: its newest record carries a later one.
+        self._left = 0
 
     @property
     def spare(self) -> int:
@@ -133,6 +144,9 @@ class CidPool:
             raise ProtocolError(Alert.UNEXPECTED_MESSAGE, "NewConnectionId without connection ids")
         if not all(cids):
             raise ProtocolError(Alert.ILLEGAL_PARAMETER, "NewConnectionId holds an empty id")
+        if self._request_pending and not cids and usage is Usage.SPARE:
+            # [9147-9-12]: the peer has none to give, and asking again would not change that.
+            self._wanted = 0
         self._request_pending = False
         if usage is Usage.IMMEDIATE:
             # [9147-9-1]: one of the new ones from here on, and what was spare is not wanted any more.
@@ -167,6 +181,9 @@ class CidPool:
             # [9147-9-5, 9147-5.8.4-3]
             raise Error("a NewConnectionId is not acknowledged yet")
         self._make_room()
+        return self._offer(count, usage)
+
+    def _offer(self, count: int, usage: Usage) -> bytes:
         fresh = self._fresh(min(count, self._room(usage)))
         if not fresh:
             raise Error(f"{len(self.ours)} connection ids are in use already")
@@ -194,9 +211,18 @@ class CidPool:
 
         Not when the peer acknowledges it: records under the old ids are still on their way then.
         """
-        self.retired += self.ours[: self._superseded]
-        del self.ours[: self._superseded]
+        self._retire(self._superseded)
         self._superseded = 0
+
+    def _retire(self, n: int) -> None:
+        self.retired += self.ours[:n]
+        del self.ours[:n]
+        self._left = max(self._left - n, 0)
+
+    def seen(self, cid: bytes) -> None:
+        """The peer's newest record carries `cid`."""
+        if cid in self.ours:
+            self._left = max(self._left, self.ours.index(cid))
 
     def request(self, count: int) -> bytes:
         """A RequestConnectionId.
@@ -212,7 +238,20 @@ class CidPool:
         if not 1 <= count <= 255:
             raise ValueError(f"{count} connection ids cannot be asked for")
         self._request_pending = True
+        self.requests_sent += 1
         return encode_request_connection_id(count)
+
+    def top_up(self) -> list[bytes]:
+        """A request for what is missing of the spare ids wanted, if it may be made now [9147-9-9]."""
+        missing = self._wanted - len(self._spare)
+        if (
+            missing <= 0
+            or not self._agreed.theirs
+            or self._request_pending
+            or self.requests_sent >= _MAX_OWN_REQUESTS
+        ):
+            return []
+        return [self.request(missing)]
 
     def acknowledged(self) -> list[bytes]:
         """Our NewConnectionId arrived; returns messages that waited for that."""
@@ -226,12 +265,16 @@ class CidPool:
         if not self._owed or self._new_pending:
             return []
         wanted, self._owed = self._owed, 0
-        self._make_room()
         # [9147-9-10, 9147-9-12]: what was asked for, as far as there is room.
+        if self._room(Usage.SPARE) < wanted:
+            self._make_room()
+            # RFC 9147 has no message to give ids back.  Ids are used in order [9147-9-3], so those the
+            # peer has gone past make room for the ones it asks for.
+            self._retire(self._left)
         room = min(wanted, self._room(Usage.SPARE))
         if room <= 0:
             return [self._none()]
-        return [self.offer(room, Usage.SPARE)]
+        return [self._offer(room, Usage.SPARE)]
 
     def _none(self) -> bytes:
         # [9147-9-12]: even none may be given, and the asker must know.

@@ -22,6 +22,7 @@ from sealwire.dtls.charges import open_account
 from sealwire.dtls.cid import CidPool, Usage
 from sealwire.dtls.events import Event, State
 from sealwire.dtls.header import RecordNumber
+from sealwire.dtls.upkeep import DEFAULT_UPKEEP, Upkeep
 from sealwire.errors import (
     Alert,
     ConnectionClosed,
@@ -57,6 +58,7 @@ class Connection(Association):
         ledger: Ledger | None = None,
         connection_id: bytes = b"",
         ticket: SessionTicket | None = None,
+        upkeep: Upkeep = DEFAULT_UPKEEP,
     ) -> Connection:
         """A client; its ClientHello is in the first transmit().
 
@@ -68,6 +70,7 @@ class Connection(Association):
             ledger: account to charge; one of its own by default.
             connection_id: the id wanted on records to this client (RFC 9146), b"" for none.
             ticket: of an earlier connection to this server, to resume by; use each once.
+            upkeep: what the connection sees to by itself.
 
         Raises:
             ConfigurationError: no usable server name while names are checked.
@@ -89,6 +92,7 @@ class Connection(Association):
             # Last, so that nothing is charged for what could not be made.
             account=open_account(ledger or Ledger(limits.total_bytes), limits),
             offered_cid_bytes=len(connection_id),
+            upkeep=upkeep,
         )
 
     @classmethod
@@ -103,6 +107,7 @@ class Connection(Association):
         ledger: Ledger | None = None,
         address_proved: bool = True,
         connection_id: bytes | None = None,
+        upkeep: Upkeep = DEFAULT_UPKEEP,
     ) -> Connection:
         """A server for a single peer, without the cookie exchange of an Endpoint.
 
@@ -121,6 +126,7 @@ class Connection(Association):
             initial_timeout=initial_timeout,
             account=open_account(ledger or Ledger(limits.total_bytes), limits),
             address_proved=address_proved,
+            upkeep=upkeep,
         )
 
     def begin(self, message: bytes, received_bytes: int, now: float) -> None:
@@ -250,10 +256,19 @@ class Connection(Association):
         """Ask the peer for up to `count` spare ids; Error if that is not possible now."""
         self._do(lambda: self._layer.request_cids(count))
 
+    def rotate_connection_id(self) -> bool:
+        """Go on under a spare id of the peer's; whether there was one.
+
+        Without one the records keep the id they have: better a connection that can be followed than none.
+        A peer that never gave any, or stopped giving them, can be asked by :meth:`request_connection_ids`.
+        """
+        rotated = self._layer.rotate_cid()
+        self._notify()
+        return rotated
+
     def path_changed(self) -> None:
         """This side has a new address: go on under a fresh id, if the peer gave one [9147-11-9]."""
-        self._layer.rotate_cid()
-        self._notify()
+        self.rotate_connection_id()
 
     def export(self, label: bytes, context: bytes, n: int) -> bytes:
         """Exported keying material of `n` bytes (RFC 8446 section 7.5); Error before completion."""

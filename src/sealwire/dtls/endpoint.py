@@ -29,6 +29,7 @@ from sealwire.dtls.gate import Attempt, Gate, OlderVersion, Reply
 from sealwire.dtls.header import ContentType, is_ciphertext
 from sealwire.dtls.paths import AMPLIFICATION, PathChecks
 from sealwire.dtls.routability import PathMessage
+from sealwire.dtls.upkeep import DEFAULT_UPKEEP, Upkeep
 from sealwire.errors import Discard, LimitReached
 from sealwire.limits import Account, Ledger, Limits
 from sealwire.telemetry import EndpointCounters
@@ -82,6 +83,7 @@ class Endpoint:
         cid_bytes: int | None = DEFAULT_CID_BYTES,
         on_address_change: Callable[[Connection, Address], bool] | None = None,
         enhanced_path_check: bool = False,
+        upkeep: Upkeep = DEFAULT_UPKEEP,
     ) -> None:
         """
         Args:
@@ -99,6 +101,7 @@ class Endpoint:
             on_address_change: asked whether a connection may move to the address a newer record came from,
                 where the peer cannot be asked itself (RFC 9853); None never moves it.
             enhanced_path_check: ask the old address before the new one.
+            upkeep: what each connection sees to by itself.
         """
         if cid_bytes and not _MIN_CID_BYTES <= cid_bytes <= _MAX_CID_BYTES:
             raise ValueError(
@@ -115,6 +118,7 @@ class Endpoint:
         self._limit_unproved = limit_unproved
         self._cid_bytes = cid_bytes
         self._on_address_change = on_address_change
+        self._upkeep = upkeep
         self._provider = configure().provider
         self._paths = PathChecks(self._provider, enhanced=enhanced_path_check)
         self._by_cid: dict[bytes, Connection] = {}
@@ -336,14 +340,16 @@ class Endpoint:
     def _has_room(self, address: Address) -> bool:
         # An attempt that never finished makes room for the next one of its address.
         replaced = self._replacements.get(address)
-        if replaced is None:
-            current = self._connections.get(address)
-            replaced = current if current is not None and current.state is State.HANDSHAKING else None
+        current = self._connections.get(address)
+        if replaced is None and current is not None and current.state is State.HANDSHAKING:
+            replaced = current
         spare = 1 if replaced is not None else 0
+        # A peer that restarts takes the place it has: until its new handshake is complete both live, which
+        # the limit on handshakes bounds.
+        restarts = current is not None and current.state is not State.HANDSHAKING
         return (
-            self.connections - spare < self.limits.connections
-            and self._handshaking - spare < self.limits.handshakes
-        )
+            restarts or self.connections - len(self._replacements) - spare < self.limits.connections
+        ) and self._handshaking - spare < self.limits.handshakes
 
     def _open(self, attempt: Attempt, config: Config, account: Account, known: bytes, now: float) -> None:
         address = attempt.address
@@ -377,6 +383,7 @@ class Endpoint:
             plain_sequence=attempt.plain_sequence,
             address_proved=attempt.facts is not None or not self._limit_unproved,
             issue_cid=self._issue_cid,
+            upkeep=self._upkeep,
         )
         connection.address = address
         connection.on_output = self._touch

@@ -29,6 +29,7 @@ class Incoming:
         keep_early: whether records of epochs without keys are kept (during the handshake).
         server_hello_missing: records of epoch 2 came for which there are no keys.
         newest: the highest number that authenticated so far.
+        newest_cid: the id that record carried, where there is more than one to carry.
     """
 
     __slots__ = (
@@ -39,6 +40,7 @@ class Incoming:
         "_opening",
         "keep_early",
         "newest",
+        "newest_cid",
         "server_hello_missing",
     )
 
@@ -54,6 +56,7 @@ class Incoming:
         self._closed = False
         self.server_hello_missing = False
         self.newest = RecordNumber(EPOCH_PLAIN, -1)
+        self.newest_cid = b""
 
     def records(self, datagrams: Sequence[Buffer]) -> Iterator[Record]:
         """Number, content type and content of each record, plain ones included."""
@@ -99,7 +102,9 @@ class Incoming:
                     continue
                 self._counters.records_opened += 1
                 number = RecordNumber(opener.epoch, sequence)
-                self.newest = max(self.newest, number)
+                if number > self.newest:
+                    self.newest = number
+                    self.newest_cid = opener.cid
                 yield number, content_type, content
 
     def _skip(self, datagram: Buffer, offset: int) -> int:

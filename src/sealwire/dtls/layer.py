@@ -55,6 +55,8 @@ _MAX_ACK_NUMBERS: Final = 32
 # [8446-POST-3]: what a server can make a client hold.
 _MAX_TICKETS: Final = 8
 _CID_MESSAGES: Final = frozenset((HandshakeType.NEW_CONNECTION_ID, HandshakeType.REQUEST_CONNECTION_ID))
+# Spare connection ids are for connections that live.
+_CID_PATIENCE_SECONDS: Final = 1.0
 # The engine's handles are positive.
 _NEW_CID_HANDLE: Final = -1
 _NO_HANDLE: Final = -2
@@ -76,6 +78,7 @@ class HandshakeLayer:
         initial_timeout: float,
         next_seq: int,
         next_peer_seq: int,
+        spare_cids: int = 0,
     ) -> None:
         self.engine = engine
         #: DTLS 1.3 is agreed upon: a hello of the peer, retry or not, was taken.
@@ -96,6 +99,9 @@ class HandshakeLayer:
         # Both exist once the handshake is complete.
         self._cids = CidPool(NO_CONNECTION_IDS, bytes)
         self._cid_messages: list[bytes] = []
+        self._spare_cids = spare_cids
+        # When spare ids are asked for, so that a connection that ends soon costs nothing.
+        self._cids_wanted_at: float | None = None
         #: Tickets that came; the newest, if nobody takes them.
         self.tickets: deque[SessionTicket] = deque(maxlen=_MAX_TICKETS)
         #: Makes another id of so many bytes for records to us.
@@ -106,7 +112,7 @@ class HandshakeLayer:
     @property
     def deadline(self) -> float | None:
         """When :meth:`wake` is due, None if never."""
-        due = (self._flight.deadline, self._ack_deadline)
+        due = (self._flight.deadline, self._ack_deadline, self._cids_wanted_at)
         return min((at for at in due if at is not None), default=None)
 
     def wake(self, now: float) -> None:
@@ -118,6 +124,9 @@ class HandshakeLayer:
         if self._ack_deadline is not None and self._ack_deadline <= now:
             self._ack_deadline = None
             self._ack_now = True
+        if self._cids_wanted_at is not None and self._cids_wanted_at <= now:
+            self._cids_wanted_at = None
+            self._top_up_cids()
         flight = self._flight
         if flight.deadline is None or flight.deadline > now:
             return
@@ -255,7 +264,9 @@ class HandshakeLayer:
                     self._opening.install(output, self.engine.connection_ids.ours)
                 case HandshakeDone():
                     self._opening.linger(now)
-                    self._cids = CidPool(self.engine.connection_ids, self.issue_cid)
+                    self._cids = CidPool(self.engine.connection_ids, self.issue_cid, self._spare_cids)
+                    if self._spare_cids and self.engine.connection_ids.theirs:
+                        self._cids_wanted_at = now + _CID_PATIENCE_SECONDS
                     self._sealing.use_cid(self._cids.current)
                     self._sealing.forget_before(self._sealing.epoch, self._flight.epochs)
                 case TicketReceived(_, ticket):
@@ -320,6 +331,7 @@ class HandshakeLayer:
             # Errata 8047 [9147-8-8]: nothing new in an epoch after its KeyUpdate.
             raise ProtocolError(Alert.UNEXPECTED_MESSAGE, f"{kind.name} came in epoch {epoch}")
         self._cid_messages += self._cids.receive(kind, body)
+        self._cid_messages += self._cids.top_up()
         self._follow_cids()
 
     def _follow_cids(self) -> None:
@@ -341,13 +353,22 @@ class HandshakeLayer:
         """Use a spare id of the peer's from now on: whether there was one."""
         rotated = self._cids.rotate()
         self._follow_cids()
+        if rotated:
+            self._top_up_cids()
         return rotated
+
+    def _top_up_cids(self) -> None:
+        self._cid_messages += self._cids.top_up()
+        self._send_cid_messages()
 
     def _send_cid_messages(self) -> None:
         # Errata 8047 [9147-8-8]: while a KeyUpdate is on its way they wait for the new epoch.
         if self.engine.updating_keys:
             return
         messages, self._cid_messages = self._cid_messages, []
+        if self._flight.next_seq + len(messages) > self._limits.handshake_messages:
+            # What numbers are left are for the end; ids are a convenience.
+            return
         for message in messages:
             self._check_message_numbers()
             new = message[0] == HandshakeType.NEW_CONNECTION_ID

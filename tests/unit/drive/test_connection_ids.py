@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from sealwire.drive import (
     wrap_socket,
 )
 from sealwire.drive.udp import Address
+from sealwire.errors import Error
 from sealwire.tls13.extensions import RETURN_ROUTABILITY, Extension, Extensions
 from tests import configs
 from tests.unit.drive.harness import echo_datagrams, eventually, port_of, run, udp_socket
@@ -307,3 +309,67 @@ def test_a_blocking_client_may_want_an_id_of_its_own() -> None:
             assert client.connection.connection_ids.ours == b"mine"
         thread.join(10)
         assert not thread.is_alive()
+
+
+@pytest.mark.requirement("9147-9-9", "9147-11-9")
+def test_a_channel_changes_ids_when_told_to() -> None:
+    async def main() -> None:
+        server = await start_datagram_server(echo_datagrams, "127.0.0.1", context=configs.server_context())
+        async with (
+            server,
+            open_datagram_channel(
+                "127.0.0.1",
+                port_of(server),
+                context=configs.client_context(),
+                server_hostname="localhost",
+                upkeep=dtls.Upkeep(spare_cids=0),
+            ) as channel,
+        ):
+            assert not channel.rotate_connection_id()
+            channel.request_connection_ids(2)
+            await eventually(lambda: channel.connection.cids.spare == 2)
+            before = channel.connection_ids()
+            assert channel.rotate_connection_id()
+            after = channel.connection_ids()
+            assert before[0] == after[0] == b""
+            assert len(before[1]) == len(after[1]) == 8
+            assert before[1] != after[1]
+            await channel.send(b"under another id")
+            assert await channel.recv() == b"under another id"
+            with pytest.raises(Error, match="receives no connection ids"):
+                channel.offer_connection_ids(1)
+
+    run(main())
+
+
+def test_a_blocking_socket_changes_ids_when_told_to() -> None:
+    plain = udp_socket()
+    plain.settimeout(10.0)
+    here = plain.getsockname()
+
+    def serve() -> tuple[bytes, bytes]:
+        served = wrap_socket(configs.server_context(), plain, server_side=True, cid_bytes=6)
+        assert isinstance(served, DatagramSocket)
+        with served:
+            for message in served:
+                served.send(message)
+            return served.connection_ids()
+
+    with ThreadPoolExecutor(1) as pool:
+        ids = pool.submit(serve)
+        with create_connection(
+            here,
+            10.0,
+            context=configs.client_context(),
+            server_hostname="localhost",
+            kind=socket.SOCK_DGRAM,
+        ) as secure:
+            secure.request_connection_ids(1)
+            secure.send(b"one")
+            assert secure.recv() == b"one"
+            first = secure.connection_ids()[1]
+            assert secure.rotate_connection_id()
+            assert secure.connection_ids()[1] != first
+            secure.send(b"two")
+            assert secure.recv() == b"two"
+        assert len(ids.result(10)[0]) == 6

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sealwire import dtls
-from sealwire.dtls.header import ContentType, is_ciphertext
-from sealwire.errors import Alert, ConnectionClosed, Discard, Error, ProtocolError
+from sealwire.dtls.cid import CidPool
+from sealwire.dtls.header import ContentType, RecordNumber, encode_ack, is_ciphertext
+from sealwire.errors import Alert, ConnectionClosed, Discard, Error, PeerAlert, ProtocolError
 from sealwire.limits import Ledger, Limits
 from sealwire.record.protect import CiphertextHeader, parse_ciphertext_header
+from sealwire.tls13.contract import ConnectionIds
 from sealwire.tls13.messages import HandshakeType
+from sealwire.wire import Reader
 from tests import configs
 from tests.unit.dtls.hellos import HERE, THERE
 from tests.unit.dtls.host import Site
@@ -19,8 +24,14 @@ NEW = HandshakeType.NEW_CONNECTION_ID
 REQUEST = HandshakeType.REQUEST_CONNECTION_ID
 
 
-def rig(client: bytes = b"client", server: bytes | None = b"srv", *, handshake: bool = True) -> Rig:
-    """A client that wants `client` in records to it, and a server that wants `server` (None: no ids)."""
+def rig(
+    client: bytes = b"client", server: bytes | None = b"srv", *, handshake: bool = True, spare_cids: int = 0
+) -> Rig:
+    """A client that wants `client` in records to it, and a server that wants `server` (None: no ids).
+
+    Each asks for `spare_cids` by itself.
+    """
+    upkeep = dtls.Upkeep(spare_cids=spare_cids)
     limits = Limits()
     ledger = Ledger(limits.total_bytes)
     made = Rig(
@@ -30,9 +41,10 @@ def rig(client: bytes = b"client", server: bytes | None = b"srv", *, handshake: 
             server_name="localhost",
             ledger=ledger,
             connection_id=client,
+            upkeep=upkeep,
         ),
         dtls.Connection.server(
-            configs.server_context().config(), now=0.0, ledger=ledger, connection_id=server
+            configs.server_context().config(), now=0.0, ledger=ledger, connection_id=server, upkeep=upkeep
         ),
         ledger,
     )
@@ -581,3 +593,135 @@ def test_failed_handshakes_leave_no_routes() -> None:
     site.skip(300.0)
     assert site.endpoint.connections == 0
     assert site.endpoint._by_cid == {}
+
+
+# --- spare ones, kept by themselves ----------------------------------------------------------
+
+
+@pytest.mark.requirement("9147-9-9", "9147-11-9", "9147-9-10")
+@pytest.mark.parametrize("spare", [1, 2, 4])
+def test_spare_ids_are_asked_for_before_they_are_needed(spare: int) -> None:
+    one = rig(spare_cids=spare)
+    assert one.client.cids.spare == one.server.cids.spare == 0
+    # A connection that ends soon costs nothing for this.
+    one.skip(0.9)
+    assert one.client.cids.spare == one.server.cids.spare == 0
+    one.skip(0.3)
+    assert one.client.cids.spare == one.server.cids.spare == spare
+    for _ in range(40):
+        for side in (one.client, one.server):
+            before = side.cids.current
+            assert side.rotate_connection_id()
+            assert side.cids.current != before
+        one.skip(0.1)
+        # Each one that is used is replaced, though nobody ever gives an id back.
+        assert one.client.cids.spare == one.server.cids.spare == spare
+        one.echo()
+    assert len(one.client.cids.ours) <= 8
+
+
+def test_spare_ids_wait_for_data_where_paths_change_again_and_again() -> None:
+    """More requests than a peer answers without data between them would end the connection."""
+    one = rig(spare_cids=1)
+    one.skip(2.0)
+    rotated = []
+    for _ in range(40):
+        rotated.append(one.client.rotate_connection_id())
+        one.run()
+    assert 4 <= sum(rotated) <= 10
+    one.echo()
+    one.client.rotate_connection_id()
+    one.run()
+    assert one.client.error is one.server.error is None
+
+
+@pytest.mark.requirement("9147-9-7", "9147-9-14")
+@pytest.mark.parametrize(("client", "server"), [(b"", b"srv"), (b"client", b""), (b"", None)])
+def test_no_ids_are_asked_of_a_side_that_receives_none(client: bytes, server: bytes | None) -> None:
+    one = rig(client, server, spare_cids=2)
+    one.skip(2.0)
+    assert one.client.cids.spare == (2 if server else 0)
+    assert one.server.cids.spare == (2 if client else 0)
+    one.echo()
+
+
+def test_a_peer_that_could_not_follow_a_move_is_not_asked() -> None:
+    agreed = ConnectionIds(True, b"ours", b"theirs", return_routability=False)
+    assert CidPool(agreed, bytes, wanted=3).top_up() == []
+    assert len(CidPool(replace(agreed, return_routability=True), bytes, wanted=3).top_up()) == 1
+
+
+@pytest.mark.requirement("9147-9-11", "9147-9-12", "9147-9-9")
+@pytest.mark.parametrize("answer", [None, b"\0\0\x01"])
+def test_a_pool_that_the_peer_never_refills(answer: bytes | None) -> None:
+    """It acknowledges the request and says nothing, or says that it has none."""
+    one = rig(server=b"srv")
+    one.client.request_connection_ids(1)
+    [asked] = one.take(one.client)
+    assert one.client.cids.spare == 0
+    one.client.receive(one.record(one.server, ContentType.ACK, encode_ack([RecordNumber(3, 0)])), one.now)
+    if answer is not None:
+        one.inject(one.server, ContentType.HANDSHAKE, one.message(one.server, NEW, answer))
+        one.take(one.client)
+    # The id stays: a connection that can be followed is better than none.
+    assert not one.client.rotate_connection_id()
+    one.client.path_changed()
+    assert one.client.cids.current == b"srv"
+    if answer is None:
+        with pytest.raises(Error, match="not answered"):
+            one.client.request_connection_ids(1)
+    else:
+        one.client.request_connection_ids(1)
+    assert asked
+
+
+@pytest.mark.requirement("9147-9-12")
+def test_a_peer_without_ids_to_give_is_asked_once() -> None:
+    pool = CidPool(ConnectionIds(True, b"ours", b"theirs", return_routability=True), bytes, wanted=2)
+    assert len(pool.top_up()) == 1
+    pool.receive(NEW, Reader(b"\0\0\x01"))
+    assert pool.top_up() == []
+
+
+@pytest.mark.requirement("9147-9-13")
+def test_too_many_requests_are_told_and_the_teller_believed() -> None:
+    one = rig()
+    for _ in range(40):
+        if one.client.error is None:
+            one.client.request_connection_ids(1)
+            one.run()
+    assert isinstance(one.server.error, ProtocolError)
+    assert one.server.error.alert is Alert.TOO_MANY_CIDS_REQUESTED
+    assert isinstance(one.client.error, PeerAlert)
+    assert one.client.error.alert is Alert.TOO_MANY_CIDS_REQUESTED
+
+
+@pytest.mark.parametrize("value", [-1, 5])
+def test_upkeep_refuses_what_cannot_be(value: int) -> None:
+    with pytest.raises(ValueError, match=str(value)):
+        dtls.Upkeep(spare_cids=value)
+
+
+# --- ids that make records longer -----------------------------------------------------------
+
+
+def test_a_message_queued_before_a_longer_id_came_never_passes_the_mtu() -> None:
+    one = rig(client=b"c")
+    longest = one.server.max_message_bytes
+    one.server.send_many([bytes(longest), b"short", bytes(longest - 30), bytes(longest - 29)])
+    one.server._layer.cids.current = b"thirty bytes longer than the old one"[:31]
+    one.server._sealing.use_cid(one.server._layer.cids.current)
+    sent = one.server.transmit(one.now)
+    assert [len(datagram) for datagram in sent] == [1200 - longest + 30 + 5, 1200]
+    assert one.server.counters.messages_too_long == 2
+    assert one.server.max_message_bytes == longest - 30
+
+
+@pytest.mark.parametrize("size", [1, 20, 255])
+def test_a_message_queued_before_the_peers_id_is_known_never_passes_the_mtu(size: int) -> None:
+    one = rig(client=b"c" * size, handshake=False)
+    one.server.send(bytes(1200 - 22))
+    one.server.send(b"short")
+    one.run()
+    assert one.client.messages() == [b"short"]
+    assert one.server.counters.messages_too_long == 1

@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from sealwire import dtls
 from sealwire.drive.aio.port import Port
-from sealwire.drive.facts import Facts
+from sealwire.drive.datagrams import DatagramFacts, T
 from sealwire.drive.udp import Address
 from sealwire.errors import ConnectionClosed, LimitReached
 
 
-class DatagramChannel(Facts):
+class DatagramChannel(DatagramFacts):
     """Messages over DTLS, in both directions, each whole or not at all; order is not kept.
 
     Iterating gives messages until the peer closes.  Usable as an asynchronous context manager,
@@ -45,6 +45,13 @@ class DatagramChannel(Facts):
     @property
     def connection(self) -> dtls.Connection:
         return self._connection
+
+    def _act(self, action: Callable[[dtls.Connection], T]) -> T:
+        self._check_process()
+        try:
+            return action(self._connection)
+        finally:
+            self._port.schedule()
 
     @property
     def max_message_bytes(self) -> int:
@@ -121,11 +128,9 @@ class DatagramChannel(Facts):
             KeysExhausted: epochs are nearly used up; the connection goes on as it is.
             Error: the connection is closed or failed, perhaps meanwhile.
         """
-        self._check_process()
         connection = self._connection
-        connection.update_keys(time.monotonic(), request_peer=request_peer)
+        self._act(lambda one: one.update_keys(time.monotonic(), request_peer=request_peer))
         epoch = connection.next_sending_epoch
-        self._port.schedule()
         while connection.sending_epoch < epoch:
             if self.closed:
                 raise connection.error or ConnectionClosed("the channel is closed")

@@ -24,6 +24,7 @@ from sealwire.drive.aio.port import Batch, Peer, Port
 from sealwire.drive.sessions import Sessions
 from sealwire.drive.udp import Address, Refusals, UdpSocket
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
+from sealwire.dtls.upkeep import DEFAULT_UPKEEP
 from sealwire.errors import ConnectionClosed, Error
 from sealwire.limits import Limits
 
@@ -117,6 +118,7 @@ class Target:
     local_addr: tuple[str, int] | None
     family: int
     connection_id: bytes = b""
+    upkeep: dtls.Upkeep = DEFAULT_UPKEEP
 
 
 async def open_peer(target: Target, make: MakePeer[PeerT]) -> PeerT:
@@ -150,6 +152,7 @@ async def open_peer(target: Target, make: MakePeer[PeerT]) -> PeerT:
                 mtu=target.mtu,
                 connection_id=target.connection_id,
                 ticket=sessions.take(),
+                upkeep=target.upkeep,
             )
             attempt = _Attempt(loop, sock, connection, make, sessions, impatient=left > 1)
         except BaseException:
@@ -232,6 +235,7 @@ def open_datagram_channel(
     local_addr: tuple[str, int] | None = None,
     family: int = 0,
     connection_id: bytes = b"",
+    upkeep: dtls.Upkeep = DEFAULT_UPKEEP,
 ) -> Opening:
     """Shake hands with a DTLS server; ``await`` gives a channel, ``async with`` closes it as well.
 
@@ -243,6 +247,7 @@ def open_datagram_channel(
         timeout: seconds for all addresses together, ``limits.handshake_seconds`` by default.
         connection_id: the id the server is to put into its records (RFC 9146), none by default; whether
             records to the server carry one is for the server to say.
+        upkeep: what the connection sees to by itself while it lives.
 
     Raises, when awaited:
         TimeoutError, ConnectionRefusedError: nobody answered.
@@ -261,5 +266,6 @@ def open_datagram_channel(
             local_addr,
             family,
             connection_id,
+            upkeep,
         )
     )

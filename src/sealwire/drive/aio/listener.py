@@ -15,6 +15,7 @@ from sealwire.drive.aio.port import Batch, Peer, Port
 from sealwire.drive.udp import Address, UdpSocket
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
 from sealwire.dtls.endpoint import DEFAULT_CID_BYTES
+from sealwire.dtls.upkeep import DEFAULT_UPKEEP
 from sealwire.limits import Limits
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Service:
     cid_bytes: int | None = DEFAULT_CID_BYTES
     on_address_change: OnAddressChange | None = None
     enhanced_path_check: bool = False
+    upkeep: dtls.Upkeep = DEFAULT_UPKEEP
 
 
 async def listening_sockets(host: Hosts, port: int, *, family: int, reuse_port: bool) -> list[socket.socket]:
@@ -80,6 +82,7 @@ class Listener(Generic[PeerT]):
             cid_bytes=service.cid_bytes,
             on_address_change=None if service.on_address_change is None else self._may_move,
             enhanced_path_check=service.enhanced_path_check,
+            upkeep=service.upkeep,
         )
         self.port = Port(loop, UdpSocket(sock, connected=False), self.endpoint, self._after_turn)
 

@@ -22,6 +22,7 @@ from sealwire.drive.facts import Facts
 from sealwire.drive.udp import Address
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
 from sealwire.dtls.endpoint import DEFAULT_CID_BYTES
+from sealwire.dtls.upkeep import DEFAULT_UPKEEP
 from sealwire.errors import ConnectionClosed, LimitReached
 from sealwire.limits import Limits
 
@@ -220,6 +221,7 @@ async def create_datagram_endpoint(
     cid_bytes: int | None = DEFAULT_CID_BYTES,
     on_address_change: OnAddressChange | None = None,
     enhanced_path_check: bool = False,
+    upkeep: dtls.Upkeep = DEFAULT_UPKEEP,
 ) -> tuple[DatagramTransport, ProtocolT]:
     """A protocol over DTLS, as :meth:`loop.create_datagram_endpoint` makes one over UDP.
 
@@ -238,7 +240,7 @@ async def create_datagram_endpoint(
     if remote_addr is not None:
         local = None if local_addr is None else (local_addr[0] or "", local_addr[1])
         target = Target(
-            *remote_addr, config, server_hostname, limits, mtu, timeout, local, family, connection_id
+            *remote_addr, config, server_hostname, limits, mtu, timeout, local, family, connection_id, upkeep
         )
         await open_peer(target, transport._client_peer)
         return transport, protocol
@@ -248,7 +250,7 @@ async def create_datagram_endpoint(
     for sock in others:
         sock.close()
     service = Service(
-        context, limits, mtu, admission, on_other, cid_bytes, on_address_change, enhanced_path_check
+        context, limits, mtu, admission, on_other, cid_bytes, on_address_change, enhanced_path_check, upkeep
     )
     listener = Listener(loop, first, service, transport._server_peer, transport._turned)
     transport._listener = listener

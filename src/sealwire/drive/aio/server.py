@@ -25,6 +25,7 @@ from sealwire.drive.facts import ProcessBound, is_end
 from sealwire.drive.udp import Address
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
 from sealwire.dtls.endpoint import DEFAULT_CID_BYTES
+from sealwire.dtls.upkeep import DEFAULT_UPKEEP
 from sealwire.limits import Limits
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ async def start_datagram_server(
     cid_bytes: int | None = DEFAULT_CID_BYTES,
     on_address_change: OnAddressChange | None = None,
     enhanced_path_check: bool = False,
+    upkeep: dtls.Upkeep = DEFAULT_UPKEEP,
 ) -> DatagramServer:
     """Serve DTLS; `handler(channel)` runs as a task for each peer and its channel closes with it.
 
@@ -68,6 +70,7 @@ async def start_datagram_server(
         on_address_change: asked with ``(connection, address)`` whether a peer that cannot be asked itself
             (RFC 9853) may move to the address its newest record came from.  None never moves it.
         enhanced_path_check: ask a peer at its old address before its new one.
+        upkeep: what each connection sees to by itself while it lives.
 
     Raises:
         ConfigurationError: the context cannot serve (no certificate).
@@ -84,6 +87,7 @@ async def start_datagram_server(
         cid_bytes,
         on_address_change,
         enhanced_path_check,
+        upkeep,
     )
     try:
         return DatagramServer(asyncio.get_running_loop(), sockets, handler, service)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal, Required, TypedDict, Unpack, overload
 
+from sealwire import dtls
 from sealwire.drive.addresses import show
 from sealwire.drive.blocking.base import SecureSocket
 from sealwire.drive.blocking.datagram import ClientDatagramSocket, DatagramSocket, ServerDatagramSocket
 from sealwire.drive.blocking.stream import ListeningSocket, StreamSocket
 from sealwire.drive.sessions import Sessions
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
+from sealwire.dtls.upkeep import DEFAULT_UPKEEP
 from sealwire.errors import Error
 from sealwire.limits import Limits
 
@@ -39,6 +41,7 @@ def wrap_socket(
     mtu: int = DEFAULT_MTU_BYTES,
     connection_id: bytes = b"",
     cid_bytes: int | None = None,
+    upkeep: dtls.Upkeep = DEFAULT_UPKEEP,
 ) -> DatagramSocket | StreamSocket | ListeningSocket:
     """Secure `sock`, which belongs to the result from here on (as :meth:`ssl.SSLContext.wrap_socket`).
 
@@ -54,6 +57,7 @@ def wrap_socket(
         connection_id: for a client's datagrams, the id wanted in records to it (RFC 9146).
         cid_bytes: for a server's datagrams, length of the id the peer gets, by which it is followed when
             its address changes; None for none, as only then the kernel turns everybody else away.
+        upkeep: for datagrams, what the connection sees to by itself, inside calls.
 
     Raises:
         ValueError: the socket is neither kind, or not connected, bound or listening as it must be.
@@ -81,7 +85,9 @@ def wrap_socket(
                 sock, config, server_side=server_side, server_hostname=server_hostname, limits=limits
             )
         elif server_side:
-            secure = ServerDatagramSocket(sock, context, limits=limits, mtu=mtu, cid_bytes=cid_bytes)
+            secure = ServerDatagramSocket(
+                sock, context, limits=limits, mtu=mtu, cid_bytes=cid_bytes, upkeep=upkeep
+            )
         else:
             secure = ClientDatagramSocket(
                 sock,
@@ -90,6 +96,7 @@ def wrap_socket(
                 limits=limits,
                 mtu=mtu,
                 connection_id=connection_id,
+                upkeep=upkeep,
             )
     except BaseException:
         sock.close()
@@ -126,18 +133,25 @@ def _take_over(sock: socket.socket) -> socket.socket:
     return own
 
 
+class _Options(TypedDict, total=False):
+    """What every kind of connection takes."""
+
+    context: Required[Context]
+    server_hostname: str | None
+    limits: Limits | None
+    mtu: int
+    connection_id: bytes
+    upkeep: dtls.Upkeep
+
+
 @overload
 def create_connection(
     address: tuple[str, int],
     timeout: float | None = ...,
     source_address: tuple[str, int] | None = ...,
     *,
-    context: Context,
-    server_hostname: str | None = ...,
     kind: Literal[socket.SocketKind.SOCK_STREAM] = ...,
-    limits: Limits | None = ...,
-    mtu: int = ...,
-    connection_id: bytes = ...,
+    **options: Unpack[_Options],
 ) -> StreamSocket: ...
 @overload
 def create_connection(
@@ -145,12 +159,8 @@ def create_connection(
     timeout: float | None = ...,
     source_address: tuple[str, int] | None = ...,
     *,
-    context: Context,
-    server_hostname: str | None = ...,
     kind: Literal[socket.SocketKind.SOCK_DGRAM],
-    limits: Limits | None = ...,
-    mtu: int = ...,
-    connection_id: bytes = ...,
+    **options: Unpack[_Options],
 ) -> DatagramSocket: ...
 @overload
 def create_connection(
@@ -158,12 +168,8 @@ def create_connection(
     timeout: float | None = ...,
     source_address: tuple[str, int] | None = ...,
     *,
-    context: Context,
-    server_hostname: str | None = ...,
     kind: socket.SocketKind,
-    limits: Limits | None = ...,
-    mtu: int = ...,
-    connection_id: bytes = ...,
+    **options: Unpack[_Options],
 ) -> StreamSocket | DatagramSocket: ...
 def create_connection(
     address: tuple[str, int],
@@ -176,6 +182,7 @@ def create_connection(
     limits: Limits | None = None,
     mtu: int = DEFAULT_MTU_BYTES,
     connection_id: bytes = b"",
+    upkeep: dtls.Upkeep = DEFAULT_UPKEEP,
 ) -> StreamSocket | DatagramSocket:
     """Connect and shake hands, as :func:`socket.create_connection` connects.
 
@@ -185,6 +192,7 @@ def create_connection(
             ``limits.handshake_seconds`` for the handshake.
         kind: ``SOCK_STREAM`` for TLS 1.3 over TCP, ``SOCK_DGRAM`` for DTLS 1.3.
         connection_id: for ``SOCK_DGRAM``, the id wanted in records to us (RFC 9146).
+        upkeep: for ``SOCK_DGRAM``, what the connection sees to by itself, inside calls.
 
     Raises:
         HandshakeError, CertificateError, PeerAlert: a peer answered and no connection came to be.
@@ -230,6 +238,7 @@ def create_connection(
                     mtu=mtu,
                     connection_id=connection_id,
                     sessions=Sessions(config, "DTLS 1.3", host, port, name),
+                    upkeep=upkeep,
                 )
                 secure.refusals.move_on = left > 1
         except BaseException:

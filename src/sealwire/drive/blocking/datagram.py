@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sealwire import dtls
 from sealwire.drive.blocking.base import SecureSocket
+from sealwire.drive.datagrams import DatagramFacts, T
 from sealwire.drive.sessions import Sessions
 from sealwire.drive.udp import Address, Refusals, UdpSocket
 from sealwire.errors import ConnectionClosed, LimitReached
@@ -33,7 +34,7 @@ Writable = bytearray | memoryview
 Readable = bytes | bytearray | memoryview
 
 
-class DatagramSocket(SecureSocket):
+class DatagramSocket(SecureSocket, DatagramFacts):
     """Secured messages to and from one peer; made by :func:`sealwire.wrap_socket`."""
 
     def __init__(self, sock: socket.socket, *, connected: bool) -> None:
@@ -46,6 +47,17 @@ class DatagramSocket(SecureSocket):
     @abstractmethod
     def connection(self) -> dtls.Connection:
         """The engine."""
+
+    def _act(self, action: Callable[[dtls.Connection], T]) -> T:
+        self.do_handshake()
+        with self._lock:
+            self._check_open()
+            result = action(self.connection)
+        try:
+            self._until(self._flushed, self._timeout, receive=False)
+        except BlockingIOError:
+            pass  # a later call sends it
+        return result
 
     # -- data
 
@@ -213,6 +225,7 @@ class ClientDatagramSocket(DatagramSocket):
         mtu: int,
         connection_id: bytes,
         sessions: Sessions | None = None,
+        upkeep: dtls.Upkeep,
     ) -> None:
         super().__init__(sock, connected=True)
         self._sessions = sessions or Sessions.of_peer(config, "DTLS 1.3", sock.getpeername(), server_hostname)
@@ -224,6 +237,7 @@ class ClientDatagramSocket(DatagramSocket):
             mtu=mtu,
             connection_id=connection_id,
             ticket=self._sessions.take(),
+            upkeep=upkeep,
         )
         self._connection.address = sock.getpeername()
         self.refusals = Refusals(self._udp, self._connection.counters)
@@ -267,10 +281,19 @@ class ServerDatagramSocket(DatagramSocket):
     """The server's end, before and after it has found its one peer."""
 
     def __init__(
-        self, sock: socket.socket, context: Context, *, limits: Limits, mtu: int, cid_bytes: int | None
+        self,
+        sock: socket.socket,
+        context: Context,
+        *,
+        limits: Limits,
+        mtu: int,
+        cid_bytes: int | None,
+        upkeep: dtls.Upkeep,
     ) -> None:
         super().__init__(sock, connected=False)
-        self._endpoint = dtls.Endpoint(context.config, limits=limits, mtu=mtu, cid_bytes=cid_bytes)
+        self._endpoint = dtls.Endpoint(
+            context.config, limits=limits, mtu=mtu, cid_bytes=cid_bytes, upkeep=upkeep
+        )
         self._peer: dtls.Connection | None = None
 
     @property

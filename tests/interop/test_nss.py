@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from sealwire import dtls
+from sealwire.crypto.groups import Group, parse_groups
 from sealwire.errors import Alert, CertificateError, CertificateFailure, HandshakeError, PeerAlert
 from tests import certificates, configs
 from tests.certificates import Kind
@@ -122,7 +123,7 @@ def test_nss_as_client_with_each_group(nss: Nss, group: str, theirs: str, requir
     def check(connection: dtls.Connection, program: Program) -> None:
         session = connection.session
         assert session.version == "DTLS 1.3"
-        assert session.group.name.replace("SECP256R1", "P-256").replace("SECP384R1", "P-384") == group
+        assert session.group is parse_groups(group)[0]
         assert session.retried == require_cookie
         assert session.server_name == "localhost"
         exchange(server, connection, program)
@@ -137,7 +138,7 @@ def test_nss_as_client_needs_a_retry_for_the_group(nss: Nss, require_cookie: boo
 
     def check(connection: dtls.Connection, program: Program) -> None:
         assert connection.session.retried
-        assert connection.session.group.name == "SECP384R1"
+        assert connection.session.group is Group.SECP384R1
         exchange(server, connection, program)
 
     serve(nss, server, nss.database(trust=certificates.server()), check, ["-I", "x25519,P384"])
@@ -184,7 +185,7 @@ def test_nss_as_client_shows_a_certificate(nss: Nss, kind: Kind) -> None:
     server = DatagramServer(configs.server_context(client_roots=own.cafile).config())
 
     def check(connection: dtls.Connection, program: Program) -> None:
-        peer = connection.session.peer
+        peer = connection.session.peer_certificate
         assert peer is not None
         assert peer.chain[0] == own.chain[0]
         exchange(server, connection, program)
@@ -290,7 +291,7 @@ def test_nss_as_server_with_each_kind_of_certificate(nss: Nss, kind: Kind) -> No
     with nss.server(port, nss.database(own=identity)) as program:
         client = DatagramClient(configs.client_context(identity.cafile).config(), port)
         client.handshake()
-        peer = client.connection.session.peer
+        peer = client.connection.session.peer_certificate
         assert peer is not None
         assert peer.chain[0] == identity.chain[0]
         exchange(client, client.connection, program)

@@ -15,6 +15,7 @@ import pytest
 
 from sealwire import stcp
 from sealwire.context import CERT_OPTIONAL, Context
+from sealwire.crypto.groups import Group
 from sealwire.errors import (
     Alert,
     CertificateError,
@@ -174,7 +175,7 @@ def test_s_client_shows_each_kind_of_certificate(openssl: Openssl, kind: Kind) -
     ):
         stream = accepted(listener, context)
         stream.handshake()
-        peer = stream.connection.session.peer
+        peer = stream.connection.session.peer_certificate
         assert peer is not None
         assert peer.chain[0] == own.chain[0]
         echo_once(stream, program)
@@ -267,8 +268,8 @@ def test_s_server_with_each_suite_and_group(openssl: Openssl, suite: str, group:
         session = stream.connection.session
         assert session.suite.name == suite
         assert not session.retried
-        assert session.peer is not None
-        assert session.peer.chain[0] == identity.chain[0]
+        assert session.peer_certificate is not None
+        assert session.peer_certificate.chain[0] == identity.chain[0]
         stream.send(b"drawer\n")
         assert stream.receive(7) == b"reward\n"
         assert f"Ciphersuite: {suite}" in program.said
@@ -291,7 +292,7 @@ def test_s_server_and_the_default_groups(openssl: Openssl) -> None:
     """The hybrid share we send by default means nothing to it; another share or a retry does."""
     with openssl.server(certificates.server(), "-rev") as (_, port):
         stream = connected(port, configs.client_context())
-        assert stream.connection.session.group.name == "X25519"
+        assert stream.connection.session.group is Group.X25519
         stream.send(b"drawer\n")
         assert stream.receive(7) == b"reward\n"
         stream.close()

@@ -211,7 +211,7 @@ def test_ssl_as_client_shows_a_certificate(kind: Kind) -> None:
     client.load_cert_chain(own.certfile, own.keyfile)
     wire = our_server(configs.server_context(client_roots=own.cafile), client)
     wire.handshake()
-    peer = wire.ours.session.peer
+    peer = wire.ours.session.peer_certificate
     assert peer is not None
     assert peer.chain[0] == own.chain[0]
     wire.exchange()

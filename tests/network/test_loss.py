@@ -111,7 +111,7 @@ def test_mutual_authentication_with_a_fifth_lost(mtu: int) -> None:
         world.connect()
     assert world.pair.run_until(lambda: all(map(world.is_connected, world.started)), 60.0)
     for at in world.started:
-        peer = world.served(at).session.peer
+        peer = world.served(at).session.peer_certificate
         assert peer is not None
         assert peer.chain[0] == certificates.client(intermediates=1).chain[0]
         world.exchange(at)

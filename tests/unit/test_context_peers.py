@@ -14,12 +14,14 @@ from sealwire.crypto.compression import CompressionAlgorithm
 from sealwire.crypto.credentials import Credential
 from sealwire.crypto.signatures import SignatureScheme, sign
 from sealwire.errors import CertificateError, ConfigurationError
-from tests.unit.crypto.authority import authority, ec_key, issue, rsa_key
+from tests.staples import staple
+from tests.unit.crypto.authority import NOW, authority, ec_key, issue, rsa_key
 
 ROOT = authority()
 KEY = ec_key()
 LEAF = issue("server", ROOT, key=KEY, names=["server.test"])
 OTHER = issue("server", ROOT, key=rsa_key(), names=["other.test"])
+STAPLE = staple(LEAF.certificate, ROOT.certificate, ROOT.key, now=NOW)
 SCHEME = SignatureScheme.ECDSA_SECP256R1_SHA256
 SPKI = KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 PEM = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -38,11 +40,11 @@ def chain(tmp_path: Path) -> Path:
 
 def test_a_chain_with_a_function_that_signs(chain: Path) -> None:
     context = Context(PROTOCOL_SERVER)
-    context.load_cert_chain(chain, sign=signer, ocsp_response=b"staple")
+    context.load_cert_chain(chain, sign=signer, ocsp_response=STAPLE)
     (credential,) = context.config().credentials
     assert credential.chain == (LEAF.der, ROOT.der)
     assert credential.sign(SCHEME, b"c")
-    assert credential.staple() == b"staple"
+    assert credential.staple(NOW.timestamp()) == STAPLE
     before = context.config()
     with pytest.raises(ConfigurationError, match="one of them"):
         context.load_cert_chain(chain, chain, sign=signer)
@@ -54,8 +56,8 @@ def test_a_chain_with_a_function_that_signs(chain: Path) -> None:
 def test_a_staple_for_a_key_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "both.pem").write_bytes(LEAF.pem + LEAF.key_pem())
     context = Context(PROTOCOL_SERVER)
-    context.load_cert_chain(tmp_path / "both.pem", ocsp_response=lambda: b"fresh")
-    assert context.config().credentials[0].staple() == b"fresh"
+    context.load_cert_chain(tmp_path / "both.pem", ocsp_response=lambda: STAPLE)
+    assert context.config().credentials[0].staple(NOW.timestamp()) == STAPLE
 
 
 def test_pkcs12(tmp_path: Path) -> None:
@@ -63,9 +65,9 @@ def test_pkcs12(tmp_path: Path) -> None:
         pkcs12.serialize_key_and_certificates(None, KEY, LEAF.certificate, None, NoEncryption())
     )
     context = Context(PROTOCOL_SERVER)
-    context.load_pkcs12(tmp_path / "a.p12", ocsp_response=b"s")
+    context.load_pkcs12(tmp_path / "a.p12", ocsp_response=STAPLE)
     (credential,) = context.config().credentials
-    assert (credential.chain, credential.staple()) == ((LEAF.der,), b"s")
+    assert (credential.chain, credential.staple(NOW.timestamp())) == ((LEAF.der,), STAPLE)
     with pytest.raises(ConfigurationError, match="cannot read"):
         context.load_pkcs12(tmp_path / "missing.p12")
 

@@ -23,7 +23,8 @@ from sealwire.dtls.header import decode_fragments
 from sealwire.dtls.reassembly import Reassembly
 from sealwire.errors import Alert, Discard, ProtocolError
 from sealwire.limits import Account, Ledger, Limits
-from sealwire.tls13.authentication import PresentedChain, authenticate, verify_finished
+from sealwire.tls13.acceptance import Presented
+from sealwire.tls13.authentication import authenticate, verify_finished
 from sealwire.tls13.extensions import PRE_SHARED_KEYS
 from sealwire.tls13.flavor import DTLS
 from sealwire.tls13.messages import (
@@ -159,7 +160,7 @@ def _check(
                 chain = [entry.der for entry in Certificate.decode(body, 10).entries]
                 proofs.checked[f"{signer.name} certificates"] += len(chain)
             elif kind is _KT.CERTIFICATE_VERIFY:
-                presented = PresentedChain(PeerCertificate(chain))
+                presented = Presented(PeerCertificate(chain))
                 authenticate(anyone(), presented, body, signer, transcript)
                 proofs.checked[f"{signer.name} signature"] += 1
             elif kind is _KT.FINISHED:

@@ -220,13 +220,14 @@ def facts(connected: Facts) -> dict[str, object]:
     """What was negotiated, for words and objects alike."""
     session = connected.connection.session
     try:
-        names = session.peer.names if session.peer is not None else ()
+        certificate = session.peer_certificate
+        names = certificate.names if certificate is not None else ()
     except sealwire.CertificateError:  # nobody verified it, so it may be anything
         names = ()
     return {
         "version": connected.version(),
         "suite": session.suite.name,
-        "group": session.group.name,
+        "group": connected.group(),
         "peer": names[0] if names else None,
         "psk_identity": connected.psk_identity(),
         "alpn": connected.selected_alpn_protocol(),

@@ -11,10 +11,12 @@ from sealwire.context.sessions import SessionStore
 from sealwire.crypto.certificates import CertificateVerifier, Credential
 from sealwire.crypto.compression import CompressionAlgorithm
 from sealwire.crypto.groups import Group
+from sealwire.crypto.ocsp import StapleMode
 from sealwire.crypto.providers import CryptoProvider
 from sealwire.crypto.psk import (
     ClientCallback,
     Psk,
+    PskMode,
     ServerCallback,
     ask_client,
     ask_server,
@@ -54,6 +56,9 @@ class Config:
         ticket_request: session tickets a client asks for, after a full and after a resumed handshake.
         session_store: where drivers keep a client's tickets; None for nowhere.
         clock: wall-clock seconds, for the age of tickets.
+        staple_mode: whether peers are asked for an OCSP response with their certificate, and must have one.
+        psk_modes: how pre-shared keys are used, best first.
+        max_message_bytes: the longest handshake message, and so the longest certificate once unpacked.
         certificate_compression: algorithms to compress with and to accept, best first; none switches it off.
     """
 
@@ -79,6 +84,9 @@ class Config:
     ticket_request: tuple[int, int] | None = None
     session_store: SessionStore | None = None
     clock: Callable[[], float] = field(repr=False, default=wall_clock)
+    staple_mode: StapleMode = StapleMode.NONE
+    psk_modes: tuple[PskMode, ...] = (PskMode.PSK_DHE_KE,)
+    max_message_bytes: int = Limits().handshake_message_bytes
 
     def credential_for(
         self,
@@ -86,29 +94,41 @@ class Config:
         schemes: Sequence[SignatureScheme],
         *,
         raw_public_key: bool = False,
+        chain_schemes: Sequence[SignatureScheme] | None = None,
+        authorities: Sequence[bytes] = (),
     ) -> Credential | None:
-        """The credential to show a peer that accepts `schemes`.
+        """The credential to show a peer that accepts `schemes`; None if none can sign with any of them.
 
-        The first that is for `server_name`, else the first that can sign at all; None if none can.
+        Among several, one that is for `server_name` comes first; then one whose chain the peer can check;
+        then one whose chain is of an authority it trusts; then the one loaded first.
 
         Args:
             raw_public_key: whether a raw public key was negotiated (RFC 7250); otherwise it is a certificate.
+            chain_schemes: what the peer can check in a chain (signature_algorithms_cert); None for anything.
+            authorities: DER names the peer trusts; empty where it does not say.
         """
         able = [
             one
             for one in self.credentials
             if one.is_raw_public_key is raw_public_key and not set(one.schemes).isdisjoint(schemes)
         ]
-        if server_name is not None:
-            for credential in able:
-                if credential.serves(server_name):
-                    return credential
-        return able[0] if able else None
+        if len(able) < 2:
+            return able[0] if able else None
+
+        def unfit(credential: Credential) -> tuple[bool, bool, bool]:
+            return (
+                server_name is not None and not credential.serves(server_name),
+                chain_schemes is not None and not credential.checkable_with(chain_schemes),
+                bool(authorities) and credential.issuers.isdisjoint(authorities),
+            )
+
+        return min(able, key=unfit)
 
     def within(self, limits: Limits) -> Config:
         """The same, with the bounds of `limits` on a peer's certificate list."""
         size, length = limits.certificate_chain_bytes, limits.certificate_chain_length
-        if (self.max_chain_bytes, self.max_chain_length) == (size, length):
+        message = limits.handshake_message_bytes
+        if (self.max_chain_bytes, self.max_chain_length, self.max_message_bytes) == (size, length, message):
             return self
         choose = self.choose
 
@@ -120,6 +140,8 @@ class Config:
             self,
             max_chain_bytes=size,
             max_chain_length=length,
+            max_message_bytes=message,
+            verifier=self.verifier.within(length),
             choose=None if choose is None else bounded,
         )
 

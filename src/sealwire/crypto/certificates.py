@@ -12,8 +12,9 @@ RSASSA-PSS keys, SHA-1 signatures, version 1 certificates, revocation.  docs/cer
 
 from __future__ import annotations
 
+import copy
 import datetime
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -29,6 +30,7 @@ from cryptography.x509.verification import (
     VerificationError,
 )
 
+from sealwire.crypto import ocsp
 from sealwire.crypto.credentials import Credential, load_credential
 from sealwire.crypto.diagnosis import Case, diagnose, extension, wrong_name
 from sealwire.crypto.keys import (
@@ -124,6 +126,7 @@ class CertificateVerifier:
     """
 
     __slots__ = (
+        "_authorities",
         "_by_subject",
         "_clock",
         "_legacy",
@@ -156,6 +159,7 @@ class CertificateVerifier:
                 ) from None
             certificates.append(certificate)
         self._roots = frozenset(certificates)
+        self._authorities = tuple(dict.fromkeys(one.subject.public_bytes() for one in certificates))
         self._by_subject = by_subject
         # An empty Store is refused by the library; None means that nobody is trusted.
         self._store = Store(certificates) if certificates else None
@@ -169,6 +173,54 @@ class CertificateVerifier:
     def accepts_raw_public_keys(self) -> bool:
         """Whether there is a raw public key that would be accepted, so that asking for one makes sense."""
         return bool(self._raw_keys)
+
+    @property
+    def accepts_certificates(self) -> bool:
+        """Whether there is any certificate that would be accepted: an authority, or a pin, is known."""
+        return self._store is not None or len(self._pins) > 0
+
+    def authorities(self) -> tuple[bytes, ...]:
+        """DER names of the trusted authorities, as certificate_authorities has them; none with pins."""
+        return () if self._pins else self._authorities
+
+    def within(self, max_chain_length: int) -> CertificateVerifier:
+        """The same, for lists of at most `max_chain_length` certificates."""
+        if max_chain_length == self._max_chain_length:
+            return self
+        other = copy.copy(self)
+        other._max_chain_length = max_chain_length
+        return other
+
+    def judge_staples(
+        self, peer: VerifiedPeer, staples: Mapping[bytes, bytes], mode: ocsp.StapleMode
+    ) -> None:
+        """Look at the OCSP responses that came with a chain this verifier accepted.
+
+        Judged are the certificates that have an issuer in the path.  One that is trusted by itself, as a
+        pinned one, answers to nobody, and needs no staple.
+
+        Args:
+            staples: DER OCSPResponse by DER certificate; those of certificates not relied upon are ignored.
+            mode: whether the leaf must have one.
+
+        Raises:
+            CertificateError: REVOKED, or REJECTED with bad_certificate_status_response.
+        """
+        path = [load_certificate(der) for der in peer.path]
+        if len(path) < 2:
+            return
+        now = self._clock()
+        for der, certificate, issuer in zip(peer.path, path, path[1:], strict=False):
+            staple = staples.get(der)
+            if staple is not None:
+                ocsp.judge(staple, certificate, issuer, now)
+        if peer.path[0] in staples:
+            return
+        if mode is ocsp.StapleMode.REQUIRED:
+            raise ocsp.missing("a response is required here")
+        if mode is ocsp.StapleMode.OPTIONAL and ocsp.must_staple(path[0]):
+            # RFC 7633 section 4.2.3: we asked, so a server that has the certificate must have answered.
+            raise ocsp.missing("it says that it always has one")
 
     @overload
     def verify(self, shown: RawPublicKey, *, purpose: Purpose, name: str | None) -> VerifiedKey: ...
@@ -270,8 +322,10 @@ class CertificateVerifier:
                 CertificateFailure.UNKNOWN_ISSUER,
                 "no certificate authority is trusted: load one to verify peers",
             )
-        builder = PolicyBuilder().store(self._store).time(case.now).max_chain_depth(_PATH_MAXIMUM_STEPS - 1)
-        others = _bounded(case)
+        # Who takes longer lists means longer paths, too; the number of signatures stays bounded.
+        steps = max(_PATH_MAXIMUM_STEPS, self._max_chain_length - 1)
+        builder = PolicyBuilder().store(self._store).time(case.now).max_chain_depth(steps - 1)
+        others = _bounded(case, steps)
         try:
             if self._legacy or case.purpose is Purpose.CLIENT or case.reference is None:
                 # The library's server verifier insists on a name to look for.  Its client verifier does
@@ -286,7 +340,7 @@ class CertificateVerifier:
             raise diagnose(case, str(error)) from None
 
 
-def _bounded(case: Case) -> list[x509.Certificate]:
+def _bounded(case: Case, steps: int) -> list[x509.Certificate]:
     """The peer's intermediates that may be searched for a path, once that search is known to be short.
 
     Certificates that issued one another in a ring make paths without number.  The library's own bound on
@@ -304,7 +358,7 @@ def _bounded(case: Case) -> list[x509.Certificate]:
     }
     arrivals = {case.leaf: 1}
     checks = 0
-    for _ in range(_PATH_MAXIMUM_STEPS):
+    for _ in range(steps):
         following: dict[x509.Certificate, int] = {}
         for certificate, ways in arrivals.items():
             checks += ways * (len(issuers[certificate]) + len(case.roots(certificate.issuer)))

@@ -19,6 +19,7 @@ from typing import Any, Final
 from sealwire.errors import Alert, CertificateError, CertificateFailure, ConfigurationError, HandshakeError
 
 __all__ = [
+    "CompressedForms",
     "CompressionAlgorithm",
     "available_algorithms",
     "compress",
@@ -162,6 +163,35 @@ def parse_compression_algorithms(names: str | Sequence[str]) -> tuple[Compressio
 def compress(algorithm: CompressionAlgorithm, message: bytes) -> bytes:
     """`message` packed, as small as the algorithm makes it: slow, so pack a certificate once."""
     return bytes(_codecs()[algorithm][0](message))
+
+
+class CompressedForms:
+    """Messages packed before: a credential's certificate goes out in few forms, to many peers.
+
+    Forms differ by algorithm and staple.  Peers choose among them, so all that are in use are kept.
+    """
+
+    __slots__ = ("_forms",)
+
+    # Three algorithms, with and without a staple; room for a staple that changes.
+    MOST: Final = 8
+
+    def __init__(self) -> None:
+        self._forms: dict[tuple[CompressionAlgorithm, bytes], bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self._forms)
+
+    def get(self, algorithm: CompressionAlgorithm, message: bytes) -> bytes:
+        """:func:`compress`, done once."""
+        packed = self._forms.get((algorithm, message))
+        if packed is None:
+            packed = compress(algorithm, message)
+            # Other threads may do the same at this moment; then something is packed twice.
+            for oldest in list(self._forms)[: len(self._forms) - self.MOST + 1]:
+                self._forms.pop(oldest, None)
+            self._forms[algorithm, message] = packed
+        return packed
 
 
 def decompress(algorithm: CompressionAlgorithm, data: bytes, uncompressed_length: int, limit: int) -> bytes:

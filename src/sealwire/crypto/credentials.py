@@ -25,6 +25,9 @@ from cryptography.hazmat.primitives.serialization import (
     pkcs12,
 )
 
+from sealwire.crypto import ocsp
+from sealwire.crypto.chainsignatures import issuers_of, signatures_of
+from sealwire.crypto.compression import CompressedForms
 from sealwire.crypto.keys import (
     DECODE_ERRORS,
     PrivateKey,
@@ -75,6 +78,10 @@ class Credential:
             holds one of each.
         spki: DER SubjectPublicKeyInfo of the key, which is what a raw public key shows.
         ocsp_response: stapled to the leaf for peers that ask (RFC 6066 section 8); see :meth:`staple`.
+        chain_signatures: for each certificate of the chain that is not self-signed, the schemes of which a
+            peer must know one to check it.
+        issuers: DER names of those who issued the chain's certificates.
+        compressed: the certificate as it went out before, compressed (RFC 8879).
     """
 
     chain: tuple[bytes, ...] = field(repr=False)
@@ -84,6 +91,9 @@ class Credential:
     kind: str
     spki: bytes = field(repr=False, default=b"")
     ocsp_response: Staple = field(repr=False, default=b"")
+    chain_signatures: tuple[frozenset[SignatureScheme], ...] = field(repr=False, default=())
+    issuers: frozenset[bytes] = field(repr=False, default=frozenset())
+    compressed: CompressedForms = field(repr=False, default_factory=CompressedForms)
 
     @classmethod
     def from_callable(
@@ -100,12 +110,14 @@ class Credential:
             sign: ``sign(scheme, content) -> signature``; `content` is not hashed yet.
 
         Raises:
-            ConfigurationError: no certificate, or one TLS 1.3 cannot use.
+            ConfigurationError: no certificate, or one TLS 1.3 cannot use; an OCSP response that is none, or
+                is about another certificate.
         """
         certificates = _parse_chain(chain)
         public = _usable_public_key(certificates[0], "the certificate")
         schemes = schemes_for(public)
-        return _certified(certificates, public, schemes, _checked_once(public, schemes, sign), ocsp_response)
+        credential = _certified(certificates, public, schemes, _checked_once(public, schemes, sign))
+        return credential.stapled(ocsp_response)
 
     @classmethod
     def raw_public_key(cls, key: str | bytes, sign: Sign) -> Credential:
@@ -128,20 +140,33 @@ class Credential:
         return not self.chain
 
     def stapled(self, ocsp_response: Staple) -> Credential:
-        """The same credential with an OCSP response."""
+        """The same credential with an OCSP response, or with one for each handshake, from a function.
+
+        Raises:
+            ConfigurationError: bytes that are no OCSP response about this certificate.
+        """
+        if isinstance(ocsp_response, bytes) and ocsp_response:
+            if self.is_raw_public_key:
+                raise ConfigurationError("a raw public key has no OCSP response: nobody issued it")
+            ocsp.check_staple(ocsp_response, self.chain[0])
         return replace(self, ocsp_response=ocsp_response)
 
-    def staple(self) -> bytes:
-        """The OCSP response to send now, DER; ``b""`` for none.
+    def staple(self, now: float) -> bytes:
+        """The OCSP response to send at `now`, seconds since 1970; DER, ``b""`` for none.
 
-        A function that fails gives none: a certificate without a staple is worth more than no connection.
+        One that is too old to be believed, or a function that fails, gives none: a certificate without a
+        staple is worth more than no connection.
         """
-        if isinstance(self.ocsp_response, bytes):
-            return self.ocsp_response
         try:
-            return bytes(self.ocsp_response())
+            given = self.ocsp_response
+            staple = given if isinstance(given, bytes) else bytes(given())
         except Exception:
             return b""
+        return staple if staple and now < ocsp.valid_until(staple) else b""
+
+    def checkable_with(self, schemes: Sequence[SignatureScheme]) -> bool:
+        """Whether a peer that knows `schemes` can check every signature of the chain."""
+        return not any(one.isdisjoint(schemes) for one in self.chain_signatures)
 
     def serves(self, server_name: str) -> bool:
         """Whether one of `names` stands for `server_name`."""
@@ -247,7 +272,6 @@ def _certified(
     public: PublicKey,
     schemes: tuple[SignatureScheme, ...],
     sign: Sign,
-    ocsp_response: Staple = b"",
 ) -> Credential:
     leaf = chain[0]
     names = tuple(str(name) for name in certificate_names(leaf)) or tuple(filter(None, (common_name(leaf),)))
@@ -258,7 +282,16 @@ def _certified(
     else:
         spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     encoded = tuple(certificate.public_bytes(Encoding.DER) for certificate in chain)
-    return Credential(encoded, schemes, sign, names, _kind(public), spki, ocsp_response)
+    return Credential(
+        encoded,
+        schemes,
+        sign,
+        names,
+        _kind(public),
+        spki,
+        chain_signatures=signatures_of(chain),
+        issuers=issuers_of(chain),
+    )
 
 
 def _sign_with(key: PrivateKey, schemes: tuple[SignatureScheme, ...], key_name: str) -> Sign:

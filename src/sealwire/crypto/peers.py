@@ -49,14 +49,16 @@ class PeerCertificate:
 
     Attributes:
         chain: DER, as received.
+        ocsp_response: DER, as it was stapled to the leaf (RFC 6066 section 8); b"" for none.
     """
 
-    __slots__ = ("_leaf", "chain")
+    __slots__ = ("_leaf", "chain", "ocsp_response")
 
-    def __init__(self, chain: Sequence[bytes]) -> None:
+    def __init__(self, chain: Sequence[bytes], ocsp_response: bytes = b"") -> None:
         if not chain:
             raise ValueError("a peer certificate has at least its leaf")
         self.chain = tuple(chain)
+        self.ocsp_response = ocsp_response
         self._leaf: x509.Certificate | None = None
 
     @property

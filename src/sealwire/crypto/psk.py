@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 import hmac
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -30,6 +30,7 @@ __all__ = [
     "ImportedIdentity",
     "Psk",
     "PskKind",
+    "PskMode",
     "ServerCallback",
     "ask_client",
     "ask_server",
@@ -37,6 +38,7 @@ __all__ = [
     "binder_fits",
     "early_secret",
     "find_psk",
+    "parse_psk_modes",
     "psks_to_offer",
 ]
 
@@ -49,6 +51,45 @@ _HASH_OF_KDF: Final = {kdf: name for name, kdf in _KDF_OF_HASH.items()}
 _HASH_BYTES: Final = MappingProxyType({"sha256": 32, "sha384": 48})
 # RFC 9258 section 3 [9258-1]: the protocol a key is imported for, by the prefix of its HKDF labels.
 _PROTOCOL_OF_PREFIX: Final = MappingProxyType({TLS13_PREFIX: 0x0304, DTLS13_PREFIX: 0xFEFC})
+
+
+class PskMode(enum.IntEnum):
+    """PskKeyExchangeMode (RFC 8446 section 4.2.9).
+
+    PSK_KE has no key exchange but the key itself: who learns it later reads everything recorded before.
+    """
+
+    PSK_KE = 0
+    PSK_DHE_KE = 1
+
+
+def parse_psk_modes(
+    names: str | Sequence[str], *, allow_without_forward_secrecy: bool
+) -> tuple[PskMode, ...]:
+    """Modes by name (``"psk_dhe_ke"``, ``"psk_ke"``), in the order given; a list, or one string with ``:``.
+
+    Raises:
+        ConfigurationError: an unknown name, one twice, none at all, or psk_ke without its permission.
+    """
+    known = {mode.name.lower(): mode for mode in PskMode}
+    result: list[PskMode] = []
+    for name in names.split(":") if isinstance(names, str) else names:
+        mode = known.get(name.strip().lower())
+        if mode is None:
+            raise ConfigurationError(
+                f"unknown PSK key exchange mode {name!r}: choose from psk_dhe_ke, psk_ke"
+            )
+        if mode in result:
+            raise ConfigurationError(f"PSK key exchange mode {name!r} is listed twice: name each once")
+        result.append(mode)
+    if not result:
+        raise ConfigurationError("no PSK key exchange mode is left: name psk_dhe_ke")
+    if PskMode.PSK_KE in result and not allow_without_forward_secrecy:
+        raise ConfigurationError(
+            "psk_ke gives up forward secrecy: who learns the key later reads what was recorded before; "
+            "leave it out, or pass allow_without_forward_secrecy=True"
+        )
+    return tuple(result)
 
 
 class PskKind(enum.Enum):

@@ -65,9 +65,10 @@ class Facts(ProcessBound, ABC):
         session = self.connection.session
         return session.suite.name, self.version(), session.suite.key_bytes * 8
 
-    def group(self) -> str:
-        """The key exchange group, such as ``"X25519MLKEM768"``."""
-        return self.connection.session.group.name
+    def group(self) -> str | None:
+        """The key exchange group, such as ``"X25519MLKEM768"``; None with a pre-shared key alone (psk_ke)."""
+        group = self.connection.session.group
+        return None if group is None else group.name
 
     def selected_alpn_protocol(self) -> str | None:
         """The application protocol agreed on; None if none was."""
@@ -97,12 +98,26 @@ class Facts(ProcessBound, ABC):
     def getpeercert(self, binary_form: bool = False) -> dict[str, Any] | bytes | None:
         """The peer's certificate: None if it showed none, a dict as :mod:`ssl` makes it, or DER.
 
-        With a pre-shared key nobody shows one; see :meth:`psk_identity`.
+        With a pre-shared key nobody shows one; see :meth:`psk_identity`.  A raw public key is none; see
+        :meth:`get_peer_raw_public_key`.
         """
-        peer = self.connection.session.peer
+        peer = self.connection.session.peer_certificate
         if peer is None:
             return None
         return peer.chain[0] if binary_form else peer.as_dict()
+
+    def get_peer_raw_public_key(self) -> bytes | None:
+        """The peer's raw public key, DER SubjectPublicKeyInfo (RFC 7250); None if it showed none."""
+        key = self.connection.session.peer_raw_public_key
+        return None if key is None else key.spki
+
+    def get_ocsp_response(self) -> bytes | None:
+        """The OCSP response, DER, that came with the peer's certificate; None if none came.
+
+        It was found good, unless ``verify_mode`` is CERT_NONE or the certificate is trusted by itself.
+        """
+        peer = self.connection.session.peer_certificate
+        return None if peer is None else peer.ocsp_response or None
 
     def export_keying_material(self, label: bytes, n: int, context: bytes = b"") -> bytes:
         """`n` bytes both sides can derive and nobody else (RFC 8446 section 7.5)."""

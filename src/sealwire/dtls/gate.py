@@ -29,7 +29,7 @@ from sealwire.telemetry import EndpointCounters
 from sealwire.tls13 import extensions as ext
 from sealwire.tls13.flavor import DTLS
 from sealwire.tls13.messages import HEADER_BYTES, ClientHello, HandshakeType, frame
-from sealwire.tls13.server import check_hello, retry_request, select
+from sealwire.tls13.selection import check_hello, retry_request, select
 from sealwire.tls13.transcript import message_hash
 from sealwire.wire import Buffer, Reader
 
@@ -198,7 +198,7 @@ class Gate:
                 if message_seq != 0:
                     return Discard.MALFORMED_HELLO
                 # A retry for the group alone is stateless as well: its second hello comes back here.
-                if self._require_cookie or not select(config, hello).share:
+                if self._require_cookie or not select(config, hello).usable:
                     return self._retry(whole, hello, message, address, config, now)
                 return self._attempt(whole, hello, message, address, None, b"", 0)
         except ProtocolError as error:

@@ -10,14 +10,14 @@ import hmac
 from dataclasses import dataclass
 from typing import Final
 
-from sealwire.crypto.certificates import Credential, PeerCertificate, Purpose, leaf_public_key
+from sealwire.crypto.certificates import Purpose
 from sealwire.crypto.hkdf import Secret
 from sealwire.crypto.psk import ImportedIdentity, Psk, PskKind
 from sealwire.crypto.signatures import HANDSHAKE_SCHEMES, SignatureScheme, verify
 from sealwire.errors import Alert, CertificateError, CertificateFailure, HandshakeError
-from sealwire.tls13.contract import VERIFY_NONE, Settings
-from sealwire.tls13.extensions import Extensions, Where
-from sealwire.tls13.messages import Certificate, CertificateEntry, CertificateVerify, Finished
+from sealwire.tls13.acceptance import Presented
+from sealwire.tls13.contract import PeerIdentity, Settings
+from sealwire.tls13.messages import CertificateVerify, Finished
 from sealwire.tls13.schedule import Deriver
 from sealwire.tls13.transcript import Transcript
 from sealwire.wire import Reader
@@ -34,20 +34,13 @@ def signed_content(signer: Purpose, transcript_hash: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class PresentedChain:
-    """A certificate list whose path was accepted; that the peer holds the key is not shown yet."""
-
-    certificate: PeerCertificate
-
-
-@dataclass(frozen=True, slots=True)
 class PeerAuthenticated:
-    """The peer proved to hold the key of an accepted certificate or a pre-shared key, or may have none.
+    """The peer proved to hold an accepted certificate's key, a raw key or a pre-shared key, or may have none.
 
     A pre-shared key is proved by the Finished that every connection needs as well.
     """
 
-    certificate: PeerCertificate | None
+    peer: PeerIdentity | None
     scheme: SignatureScheme | None
     psk_identity: bytes | None = None
     resumed: bool = False
@@ -58,7 +51,7 @@ class FinishedVerified:
     """The peer's Finished fits our transcript."""
 
 
-def by_psk(psk: Psk, peer: PeerCertificate | None) -> PeerAuthenticated:
+def by_psk(psk: Psk, peer: PeerIdentity | None) -> PeerAuthenticated:
     """Both sides chose a pre-shared key.
 
     Who holds an external one is the application's knowledge; a ticket's holder is who was authenticated
@@ -86,51 +79,8 @@ def no_certificate_shown(settings: Settings, optional: bool) -> PeerAuthenticate
     return PeerAuthenticated(None, None)
 
 
-def certificate_message(credential: Credential | None, context: bytes) -> Certificate:
-    """Our Certificate message; without a credential its list is empty."""
-    chain = credential.chain if credential is not None else ()
-    return Certificate(context, tuple(CertificateEntry(der, Extensions(Where.CERTIFICATE)) for der in chain))
-
-
-def certificate_verify(
-    credential: Credential, scheme: SignatureScheme, signer: Purpose, transcript: Transcript
-) -> CertificateVerify:
-    """Our CertificateVerify over the transcript up to our Certificate."""
-    return CertificateVerify(scheme, credential.sign(scheme, signed_content(signer, transcript.hash())))
-
-
-def choose_scheme(credential: Credential, offered: tuple[SignatureScheme, ...]) -> SignatureScheme:
-    """The first scheme of the credential the peer accepts; handshake_failure without one."""
-    for scheme in credential.schemes:
-        if scheme in offered:
-            return scheme
-    raise HandshakeError(
-        Alert.HANDSHAKE_FAILURE, "the peer accepts no signature scheme our certificate's key can make"
-    )
-
-
-def accept_chain(
-    settings: Settings, message: Certificate, shown_by: Purpose, name: str | None
-) -> PresentedChain:
-    """Judge a non-empty certificate list by the configured policy.
-
-    Raises CertificateError; its alert tells the peer what was wrong.
-    """
-    size = sum(len(entry.der) for entry in message.entries)
-    if size > settings.max_chain_bytes:
-        raise CertificateError(
-            CertificateFailure.REJECTED,
-            f"the certificate list is longer than {settings.max_chain_bytes} bytes",
-            Alert.BAD_CERTIFICATE,
-        )
-    chain = tuple(entry.der for entry in message.entries)
-    if settings.verify_mode != VERIFY_NONE:
-        settings.verifier.verify(chain, purpose=shown_by, name=name)
-    return PresentedChain(PeerCertificate(chain))
-
-
 def authenticate(
-    settings: Settings, presented: PresentedChain, body: Reader, shown_by: Purpose, transcript: Transcript
+    settings: Settings, presented: Presented, body: Reader, shown_by: Purpose, transcript: Transcript
 ) -> PeerAuthenticated:
     """Check the peer's CertificateVerify over the transcript up to its Certificate."""
     message = CertificateVerify.decode(body)
@@ -139,9 +89,9 @@ def authenticate(
         raise HandshakeError(
             Alert.ILLEGAL_PARAMETER, f"CertificateVerify uses {message.scheme.name}, which was not offered"
         )
-    public_key = leaf_public_key(presented.certificate.chain[0])
-    verify(public_key, message.scheme, message.signature, signed_content(shown_by, transcript.hash()))
-    return PeerAuthenticated(presented.certificate, message.scheme)
+    content = signed_content(shown_by, transcript.hash())
+    verify(presented.key(), message.scheme, message.signature, content)
+    return PeerAuthenticated(presented.peer, message.scheme)
 
 
 def verify_finished(

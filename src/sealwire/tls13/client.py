@@ -14,25 +14,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sealwire.crypto.certificates import PeerCertificate, Purpose
+from sealwire.crypto.certificates import Purpose
 from sealwire.crypto.groups import HYBRID_GROUPS, Group, KeyShare
 from sealwire.crypto.names import server_name_indication
-from sealwire.crypto.suites import SUITES, SuiteSpec
+from sealwire.crypto.psk import PskMode
+from sealwire.crypto.suites import SuiteSpec
 from sealwire.errors import Alert, ConfigurationError, HandshakeError
+from sealwire.tls13 import acceptance, certificatetypes, presentation, psk
 from sealwire.tls13 import extensions as ext
-from sealwire.tls13 import psk
+from sealwire.tls13.acceptance import Asked, Presented
 from sealwire.tls13.authentication import (
     PeerAuthenticated,
-    PresentedChain,
-    accept_chain,
     authenticate,
     by_psk,
-    certificate_message,
-    certificate_verify,
-    choose_scheme,
     finished_message,
     verify_finished,
 )
+from sealwire.tls13.certificatetypes import AgreedTypes
 from sealwire.tls13.contract import (
     EPOCH_APPLICATION,
     EPOCH_HANDSHAKE,
@@ -43,18 +41,18 @@ from sealwire.tls13.contract import (
     Session,
     Settings,
 )
-from sealwire.tls13.extensions import Extensions, KeyShareEntry, Where
+from sealwire.tls13.extensions import CertificateType, Extensions, KeyShareEntry, Where
 from sealwire.tls13.messages import (
-    DOWNGRADE_SENTINELS,
-    Certificate,
     CertificateRequest,
     ClientHello,
     EncryptedExtensions,
     HandshakeType,
     ServerHello,
 )
+from sealwire.tls13.presentation import Wishes
 from sealwire.tls13.psk import Candidate
 from sealwire.tls13.schedule import ApplicationStage, Deriver, EarlyStage, HandshakeStage
+from sealwire.tls13.serverhello import check_hello, older_version
 from sealwire.tls13.states import Connected, State
 from sealwire.tls13.tickets import SessionTicket
 from sealwire.tls13.transcript import Transcript, message_hash
@@ -87,7 +85,13 @@ class Target:
         The latter is the class of CVE-2025-27809.
         """
         # Where keys are offered there may be no name; a server that does not take them then fails.
-        if server_name is None and settings.check_hostname and settings.psk_client is None:
+        # Where raw keys alone are trusted there is no certificate that a name could stand in.
+        if (
+            server_name is None
+            and settings.check_hostname
+            and settings.psk_client is None
+            and CertificateType.X509 in certificatetypes.accepted(settings)
+        ):
             raise ConfigurationError(
                 "no server name to check the certificate for: give one, or set check_hostname to False"
             )
@@ -111,7 +115,8 @@ class Negotiated:
     target: Target
     offer: Offer
     spec: SuiteSpec
-    group: Group
+    #: None with a pre-shared key alone (psk_ke).
+    group: Group | None
     psk: Candidate | None
     retried: bool
 
@@ -122,7 +127,9 @@ def start(exchange: Exchange, target: Target) -> State:
     exchange.client_random = exchange.provider.random(32)
     # RFC 9147 section 5.3 [9147-5.3-5]: DTLS leaves the session id empty.
     session_id = exchange.provider.random(32) if exchange.flavor.compatibility_mode else b""
-    groups = _first_shares(exchange)
+    psks = psk.candidates(exchange, target.server_name, target.ticket)
+    needs_exchange = psk.exchange_needed(settings, psks)
+    groups = _first_shares(exchange) if needs_exchange else ()
     shares = {group: exchange.provider.key_share(group) for group in groups}
     block = Extensions(Where.CLIENT_HELLO)
     # supported_versions and, in a second hello, cookie stand before everything long, so that both
@@ -130,8 +137,11 @@ def start(exchange: Exchange, target: Target) -> State:
     block.add(ext.SUPPORTED_VERSIONS, (exchange.flavor.version,))
     if target.sni is not None:
         block.add(ext.SERVER_NAME, target.sni)
-    block.add(ext.SUPPORTED_GROUPS, settings.groups)
-    block.add(ext.SIGNATURE_ALGORITHMS, settings.signature_schemes)
+    if needs_exchange:
+        block.add(ext.SUPPORTED_GROUPS, settings.groups)
+        block.add(ext.SIGNATURE_ALGORITHMS, settings.signature_schemes)
+        acceptance.ask(settings, block)
+        certificatetypes.offer(settings, block)
     if settings.alpn:
         block.add(ext.ALPN, settings.alpn)
     if target.connection_id is not None:
@@ -139,8 +149,9 @@ def start(exchange: Exchange, target: Target) -> State:
         block.add(ext.CONNECTION_ID, target.connection_id)
         # RFC 9853 section 3: only together with connection ids.
         block.add(ext.RETURN_ROUTABILITY, True)
-    block.add(ext.KEY_SHARES, _entries(shares))
-    psks = psk.candidates(exchange, target.server_name, target.ticket)
+    if needs_exchange:
+        # RFC 8446 section 9.2: with supported_groups, and not without.
+        block.add(ext.KEY_SHARES, _entries(shares))
     psk.offer(exchange, block, psks)
     hello = ClientHello(
         legacy_version=exchange.flavor.legacy_version,
@@ -191,9 +202,9 @@ class ExpectServerHello(State):
         if kind is HandshakeType.HELLO_VERIFY_REQUEST:
             if not self.exchange.flavor.has_legacy_cookie:
                 raise self.unexpected(kind)
-            raise _older_version(self.exchange, "DTLS 1.2")
+            raise older_version(self.exchange, "DTLS 1.2")
         hello = ServerHello.decode(body)
-        spec = _check_hello(self.exchange, self.offer, hello)
+        spec = check_hello(self.exchange, self.offer.hello, hello)
         if hello.is_retry_request:
             return self._retry(hello, spec, message)
         transcript = Transcript(self.exchange.provider, spec)
@@ -230,7 +241,8 @@ class ExpectServerHello(State):
             ext.PRE_SHARED_KEYS,
         )
         block.copy_from(first, but=frozenset(key.code for key in moved))
-        block.add(ext.KEY_SHARES, _entries(shares))
+        if ext.KEY_SHARES.code in first:
+            block.add(ext.KEY_SHARES, _entries(shares))
         # RFC 8446 section 4.1.2: keys that do not go with the suite's hash are left out.
         psks = tuple(one for one in offer.psks if one.psk.hash_name == spec.hash_name)
         psk.offer(exchange, block, psks)
@@ -273,7 +285,7 @@ class ExpectSecondServerHello(State):
         if hello.is_retry_request:
             # RFC 8446 section 4.1.4, RFC 9147 section 5.1 [9147-5.1-12, 8446-NEG-3]
             raise HandshakeError(Alert.UNEXPECTED_MESSAGE, "a second HelloRetryRequest")
-        spec = _check_hello(self.exchange, self.offer, hello)
+        spec = check_hello(self.exchange, self.offer.hello, hello)
         if spec is not self.spec:
             raise HandshakeError(
                 Alert.ILLEGAL_PARAMETER, "ServerHello has another suite than HelloRetryRequest"
@@ -281,53 +293,6 @@ class ExpectSecondServerHello(State):
         return _agree(
             self.exchange, self.target, self.offer, hello, spec, self.transcript, message, retried=True
         )
-
-
-def _older_version(exchange: Exchange, spoken: str) -> HandshakeError:
-    return HandshakeError(
-        Alert.PROTOCOL_VERSION, f"the server speaks only {spoken}; {exchange.flavor.name} is required"
-    )
-
-
-def _check_hello(exchange: Exchange, offer: Offer, hello: ServerHello) -> SuiteSpec:
-    """What holds for ServerHello and HelloRetryRequest alike (RFC 8446 section 4.1.3, 4.1.4)."""
-    flavor = exchange.flavor
-    version = hello.extensions.get(ext.SELECTED_VERSION)
-    if version is None:
-        if hello.random[-8:] in DOWNGRADE_SENTINELS:
-            # RFC 8446 section 4.1.3 [8446-NEG-8]: it knows 1.3, so our offer did not reach it whole.
-            raise HandshakeError(
-                Alert.ILLEGAL_PARAMETER,
-                f"the server knows {flavor.name} but chose an older version: the hello was tampered with",
-            )
-        raise _older_version(exchange, flavor.version_name(hello.legacy_version))
-    hello.extensions.refuse_misplaced()
-    if version != flavor.version:
-        raise HandshakeError(
-            Alert.ILLEGAL_PARAMETER,
-            f"the server selected {flavor.version_name(version)}, which was not offered",
-        )
-    if hello.legacy_version != flavor.legacy_version:
-        # RFC 8446 section 4.1.3, RFC 9147 section 5.4 [9147-5.4-1]
-        raise HandshakeError(
-            Alert.ILLEGAL_PARAMETER, f"ServerHello has legacy_version {hello.legacy_version:#06x}"
-        )
-    # RFC 9147 section 5 [9147-5-1]: DTLS has no echo; over a stream it must be exact.
-    if hello.legacy_session_id_echo != offer.hello.legacy_session_id:
-        raise HandshakeError(Alert.ILLEGAL_PARAMETER, "ServerHello echoes another session id")
-    if hello.compression_method != 0:
-        raise HandshakeError(Alert.ILLEGAL_PARAMETER, "ServerHello selects compression")
-    if hello.suite not in offer.hello.suites:
-        raise HandshakeError(
-            Alert.ILLEGAL_PARAMETER, f"ServerHello selects {hello.suite.name}, which was not offered"
-        )
-    for code in hello.extensions:
-        # The cookie is the one extension a HelloRetryRequest may hold unasked.
-        if code not in offer.hello.extensions and not (hello.is_retry_request and code == ext.COOKIE.code):
-            raise HandshakeError(
-                Alert.UNSUPPORTED_EXTENSION, f"ServerHello answers extension {code}, which was not offered"
-            )
-    return SUITES[hello.suite]
 
 
 def _agree(
@@ -342,18 +307,12 @@ def _agree(
     retried: bool,
 ) -> State:
     """Finish the key exchange and install the handshake keys."""
-    entry = hello.extensions.require(ext.KEY_SHARE)
-    share = offer.shares.get(entry.group)
-    if share is None:
-        # RFC 8446 section 4.2.8 [8446-NEG-3]
-        raise HandshakeError(
-            Alert.ILLEGAL_PARAMETER, f"ServerHello answers {entry.group.name}, for which no share was sent"
-        )
-    transcript.add(message)
     agreed = _agreed_psk(offer, hello, spec)
+    group, secret = _exchanged(exchange, offer, hello, spec, agreed)
+    transcript.add(message)
     deriver = Deriver(exchange.provider, spec, exchange.flavor.label_prefix)
     early = EarlyStage.start(deriver, agreed.psk.secret if agreed is not None else b"")
-    stage = early.handshake(share.finish(entry.share), transcript.hash())
+    stage = early.handshake(secret, transcript.hash())
     exchange.log_secret("CLIENT_HANDSHAKE_TRAFFIC_SECRET", stage.client_secret)
     exchange.log_secret("SERVER_HANDSHAKE_TRAFFIC_SECRET", stage.server_secret)
     if not retried:
@@ -367,8 +326,32 @@ def _agree(
         raise HandshakeError(Alert.ILLEGAL_PARAMETER, "rrc is answered without connection_id")
     exchange.install(Direction.RECEIVE, EPOCH_HANDSHAKE, spec, stage.server_secret)
     exchange.install(Direction.SEND, EPOCH_HANDSHAKE, spec, stage.client_secret)
-    facts = Negotiated(target, offer, spec, entry.group, agreed, retried)
+    facts = Negotiated(target, offer, spec, group, agreed, retried)
     return ExpectEncryptedExtensions(exchange, facts, stage, transcript)
+
+
+def _exchanged(
+    exchange: Exchange, offer: Offer, hello: ServerHello, spec: SuiteSpec, agreed: Candidate | None
+) -> tuple[Group | None, bytes]:
+    """The group and secret of the key exchange; zeros where a pre-shared key goes without."""
+    modes = exchange.settings.psk_modes
+    if ext.KEY_SHARE.code not in hello.extensions and agreed is not None and PskMode.PSK_KE in modes:
+        # RFC 8446 section 7.1 [8446-KS-1]
+        return None, bytes(spec.hash_bytes)
+    # RFC 8446 section 4.2.9 [8446-PSK-1]: only with our leave is there none.
+    entry = hello.extensions.require(ext.KEY_SHARE)
+    if agreed is not None and PskMode.PSK_DHE_KE not in modes:
+        raise HandshakeError(
+            Alert.ILLEGAL_PARAMETER,
+            "the server adds a key exchange to a pre-shared key: not offered",
+        )
+    share = offer.shares.get(entry.group)
+    if share is None:
+        # RFC 8446 section 4.2.8 [8446-NEG-3]
+        raise HandshakeError(
+            Alert.ILLEGAL_PARAMETER, f"ServerHello answers {entry.group.name}, for which no share was sent"
+        )
+    return entry.group, share.finish(entry.share)
 
 
 def _agreed_psk(offer: Offer, hello: ServerHello, spec: SuiteSpec) -> Candidate | None:
@@ -400,19 +383,25 @@ class ExpectEncryptedExtensions(State):
         block = EncryptedExtensions.decode(body).extensions
         block.refuse_unsolicited(self.facts.offer.hello.extensions)
         self.transcript.add(message)
-        before = ExpectCertificateOrRequest(
-            self.exchange, self.facts, self.stage, self.transcript, _chosen_protocol(self.exchange, block)
-        )
-        if self.facts.psk is not None:
+        exchange, facts = self.exchange, self.facts
+        protocol = _chosen_protocol(exchange, block)
+        if facts.psk is not None:
             # RFC 8446 section 2.2: the key has shown who the server is, and no certificate follows.
-            ticket = self.facts.psk.ticket
-            peer = PeerCertificate(ticket.chain) if ticket is not None and ticket.chain else None
-            return ExpectFinished(before, by_psk(self.facts.psk.psk, peer), None)
-        if self.exchange.settings.check_hostname and self.facts.target.server_name is None:
+            before = _AfterExtensions(exchange, facts, self.stage, self.transcript, protocol, _NO_TYPES)
+            ticket = facts.psk.ticket
+            return ExpectFinished(
+                before, by_psk(facts.psk.psk, None if ticket is None else ticket.peer), None
+            )
+        types = certificatetypes.agreed(facts.offer.hello.extensions, block)
+        if (
+            exchange.settings.check_hostname
+            and facts.target.server_name is None
+            and types.server is CertificateType.X509
+        ):
             raise HandshakeError(
                 Alert.HANDSHAKE_FAILURE, "the server took no pre-shared key, and there is no name to check"
             )
-        return before
+        return ExpectCertificateOrRequest(exchange, facts, self.stage, self.transcript, protocol, types)
 
 
 def _chosen_protocol(exchange: Exchange, block: Extensions) -> bytes | None:
@@ -429,10 +418,13 @@ def _chosen_protocol(exchange: Exchange, block: Extensions) -> bytes | None:
     return protocols[0]
 
 
+_NO_TYPES = AgreedTypes(CertificateType.X509, CertificateType.X509)
+
+
 class _AfterExtensions(State):
     """What the states between EncryptedExtensions and Finished have in common."""
 
-    __slots__ = ("alpn", "facts", "stage", "transcript")
+    __slots__ = ("alpn", "facts", "stage", "transcript", "types")
 
     def __init__(
         self,
@@ -441,26 +433,27 @@ class _AfterExtensions(State):
         stage: HandshakeStage,
         transcript: Transcript,
         alpn: bytes | None,
+        types: AgreedTypes,
     ) -> None:
         super().__init__(exchange, EPOCH_HANDSHAKE)
         self.facts = facts
         self.stage = stage
         self.transcript = transcript
         self.alpn = alpn
+        self.types = types
 
-    def _certificate(self, body: Reader, message: bytes, request: CertificateRequest | None) -> State:
-        settings = self.exchange.settings
-        certificate = Certificate.decode(body, settings.max_chain_length)
-        if certificate.context:
-            raise HandshakeError(Alert.ILLEGAL_PARAMETER, "the server's Certificate has a request context")
+    def _certificate(
+        self, kind: HandshakeType, body: Reader, message: bytes, request: CertificateRequest | None
+    ) -> State:
+        settings, facts = self.exchange.settings, self.facts
+        name = facts.target.server_name if settings.check_hostname else None
+        asked = Asked(facts.offer.hello.extensions, self.types.server, Purpose.SERVER, name)
+        certificate = acceptance.read(settings, kind, body, asked)
         if not certificate.entries:
             # RFC 8446 section 4.4.2.4 [8446-AUTH-1]
             raise HandshakeError(Alert.DECODE_ERROR, "the server's certificate list is empty")
-        for entry in certificate.entries:
-            # Extensions of an entry answer ours (RFC 8446 section 4.4.2).
-            entry.extensions.refuse_unsolicited(self.facts.offer.hello.extensions)
-        name = self.facts.target.server_name if settings.check_hostname else None
-        presented = accept_chain(settings, certificate, Purpose.SERVER, name)
+        presented = acceptance.accept(settings, certificate, asked)
+        # RFC 8879 section 4 [8879-1]: as it came, compressed or not.
         self.transcript.add(message)
         return ExpectCertificateVerify(self, presented, request)
 
@@ -470,11 +463,15 @@ class ExpectCertificateOrRequest(_AfterExtensions):
 
     __slots__ = ()
 
-    expects = (HandshakeType.CERTIFICATE_REQUEST, HandshakeType.CERTIFICATE)
+    expects = (
+        HandshakeType.CERTIFICATE_REQUEST,
+        HandshakeType.CERTIFICATE,
+        HandshakeType.COMPRESSED_CERTIFICATE,
+    )
 
     def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
-        if kind is HandshakeType.CERTIFICATE:
-            return self._certificate(body, message, None)
+        if kind is not HandshakeType.CERTIFICATE_REQUEST:
+            return self._certificate(kind, body, message, None)
         request = CertificateRequest.decode(body)
         if request.context:
             # RFC 8446 section 4.3.2: empty during the handshake.
@@ -489,14 +486,16 @@ class ExpectCertificate(_AfterExtensions):
 
     __slots__ = ("request",)
 
-    expects = (HandshakeType.CERTIFICATE,)
+    expects = (HandshakeType.CERTIFICATE, HandshakeType.COMPRESSED_CERTIFICATE)
 
     def __init__(self, before: _AfterExtensions, request: CertificateRequest) -> None:
-        super().__init__(before.exchange, before.facts, before.stage, before.transcript, before.alpn)
+        super().__init__(
+            before.exchange, before.facts, before.stage, before.transcript, before.alpn, before.types
+        )
         self.request = request
 
     def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
-        return self._certificate(body, message, self.request)
+        return self._certificate(kind, body, message, self.request)
 
 
 class ExpectCertificateVerify(_AfterExtensions):
@@ -507,9 +506,11 @@ class ExpectCertificateVerify(_AfterExtensions):
     expects = (HandshakeType.CERTIFICATE_VERIFY,)
 
     def __init__(
-        self, before: _AfterExtensions, presented: PresentedChain, request: CertificateRequest | None
+        self, before: _AfterExtensions, presented: Presented, request: CertificateRequest | None
     ) -> None:
-        super().__init__(before.exchange, before.facts, before.stage, before.transcript, before.alpn)
+        super().__init__(
+            before.exchange, before.facts, before.stage, before.transcript, before.alpn, before.types
+        )
         self.presented = presented
         self.request = request
 
@@ -529,7 +530,9 @@ class ExpectFinished(_AfterExtensions):
     def __init__(
         self, before: _AfterExtensions, peer: PeerAuthenticated, request: CertificateRequest | None
     ) -> None:
-        super().__init__(before.exchange, before.facts, before.stage, before.transcript, before.alpn)
+        super().__init__(
+            before.exchange, before.facts, before.stage, before.transcript, before.alpn, before.types
+        )
         self.peer = peer
         self.request = request
 
@@ -552,7 +555,7 @@ class ExpectFinished(_AfterExtensions):
             group=facts.group,
             alpn=self.alpn,
             server_name=facts.target.server_name,
-            peer=self.peer.certificate,
+            peer=self.peer.peer,
             peer_scheme=self.peer.scheme,
             psk_identity=self.peer.psk_identity,
             resumed=self.peer.resumed,
@@ -565,14 +568,13 @@ class ExpectFinished(_AfterExtensions):
     def _answer(self, request: CertificateRequest) -> None:
         """Send our certificate, or an empty list, to a server that asked (RFC 8446 section 4.4.2)."""
         exchange, transcript = self.exchange, self.transcript
-        offered = request.extensions.require(ext.SIGNATURE_ALGORITHMS)
-        credential = exchange.settings.credential_for(None, offered)
-        certificate = certificate_message(credential, request.context).encode()
+        wishes = Wishes.of(request.extensions, (self.types.client,))
+        credential = presentation.choose(exchange.settings, None, wishes)
+        certificate = presentation.certificate_message(exchange.settings, credential, request.context, wishes)
         transcript.add(certificate)
         exchange.send(EPOCH_HANDSHAKE, certificate)
         if credential is not None:
-            scheme = choose_scheme(credential, offered)
-            proof = certificate_verify(credential, scheme, Purpose.CLIENT, transcript).encode()
+            proof = presentation.certificate_verify(credential, wishes, Purpose.CLIENT, transcript)
             transcript.add(proof)
             exchange.send(EPOCH_HANDSHAKE, proof)
 

@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from sealwire.crypto.certificates import CertificateVerifier, Credential, PeerCertificate
+from sealwire.crypto.certificates import CertificateVerifier, Credential, PeerCertificate, RawPublicKey
+from sealwire.crypto.compression import CompressionAlgorithm
 from sealwire.crypto.groups import Group
 from sealwire.crypto.hkdf import Secret
+from sealwire.crypto.ocsp import StapleMode
 from sealwire.crypto.providers import CryptoProvider
-from sealwire.crypto.psk import Psk
+from sealwire.crypto.psk import Psk, PskMode
 from sealwire.crypto.signatures import SignatureScheme
 from sealwire.crypto.suites import CipherSuite, SuiteSpec
 from sealwire.crypto.ticketkeys import TicketKeys
@@ -34,6 +36,10 @@ EPOCH_APPLICATION: Final = 3
 VERIFY_NONE: Final = 0
 VERIFY_OPTIONAL: Final = 1
 VERIFY_REQUIRED: Final = 2
+
+
+#: Who a peer is: the certificates, or the raw public key (RFC 7250), whose private key it holds.
+PeerIdentity = PeerCertificate | RawPublicKey
 
 
 class Settings(Protocol):
@@ -58,6 +64,16 @@ class Settings(Protocol):
     @property
     def verifier(self) -> CertificateVerifier: ...
     @property
+    def credentials(self) -> tuple[Credential, ...]: ...
+    @property
+    def staple_mode(self) -> StapleMode: ...
+    @property
+    def certificate_compression(self) -> tuple[CompressionAlgorithm, ...]: ...
+    @property
+    def psk_modes(self) -> tuple[PskMode, ...]: ...
+    @property
+    def max_message_bytes(self) -> int: ...
+    @property
     def max_chain_bytes(self) -> int: ...
     @property
     def max_chain_length(self) -> int: ...
@@ -77,7 +93,13 @@ class Settings(Protocol):
     def keylog(self) -> Callable[[str], None] | None: ...
 
     def credential_for(
-        self, server_name: str | None, schemes: Sequence[SignatureScheme]
+        self,
+        server_name: str | None,
+        schemes: Sequence[SignatureScheme],
+        *,
+        raw_public_key: bool = False,
+        chain_schemes: Sequence[SignatureScheme] | None = None,
+        authorities: Sequence[bytes] = (),
     ) -> Credential | None: ...
 
     def for_server_name(self, name: str | None) -> Settings: ...
@@ -167,14 +189,15 @@ class Session:
     #: "TLS 1.3" or "DTLS 1.3".
     version: str
     suite: SuiteSpec
-    #: The key exchange group.
-    group: Group
+    #: The key exchange group; None where a pre-shared key was used without one (psk_ke).
+    group: Group | None
     #: The negotiated application protocol, None without ALPN.
     alpn: bytes | None
     #: The name the client asked for.
     server_name: str | None
-    #: The peer's certificates; None where a client showed none.
-    peer: PeerCertificate | None
+    #: The peer's certificates or raw public key; None where it showed neither: a client that was not asked
+    #: or had none, and whoever proved itself by a pre-shared key.
+    peer: PeerIdentity | None
     #: How the peer signed; None where it did not.
     peer_scheme: SignatureScheme | None
     #: The pre-shared key both sides proved to have, by its identity; None where certificates were used.
@@ -185,6 +208,16 @@ class Session:
     retried: bool
     #: What was agreed on connection ids; those of the first records, they may change.
     connection_ids: ConnectionIds
+
+    @property
+    def peer_certificate(self) -> PeerCertificate | None:
+        """The peer's certificates; None where it showed none, a raw public key for one."""
+        return self.peer if isinstance(self.peer, PeerCertificate) else None
+
+    @property
+    def peer_raw_public_key(self) -> RawPublicKey | None:
+        """The peer's raw public key (RFC 7250); None where it showed none."""
+        return self.peer if isinstance(self.peer, RawPublicKey) else None
 
 
 class Exchange:

@@ -13,12 +13,29 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
+from sealwire.crypto.compression import CompressionAlgorithm
 from sealwire.crypto.groups import Group
 from sealwire.crypto.signatures import SignatureScheme
 from sealwire.errors import Alert, ProtocolError
 from sealwire.wire import Reader, Writer, decode_error
 
 T = TypeVar("T")
+
+
+class CertificateType(enum.IntEnum):
+    """CertificateType (RFC 7250 section 3).  Unknown codes survive."""
+
+    X509 = 0
+    RAW_PUBLIC_KEY = 2
+
+    @classmethod
+    def _missing_(cls, value: object) -> CertificateType | None:
+        if not isinstance(value, int) or not 0 <= value <= 0xFF:
+            return None
+        member = int.__new__(cls, value)
+        member._name_ = f"CERTIFICATE_TYPE_{value}"
+        member._value_ = value
+        return member
 
 
 class Where(enum.Enum):
@@ -66,6 +83,25 @@ class OfferedPsks:
 
     identities: tuple[PskIdentity, ...]
     binders: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRequest:
+    """A client's status_request (RFC 6066 section 8).
+
+    Attributes:
+        kind: CertificateStatusType; only OCSP is used.
+        body: what follows it, well-formed for OCSP.
+    """
+
+    kind: int
+    body: bytes
+
+
+#: CertificateStatusType ocsp.
+STATUS_OCSP: Final = 1
+#: A request for any OCSP response: no responder preferred, no extensions.
+ANY_OCSP_RESPONSE: Final = StatusRequest(STATUS_OCSP, bytes(4))
 
 
 class Extensions:
@@ -220,6 +256,58 @@ def _encode_empty(writer: Writer, value: bool) -> None:
     pass
 
 
+def _decode_status_request(reader: Reader) -> StatusRequest:
+    kind = reader.u8()
+    body = reader.rest()
+    if kind == STATUS_OCSP:
+        inner = Reader(body, "status_request")
+        responders = inner.sub16()
+        while responders.remaining:
+            responders.vector16(low=1)
+        inner.vector16()
+        inner.finish()
+    return StatusRequest(kind, body)
+
+
+def _encode_status_request(writer: Writer, value: StatusRequest) -> None:
+    writer.u8(value.kind)
+    writer.raw(value.body)
+
+
+def _decode_status(reader: Reader) -> bytes:
+    # RFC 8446 section 4.4.2.1: CertificateStatus; nothing but OCSP was asked for.
+    if reader.u8() != STATUS_OCSP:
+        raise decode_error("status_request")
+    return reader.vector24(low=1)
+
+
+def _encode_status(writer: Writer, value: bytes) -> None:
+    writer.u8(STATUS_OCSP)
+    writer.vector24(value)
+
+
+def _decode_certificate_types(reader: Reader) -> tuple[CertificateType, ...]:
+    return tuple(CertificateType(code) for code in reader.vector8(low=1))
+
+
+def _encode_certificate_types(writer: Writer, value: tuple[CertificateType, ...]) -> None:
+    writer.vector8(bytes(value))
+
+
+def _decode_compressions(reader: Reader) -> tuple[CompressionAlgorithm, ...]:
+    # RFC 8879 section 3: algorithms<2..2^8-2>, two bytes each.
+    algorithms = reader.sub8()
+    if algorithms.remaining == 0 or algorithms.remaining % 2:
+        raise decode_error("compress_certificate")
+    return tuple(CompressionAlgorithm(algorithms.u16()) for _ in range(algorithms.remaining // 2))
+
+
+def _encode_compressions(writer: Writer, value: tuple[CompressionAlgorithm, ...]) -> None:
+    with writer.length8():
+        for algorithm in value:
+            writer.u16(algorithm)
+
+
 def _decode_groups(reader: Reader) -> tuple[Group, ...]:
     return tuple(Group(code) for code in reader.list16_of_u16())
 
@@ -350,13 +438,32 @@ _NST = Where.NEW_SESSION_TICKET
 
 SERVER_NAME = Extension(0, "server_name", (_CH,), _decode_server_name, _encode_server_name)
 SERVER_NAME_ACCEPTED = Extension(0, "server_name", (_EE,), _decode_empty, _encode_empty)
+STATUS_REQUEST = Extension(5, "status_request", (_CH,), _decode_status_request, _encode_status_request)
+# RFC 8446 section 4.4.2.1: a server's request is empty, and the answer is the status itself.
+STATUS_REQUESTED = Extension(5, "status_request", (_CR,), _decode_empty, _encode_empty)
+CERTIFICATE_STATUS = Extension(5, "status_request", (_CT,), _decode_status, _encode_status)
 SUPPORTED_GROUPS = Extension(10, "supported_groups", (_CH, _EE), _decode_groups, _encode_u16_list)
 SIGNATURE_ALGORITHMS = Extension(13, "signature_algorithms", (_CH, _CR), _decode_schemes, _encode_u16_list)
 ALPN = Extension(
     16, "application_layer_protocol_negotiation", (_CH, _EE), _decode_protocols, _encode_protocols
 )
+CLIENT_CERTIFICATE_TYPES = Extension(
+    19, "client_certificate_type", (_CH,), _decode_certificate_types, _encode_certificate_types
+)
+CLIENT_CERTIFICATE_TYPE = Extension(
+    19, "client_certificate_type", (_EE,), lambda reader: CertificateType(reader.u8()), Writer.u8
+)
+SERVER_CERTIFICATE_TYPES = Extension(
+    20, "server_certificate_type", (_CH,), _decode_certificate_types, _encode_certificate_types
+)
+SERVER_CERTIFICATE_TYPE = Extension(
+    20, "server_certificate_type", (_EE,), lambda reader: CertificateType(reader.u8()), Writer.u8
+)
 # RFC 7685; its content means nothing, so it has no codec.
 PADDING_CODE: Final = 21
+COMPRESS_CERTIFICATE = Extension(
+    27, "compress_certificate", (_CH, _CR), _decode_compressions, _encode_compressions
+)
 PRE_SHARED_KEYS = Extension(41, "pre_shared_key", (_CH,), _decode_offered_psks, _encode_offered_psks)
 SELECTED_PSK = Extension(41, "pre_shared_key", (_SH,), Reader.u16, Writer.u16)
 EARLY_DATA = Extension(42, "early_data", (_CH, _EE), _decode_empty, _encode_empty)
@@ -396,9 +503,17 @@ TICKETS_EXPECTED = Extension(58, "ticket_request", (_EE,), Reader.u8, Writer.u8)
 _ALL: tuple[Extension[Any], ...] = (
     SERVER_NAME,
     SERVER_NAME_ACCEPTED,
+    STATUS_REQUEST,
+    STATUS_REQUESTED,
+    CERTIFICATE_STATUS,
     SUPPORTED_GROUPS,
     SIGNATURE_ALGORITHMS,
     ALPN,
+    CLIENT_CERTIFICATE_TYPES,
+    CLIENT_CERTIFICATE_TYPE,
+    SERVER_CERTIFICATE_TYPES,
+    SERVER_CERTIFICATE_TYPE,
+    COMPRESS_CERTIFICATE,
     PRE_SHARED_KEYS,
     SELECTED_PSK,
     EARLY_DATA,

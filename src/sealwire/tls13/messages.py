@@ -11,6 +11,7 @@ import enum
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from sealwire.crypto.compression import CompressionAlgorithm
 from sealwire.crypto.signatures import SignatureScheme
 from sealwire.crypto.suites import CipherSuite
 from sealwire.errors import Alert, ProtocolError
@@ -37,6 +38,7 @@ class HandshakeType(enum.IntEnum):
     CERTIFICATE_VERIFY = 15
     FINISHED = 20
     KEY_UPDATE = 24
+    COMPRESSED_CERTIFICATE = 25
     MESSAGE_HASH = 254
 
     @classmethod
@@ -244,6 +246,30 @@ class Certificate:
             for entry in self.entries:
                 writer.vector24(entry.der)
                 entry.extensions.encode(writer)
+        return frame(self.TYPE, writer.finish())
+
+
+@dataclass(frozen=True, slots=True)
+class CompressedCertificate:
+    """RFC 8879 section 4; the body of a Certificate, packed, and how long it declares to be."""
+
+    TYPE: ClassVar = HandshakeType.COMPRESSED_CERTIFICATE
+
+    algorithm: CompressionAlgorithm
+    uncompressed_length: int
+    compressed: bytes
+
+    @classmethod
+    def decode(cls, reader: Reader) -> CompressedCertificate:
+        message = cls(CompressionAlgorithm(reader.u16()), reader.u24(), reader.vector24(low=1))
+        reader.finish()
+        return message
+
+    def encode(self) -> bytes:
+        writer = Writer()
+        writer.u16(self.algorithm)
+        writer.u24(self.uncompressed_length)
+        writer.vector24(self.compressed)
         return frame(self.TYPE, writer.finish())
 
 

@@ -2,7 +2,8 @@
 
 A binder is a MAC under the key over the hello up to the list of binders, and over what came before
 it, so a hello is encoded first with binders of zeros and their bytes are put in afterwards.  Only
-psk_dhe_ke is used: every handshake has fresh key exchange secrets, whatever becomes of the key.
+psk_dhe_ke is used unless both sides ask for psk_ke as well: every handshake has fresh key exchange
+secrets, whatever becomes of the key.
 """
 
 from __future__ import annotations
@@ -11,16 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sealwire.crypto.certificates import PeerCertificate
-from sealwire.crypto.psk import Psk, binder, binder_fits
+from sealwire.crypto.psk import Psk, PskMode, binder, binder_fits
 from sealwire.crypto.suites import SUITES
 from sealwire.errors import Alert, HandshakeError
 from sealwire.tls13 import extensions as ext
 from sealwire.tls13 import tickets
-from sealwire.tls13.contract import Exchange
+from sealwire.tls13.contract import VERIFY_NONE, Exchange, PeerIdentity, Settings
 from sealwire.tls13.extensions import Extensions, OfferedPsks, PskIdentity, Where
 from sealwire.tls13.messages import ClientHello
-from sealwire.tls13.tickets import PSK_DHE_KE, SessionTicket
+from sealwire.tls13.tickets import SessionTicket
 from sealwire.tls13.transcript import Transcript
 
 # Looking an identity up costs a call into the application, so a hello buys only a few.
@@ -34,8 +34,10 @@ class ChosenPsk:
 
     index: int
     psk: Psk
+    #: Whether a key exchange goes with it.
+    mode: PskMode
     #: Who the client was, where the key is a ticket's.
-    peer: PeerCertificate | None = None
+    peer: PeerIdentity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def offer(exchange: Exchange, block: Extensions, psks: Sequence[Candidate]) -> N
     """Put `psks` into a ClientHello's extensions, as the last ones, with binders still to be made."""
     if psks or exchange.settings.num_tickets:
         # RFC 8446 section 4.2.9: who offers keys says how, and who wants tickets says so by this.
-        block.add(ext.PSK_KEY_EXCHANGE_MODES, bytes((PSK_DHE_KE,)))
+        block.add(ext.PSK_KEY_EXCHANGE_MODES, bytes(exchange.settings.psk_modes))
     wanted = exchange.settings.num_tickets
     if wanted:
         # RFC 9149 section 2 [9149-1]; coming back uses up one ticket, so one is asked for then.
@@ -110,10 +112,44 @@ def _hash_over(exchange: Exchange, psk: Psk, before: Transcript | None, truncate
     return digest.digest()
 
 
+def exchange_needed(settings: Settings, psks: Sequence[Candidate]) -> bool:
+    """Whether a client must send key shares: it may need one with its keys, or with certificates instead."""
+    verifier = settings.verifier
+    certificates = verifier.accepts_certificates or verifier.accepts_raw_public_keys
+    return (
+        not psks
+        or PskMode.PSK_DHE_KE in settings.psk_modes
+        or certificates
+        or settings.verify_mode == VERIFY_NONE
+    )
+
+
+def agreed_mode(settings: Settings, hello: ClientHello, *, can_exchange: bool) -> PskMode | None:
+    """How a pre-shared key of this client would be used, by our preference; None for not at all.
+
+    Args:
+        can_exchange: whether there is a group both sides support.
+    """
+    # RFC 8446 section 4.2.9 [8446-PSK-1]: only what the client lists.
+    theirs = hello.extensions.get(ext.PSK_KEY_EXCHANGE_MODES) or b""
+    for mode in settings.psk_modes:
+        if mode in theirs and (can_exchange or mode is PskMode.PSK_KE):
+            return mode
+    return None
+
+
 def choose(
-    exchange: Exchange, hello: ClientHello, message: bytes, hash_name: str, before: Transcript | None
+    exchange: Exchange,
+    hello: ClientHello,
+    message: bytes,
+    hash_name: str,
+    mode: PskMode | None,
+    before: Transcript | None,
 ) -> ChosenPsk | None:
     """The first key of the client's list that we know and that goes with `hash_name`, its binder checked.
+
+    Args:
+        mode: from :func:`agreed_mode`.
 
     Raises:
         HandshakeError: missing_extension without psk_key_exchange_modes, illegal_parameter for lists that
@@ -123,11 +159,11 @@ def choose(
     if offered is None:
         return None
     # RFC 8446 section 4.2.9 [8446-PSK-1]
-    modes = hello.extensions.require(ext.PSK_KEY_EXCHANGE_MODES)
+    hello.extensions.require(ext.PSK_KEY_EXCHANGE_MODES)
     if len(offered.identities) != len(offered.binders):
         # RFC 8446 section 4.2.11 [8446-PSK-3]
         raise HandshakeError(Alert.ILLEGAL_PARAMETER, "pre_shared_key has not a binder for each identity")
-    if PSK_DHE_KE not in modes:
+    if mode is None:
         return None
     prefix = exchange.flavor.label_prefix
     for index, entry in enumerate(offered.identities[:_MAX_IDENTITIES]):
@@ -140,5 +176,5 @@ def choose(
         if not binder_fits(exchange.provider, prefix, psk, digest, offered.binders[index]):
             # [8446-PSK-2]
             raise HandshakeError(Alert.DECRYPT_ERROR, "the binder of a pre-shared key does not fit")
-        return ChosenPsk(index, psk, resumed.peer if resumed is not None else None)
+        return ChosenPsk(index, psk, mode, resumed.peer if resumed is not None else None)
     return None

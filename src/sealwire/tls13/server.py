@@ -10,30 +10,25 @@
                            <- [Certificate, [CertificateVerify]], Finished
 
 Over datagrams the retry is usually made before any state exists (`dtls/gate.py`): it calls
-:func:`select` and :func:`retry_request`, and the handshake begins with :class:`ExpectReturned`.
+`selection.select` and `selection.retry_request`, and the handshake begins with :class:`ExpectReturned`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sealwire.crypto.certificates import Credential, Purpose
 from sealwire.crypto.groups import Group
-from sealwire.crypto.psk import Psk, PskKind
-from sealwire.crypto.signatures import SignatureScheme
-from sealwire.crypto.suites import SUITES, CipherSuite, SuiteSpec
+from sealwire.crypto.psk import Psk, PskKind, PskMode
+from sealwire.crypto.suites import SuiteSpec
 from sealwire.errors import Alert, HandshakeError
+from sealwire.tls13 import acceptance, certificatetypes, presentation, psk, tickets
 from sealwire.tls13 import extensions as ext
-from sealwire.tls13 import psk, tickets
+from sealwire.tls13.acceptance import Asked, Presented
 from sealwire.tls13.authentication import (
     PeerAuthenticated,
-    PresentedChain,
-    accept_chain,
     authenticate,
     by_psk,
-    certificate_message,
-    certificate_verify,
-    choose_scheme,
     finished_message,
     no_certificate_asked,
     no_certificate_shown,
@@ -51,116 +46,21 @@ from sealwire.tls13.contract import (
     Session,
     Settings,
 )
-from sealwire.tls13.extensions import Extensions, KeyShareEntry, Where
-from sealwire.tls13.flavor import Flavor
+from sealwire.tls13.extensions import CertificateType, Extensions, KeyShareEntry, Where
 from sealwire.tls13.messages import (
-    HELLO_RETRY_RANDOM,
-    Certificate,
     CertificateRequest,
     ClientHello,
     EncryptedExtensions,
     HandshakeType,
     ServerHello,
 )
+from sealwire.tls13.presentation import Wishes
 from sealwire.tls13.psk import ChosenPsk
 from sealwire.tls13.schedule import ApplicationStage, Deriver, EarlyStage, HandshakeStage
+from sealwire.tls13.selection import Selection, check_hello, retry_request, select
 from sealwire.tls13.states import Connected, State
 from sealwire.tls13.transcript import Transcript, message_hash
 from sealwire.wire import Reader
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """What a server picks from a ClientHello before any secret is made."""
-
-    spec: SuiteSpec
-    group: Group
-    #: The client's share for `group`; b"" where it sent none and must be asked.
-    share: bytes
-
-
-def check_hello(flavor: Flavor, hello: ClientHello) -> None:
-    """What every ClientHello must satisfy whatever we are configured for."""
-    versions = hello.extensions.get(ext.SUPPORTED_VERSIONS)
-    if versions is None:
-        # RFC 8446 section 4.2.1 [8446-NEG-1]: whatever legacy_version says, it does not say 1.3.
-        if hello.legacy_version not in flavor.older_versions:
-            raise HandshakeError(
-                Alert.PROTOCOL_VERSION, f"ClientHello without supported_versions offers no {flavor.name}"
-            )
-        versions = (hello.legacy_version,)
-    if flavor.version not in versions:
-        spoken = next((code for code in versions if code in flavor.older_versions), versions[0])
-        raise HandshakeError(
-            Alert.PROTOCOL_VERSION,
-            f"the client speaks only {flavor.version_name(spoken)}; {flavor.name} is required",
-        )
-    if hello.compression_methods != b"\0":
-        # RFC 8446 section 4.1.2
-        raise HandshakeError(Alert.ILLEGAL_PARAMETER, "ClientHello offers compression")
-    if hello.legacy_cookie:
-        # RFC 9147 section 5.3 [9147-5.3-7]
-        raise HandshakeError(Alert.ILLEGAL_PARAMETER, "ClientHello has a legacy_cookie")
-    groups = hello.extensions.require(ext.SUPPORTED_GROUPS)
-    shares = hello.extensions.require(ext.KEY_SHARES)
-    if ext.PRE_SHARED_KEYS.code not in hello.extensions:
-        # RFC 8446 section 9.2 [8446-NEG-7]
-        hello.extensions.require(ext.SIGNATURE_ALGORITHMS)
-    offered = [entry.group for entry in shares]
-    if len(set(offered)) != len(offered) or not set(groups).issuperset(offered):
-        # RFC 8446 section 4.2.8 [8446-NEG-6]
-        raise HandshakeError(Alert.ILLEGAL_PARAMETER, "key shares repeat or are not in supported_groups")
-
-
-def select(settings: Settings, hello: ClientHello, *, retry_anyway: bool = False) -> Selection:
-    """Pick suite and group, by our order of preference; handshake_failure if nothing is shared.
-
-    A group the client sent a share for saves a round trip and wins over a better one it only
-    supports, unless a retry goes out in any case (the cookie's), which makes the better one free.
-    """
-    suite = _first_common(_suites_for_keys(settings, hello), hello.suites)
-    if suite is None:
-        raise HandshakeError(Alert.HANDSHAKE_FAILURE, "no cipher suite is supported by both sides")
-    shares = {entry.group: entry.share for entry in hello.extensions.require(ext.KEY_SHARES)}
-    supported = hello.extensions.require(ext.SUPPORTED_GROUPS)
-    group = None
-    if not retry_anyway:
-        group = _first_common(settings.groups, tuple(shares))
-    if group is None:
-        group = _first_common(settings.groups, supported)
-    if group is None:
-        raise HandshakeError(Alert.HANDSHAKE_FAILURE, "no key exchange group is supported by both sides")
-    return Selection(SUITES[CipherSuite(suite)], Group(group), shares.get(Group(group), b""))
-
-
-def _suites_for_keys(settings: Settings, hello: ClientHello) -> tuple[CipherSuite, ...]:
-    """Our suites, first those that go with a pre-shared key the client offers.
-
-    RFC 8446 section 4.2.11 [8446-PSK-3]: key and suite must have one hash.  A binder is as long as its
-    key's hash, so nothing is looked up for a client whose address is not proved yet.
-    """
-    offered = hello.extensions.get(ext.PRE_SHARED_KEYS)
-    if offered is None or (settings.psk_server is None and not settings.num_tickets):
-        return settings.suites
-    lengths = {len(one) for one in offered.binders}
-    return tuple(sorted(settings.suites, key=lambda suite: SUITES[suite].hash_bytes not in lengths))
-
-
-def _first_common(ours: tuple[int, ...], theirs: tuple[int, ...]) -> int | None:
-    return next((code for code in ours if code in theirs), None)
-
-
-def retry_request(
-    flavor: Flavor, session_id: bytes, suite: CipherSuite, group: Group | None, cookie: bytes
-) -> bytes:
-    """A HelloRetryRequest that asks for a share of `group`, for `cookie` (unless b""), or both."""
-    block = Extensions(Where.HELLO_RETRY_REQUEST)
-    block.add(ext.SELECTED_VERSION, flavor.version)
-    if group is not None:
-        block.add(ext.KEY_SHARE_REQUEST, group)
-    if cookie:
-        block.add(ext.COOKIE, cookie)
-    return ServerHello(flavor.legacy_version, HELLO_RETRY_RANDOM, session_id, suite, 0, block).encode()
 
 
 class ExpectClientHello(State):
@@ -182,9 +82,12 @@ class ExpectClientHello(State):
             # RFC 8446 section 4.2.2: a cookie answers a HelloRetryRequest, and we sent none.
             raise HandshakeError(Alert.ILLEGAL_PARAMETER, "the first ClientHello has a cookie")
         selection = select(exchange.settings, hello)
-        if not selection.share:
+        chosen = None
+        if selection.usable:
+            mode = selection.psk_mode
+            chosen = psk.choose(exchange, hello, message, selection.spec.hash_name, mode, None)
+        if chosen is None and not selection.share and selection.group is not None:
             return self._retry(hello, message, selection)
-        chosen = psk.choose(exchange, hello, message, selection.spec.hash_name, None)
         transcript = Transcript(exchange.provider, selection.spec)
         transcript.add(message)
         return _answer(exchange, hello, selection, chosen, transcript, retried=False)
@@ -295,9 +198,9 @@ def _returned(
         raise HandshakeError(Alert.ILLEGAL_PARAMETER, "the second ClientHello announces early data")
     if group is None:
         selection = select(exchange.settings, hello)
-        if not selection.share:
+        if not selection.usable:
             raise HandshakeError(Alert.ILLEGAL_PARAMETER, "the second ClientHello has no usable key share")
-        selection = Selection(spec, selection.group, selection.share)
+        selection = replace(selection, spec=spec)
     else:
         shares = hello.extensions.require(ext.KEY_SHARES)
         # RFC 8446 section 4.2.8 [8446-NEG-5]: exactly the one that was asked for.
@@ -306,8 +209,9 @@ def _returned(
                 Alert.ILLEGAL_PARAMETER,
                 f"the second ClientHello does not hold the share for {group.name} alone",
             )
-        selection = Selection(spec, group, shares[0].share)
-    chosen = psk.choose(exchange, hello, message, spec.hash_name, transcript)
+        mode = psk.agreed_mode(exchange.settings, hello, can_exchange=True)
+        selection = Selection(spec, group, shares[0].share, mode)
+    chosen = psk.choose(exchange, hello, message, spec.hash_name, selection.psk_mode, transcript)
     transcript.add(message)
     return _answer(exchange, hello, selection, chosen, transcript, retried=True)
 
@@ -317,7 +221,8 @@ class Negotiated:
     """What the two hellos and EncryptedExtensions decided."""
 
     spec: SuiteSpec
-    group: Group
+    #: None with a pre-shared key alone (psk_ke).
+    group: Group | None
     alpn: bytes | None
     server_name: str | None
     psk: Psk | None
@@ -340,18 +245,29 @@ def _answer(
     exchange.client_random = hello.random
     server_name = hello.extensions.get(ext.SERVER_NAME)
     settings = exchange.settings
-    offered_schemes = hello.extensions.get(ext.SIGNATURE_ALGORITHMS) or ()
-    credential = None if chosen is not None else _credential(settings, hello, server_name, offered_schemes)
+    wishes = Wishes.of(hello.extensions, certificatetypes.server_types(hello.extensions))
+    credential = None
+    if chosen is None:
+        if not selection.share:
+            raise _no_exchange(hello)
+        credential = _credential(settings, hello, server_name, wishes)
     alpn = _choose_protocol(settings, hello)
     agreed = chosen.psk if chosen is not None else None
     resumed = agreed is not None and agreed.kind is PskKind.RESUMPTION
     promised = tickets.promised(settings, hello, resumed=resumed, by_key=agreed is not None and not resumed)
-    facts = Negotiated(spec, selection.group, alpn, server_name, agreed, promised, retried)
-    share, secret = exchange.provider.respond(selection.group, selection.share)
+    group = selection.group
+    if chosen is not None and chosen.mode is PskMode.PSK_KE:
+        group = None
+    facts = Negotiated(spec, group, alpn, server_name, agreed, promised, retried)
 
     block = Extensions(Where.SERVER_HELLO)
     block.add(ext.SELECTED_VERSION, flavor.version)
-    block.add(ext.KEY_SHARE, KeyShareEntry(selection.group, share))
+    if group is not None:
+        share, secret = exchange.provider.respond(group, selection.share)
+        block.add(ext.KEY_SHARE, KeyShareEntry(group, share))
+    else:
+        # RFC 8446 section 7.1 [8446-KS-1]: zeros stand in for the exchange there was not.
+        secret = bytes(spec.hash_bytes)
     _agree_connection_ids(exchange, hello, block)
     if chosen is not None:
         block.add(ext.SELECTED_PSK, chosen.index)
@@ -374,7 +290,7 @@ def _answer(
     exchange.install(Direction.RECEIVE, EPOCH_HANDSHAKE, spec, stage.client_secret)
 
     encrypted = _encrypted_extensions(hello, facts)
-    flight = _protected_flight(settings, credential, offered_schemes, encrypted, transcript)
+    flight, asked = _protected_flight(settings, hello.extensions, credential, wishes, encrypted, transcript)
     flight.append(finished_message(deriver, stage.server_secret, transcript))
     transcript.add(flight[-1])
     for message in flight:
@@ -387,18 +303,20 @@ def _answer(
     progress = Progress(facts, stage, application, transcript)
     if chosen is not None:
         return ExpectFinished(exchange, progress, by_psk(chosen.psk, chosen.peer))
-    if settings.verify_mode != VERIFY_NONE:
-        return ExpectCertificate(exchange, progress)
+    if asked is not None:
+        return ExpectCertificate(exchange, progress, asked)
     return ExpectFinished(exchange, progress, no_certificate_asked())
 
 
+def _no_exchange(hello: ClientHello) -> HandshakeError:
+    """The error for a client that offers nothing but keys, none of which is known here."""
+    return HandshakeError(Alert.UNKNOWN_PSK_IDENTITY, "the client's pre-shared keys are not known here")
+
+
 def _credential(
-    settings: Settings,
-    hello: ClientHello,
-    server_name: str | None,
-    offered_schemes: tuple[SignatureScheme, ...],
+    settings: Settings, hello: ClientHello, server_name: str | None, wishes: Wishes
 ) -> Credential:
-    credential = settings.credential_for(server_name, offered_schemes)
+    credential = presentation.choose(settings, server_name, wishes)
     if credential is not None:
         return credential
     if ext.PRE_SHARED_KEYS.code in hello.extensions:
@@ -406,7 +324,12 @@ def _credential(
             # RFC 8446 section 4.2.3 [8446-NEG-7]: a hello with keys may lack it, until no key will do.
             hello.extensions.require(ext.SIGNATURE_ALGORITHMS)
         # RFC 8446 section 6.2: nothing but a pre-shared key would do.
-        raise HandshakeError(Alert.UNKNOWN_PSK_IDENTITY, "the client's pre-shared keys are not known here")
+        raise _no_exchange(hello)
+    if settings.credentials and not presentation.has_one_of(settings, wishes.types):
+        # RFC 7250 section 4.2 [7250-1]: no type in common.
+        raise HandshakeError(
+            Alert.UNSUPPORTED_CERTIFICATE, "the client takes no certificate of a type that is there to show"
+        )
     if settings.psk_server is not None:
         raise HandshakeError(
             Alert.HANDSHAKE_FAILURE, "the client offers no pre-shared key, and there is no certificate for it"
@@ -430,42 +353,52 @@ def _agree_connection_ids(exchange: Exchange, hello: ClientHello, block: Extensi
     exchange.connection_ids = ConnectionIds(True, ours, theirs, routability)
 
 
-def _encrypted_extensions(hello: ClientHello, facts: Negotiated) -> EncryptedExtensions:
+def _encrypted_extensions(hello: ClientHello, facts: Negotiated) -> Extensions:
     block = Extensions(Where.ENCRYPTED_EXTENSIONS)
     if facts.alpn is not None:
         block.add(ext.ALPN, (facts.alpn,))
     if ext.TICKET_REQUEST.code in hello.extensions:
         # RFC 9149 section 3
         block.add(ext.TICKETS_EXPECTED, facts.tickets)
-    return EncryptedExtensions(block)
+    return block
 
 
 def _protected_flight(
     settings: Settings,
+    hello: Extensions,
     credential: Credential | None,
-    offered_schemes: tuple[SignatureScheme, ...],
-    encrypted: EncryptedExtensions,
+    wishes: Wishes,
+    encrypted: Extensions,
     transcript: Transcript,
-) -> list[bytes]:
-    """EncryptedExtensions to CertificateVerify, added to the transcript as they are made."""
+) -> tuple[list[bytes], Asked | None]:
+    """EncryptedExtensions to CertificateVerify, added to the transcript as they are made.
+
+    Also what the client was asked to show; None for nothing.
+    """
     flight: list[bytes] = []
 
     def append(message: bytes) -> None:
         transcript.add(message)
         flight.append(message)
 
-    append(encrypted.encode())
     if credential is None:
         # RFC 8446 section 4.3.2 [8446-AUTH-4]: with a pre-shared key neither side shows certificates.
-        return flight
+        append(EncryptedExtensions(encrypted).encode())
+        return flight, None
+    if ext.SERVER_CERTIFICATE_TYPES.code in hello:
+        encrypted.add(ext.SERVER_CERTIFICATE_TYPE, presentation.type_of(credential))
+    client_type = certificatetypes.client_type(settings, hello)
+    if client_type is not None:
+        encrypted.add(ext.CLIENT_CERTIFICATE_TYPE, client_type)
+    append(EncryptedExtensions(encrypted).encode())
+    asked = None
     if settings.verify_mode != VERIFY_NONE:
-        request = Extensions(Where.CERTIFICATE_REQUEST)
-        request.add(ext.SIGNATURE_ALGORITHMS, settings.signature_schemes)
+        request = acceptance.request(settings)
         append(CertificateRequest(b"", request).encode())
-    append(certificate_message(credential, b"").encode())
-    scheme = choose_scheme(credential, offered_schemes)
-    append(certificate_verify(credential, scheme, Purpose.SERVER, transcript).encode())
-    return flight
+        asked = Asked(request, client_type or CertificateType.X509, Purpose.CLIENT, None)
+    append(presentation.certificate_message(settings, credential, b"", wishes))
+    append(presentation.certificate_verify(credential, wishes, Purpose.SERVER, transcript))
+    return flight, asked
 
 
 def _choose_protocol(settings: Settings, hello: ClientHello) -> bytes | None:
@@ -492,27 +425,23 @@ class Progress:
 class ExpectCertificate(State):
     """We asked for a certificate."""
 
-    __slots__ = ("progress",)
+    __slots__ = ("asked", "progress")
 
-    expects = (HandshakeType.CERTIFICATE,)
+    expects = (HandshakeType.CERTIFICATE, HandshakeType.COMPRESSED_CERTIFICATE)
 
-    def __init__(self, exchange: Exchange, progress: Progress) -> None:
+    def __init__(self, exchange: Exchange, progress: Progress, asked: Asked) -> None:
         super().__init__(exchange, EPOCH_HANDSHAKE)
         self.progress = progress
+        self.asked = asked
 
     def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
         settings = self.exchange.settings
-        certificate = Certificate.decode(body, settings.max_chain_length)
-        if certificate.context:
-            raise HandshakeError(Alert.ILLEGAL_PARAMETER, "Certificate has a context that was not asked for")
-        for entry in certificate.entries:
-            # Our request carries no extension an entry could answer (RFC 8446 section 4.4.2).
-            entry.extensions.refuse_unsolicited(Extensions(Where.CERTIFICATE_REQUEST))
+        certificate = acceptance.read(settings, kind, body, self.asked)
         if not certificate.entries:
             peer = no_certificate_shown(settings, optional=settings.verify_mode != VERIFY_REQUIRED)
             self.progress.transcript.add(message)
             return ExpectFinished(self.exchange, self.progress, peer)
-        presented = accept_chain(settings, certificate, Purpose.CLIENT, None)
+        presented = acceptance.accept(settings, certificate, self.asked)
         self.progress.transcript.add(message)
         return ExpectCertificateVerify(self.exchange, self.progress, presented)
 
@@ -524,7 +453,7 @@ class ExpectCertificateVerify(State):
 
     expects = (HandshakeType.CERTIFICATE_VERIFY,)
 
-    def __init__(self, exchange: Exchange, progress: Progress, presented: PresentedChain) -> None:
+    def __init__(self, exchange: Exchange, progress: Progress, presented: Presented) -> None:
         super().__init__(exchange, EPOCH_HANDSHAKE)
         self.progress = progress
         self.presented = presented
@@ -561,7 +490,7 @@ class ExpectFinished(State):
             group=facts.group,
             alpn=facts.alpn,
             server_name=facts.server_name,
-            peer=self.peer.certificate,
+            peer=self.peer.peer,
             peer_scheme=self.peer.scheme,
             psk_identity=self.peer.psk_identity,
             resumed=self.peer.resumed,

@@ -87,7 +87,7 @@ class Connected(State):
         is_client: bool,
     ) -> None:
         super().__init__(exchange, EPOCH_APPLICATION)
-        assert session.peer is peer.certificate
+        assert session.peer is peer.peer
         assert isinstance(finished, FinishedVerified)
         self.session = session
         self._is_client = is_client

@@ -11,15 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sealwire.crypto.certificates import PeerCertificate, Purpose
+from sealwire.crypto.certificates import Purpose
 from sealwire.crypto.hkdf import Secret
 from sealwire.crypto.psk import Psk, PskKind
 from sealwire.crypto.suites import SUITES, CipherSuite
-from sealwire.errors import CertificateError, ProtocolError
+from sealwire.errors import ProtocolError
 from sealwire.tls13 import extensions as ext
-from sealwire.tls13.contract import VERIFY_NONE, VERIFY_REQUIRED, Exchange, Session, Settings
+from sealwire.tls13.contract import VERIFY_NONE, VERIFY_REQUIRED, Exchange, PeerIdentity, Session, Settings
 from sealwire.tls13.extensions import Extensions, Where
 from sealwire.tls13.messages import ClientHello, NewSessionTicket
+from sealwire.tls13.peers import decode_peer, encode_peer, encoded_bytes, still_accepted
 from sealwire.tls13.schedule import Deriver
 from sealwire.wire import Reader, Writer
 
@@ -28,10 +29,8 @@ _LIFETIME_MAXIMUM_SECONDS: Final = 604_800
 # A client's certificates travel in its ticket; longer chains are not resumed.
 _MAX_CHAIN_BYTES: Final = 8 * 1024
 _NONCE_BYTES: Final = 8
-#: psk_dhe_ke (RFC 8446 section 4.2.9).
-PSK_DHE_KE: Final = 1
 # What a ticket is bound to besides its key: the shape of its state.
-_CONTEXT: Final = b"sealwire session ticket 1"
+_CONTEXT: Final = b"sealwire session ticket 2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +49,8 @@ class SessionTicket:
     received_at: float
     lifetime: int
     age_add: int
-    #: The server's certificates, DER, leaf first; empty where a pre-shared key stood for them.
-    chain: tuple[bytes, ...]
+    #: Who the server was; None where a pre-shared key stood for its certificates.
+    peer: PeerIdentity | None
 
     def encode(self) -> bytes:
         """Bytes for :meth:`decode`, to keep between processes."""
@@ -64,7 +63,7 @@ class SessionTicket:
         writer.u64(max(int(self.received_at * 1000), 0))
         writer.u32(self.lifetime)
         writer.u32(self.age_add)
-        _encode_chain(writer, self.chain)
+        encode_peer(writer, self.peer)
         return writer.finish()
 
     @classmethod
@@ -80,7 +79,7 @@ class SessionTicket:
             received_at=reader.u64() / 1000,
             lifetime=reader.u32(),
             age_add=reader.u32(),
-            chain=_decode_chain(reader),
+            peer=decode_peer(reader),
         )
         reader.finish()
         return ticket
@@ -99,11 +98,11 @@ class SessionTicket:
         # [8446-NEG-9, 8446-PSK-5]
         if self.version != exchange.flavor.version or self.server_name != (server_name or ""):
             return False
-        if not self.chain and settings.psk_client is None and settings.verify_mode != VERIFY_NONE:
+        if self.peer is None and settings.psk_client is None and settings.verify_mode != VERIFY_NONE:
             # A key vouched for the server then; now certificates have to.
             return False
         name = server_name if settings.check_hostname else None
-        return still_accepted(settings, self.chain, Purpose.SERVER, name)
+        return still_accepted(settings, self.peer, Purpose.SERVER, name)
 
     def psk(self) -> Psk:
         """The key it stands for."""
@@ -112,17 +111,6 @@ class SessionTicket:
     def obfuscated_age(self, now: float) -> int:
         """RFC 8446 section 4.2.11.1: milliseconds, hidden by what the server added."""
         return (int((now - self.received_at) * 1000) + self.age_add) & 0xFFFFFFFF
-
-
-def still_accepted(settings: Settings, chain: tuple[bytes, ...], purpose: Purpose, name: str | None) -> bool:
-    """Whether certificates accepted once are accepted now: trust and time may have changed since."""
-    if not chain or settings.verify_mode == VERIFY_NONE:
-        return True
-    try:
-        settings.verifier.verify(chain, purpose=purpose, name=name)
-    except CertificateError:
-        return False
-    return True
 
 
 def received(
@@ -143,7 +131,7 @@ def received(
         received_at=exchange.settings.clock(),
         lifetime=min(message.lifetime, _LIFETIME_MAXIMUM_SECONDS),
         age_add=message.age_add,
-        chain=session.peer.chain if session.peer is not None else (),
+        peer=session.peer,
     )
 
 
@@ -155,7 +143,8 @@ class _State:
     suite: CipherSuite
     secret: Secret
     server_name: str
-    chain: tuple[bytes, ...]
+    #: Who the client was.
+    peer: PeerIdentity | None
 
     def encode(self) -> bytes:
         writer = Writer()
@@ -163,7 +152,7 @@ class _State:
         writer.u16(self.suite)
         writer.vector8(self.secret)
         writer.vector16(self.server_name.encode())
-        _encode_chain(writer, self.chain)
+        encode_peer(writer, self.peer)
         return writer.finish()
 
     @classmethod
@@ -174,7 +163,7 @@ class _State:
             CipherSuite(reader.u16()),
             Secret(reader.vector8(low=1)),
             reader.vector16().decode("utf-8", "replace"),
-            _decode_chain(reader),
+            decode_peer(reader),
         )
         reader.finish()
         return state
@@ -186,7 +175,8 @@ def promised(settings: Settings, hello: ClientHello, *, resumed: bool, by_key: b
         # With a pre-shared key a ticket saves nothing.  It would outlive the key's removal, and nobody
         # would know any more whose connection it is.
         return 0
-    if PSK_DHE_KE not in (hello.extensions.get(ext.PSK_KEY_EXCHANGE_MODES) or b""):
+    modes = hello.extensions.get(ext.PSK_KEY_EXCHANGE_MODES) or b""
+    if not any(mode in modes for mode in settings.psk_modes):
         # RFC 8446 section 4.2.9: there is no mode to use one by.
         return 0
     wanted = hello.extensions.get(ext.TICKET_REQUEST)
@@ -199,15 +189,15 @@ def issue(
 ) -> list[bytes]:
     """A server's NewSessionTicket messages, `count` of them."""
     settings = exchange.settings
-    chain = session.peer.chain if session.peer is not None else ()
-    if sum(map(len, chain)) > _MAX_CHAIN_BYTES:
+    if encoded_bytes(session.peer) > _MAX_CHAIN_BYTES:
         return []
     messages = []
     for _ in range(count):
         # Each ticket has a nonce, and so a key, of its own [8446-PSK-4].
         nonce = exchange.provider.random(_NONCE_BYTES)
         secret = Secret(deriver.expand(resumption_secret, b"resumption", nonce, deriver.spec.hash_bytes))
-        state = _State(exchange.flavor.version, session.suite.suite, secret, session.server_name or "", chain)
+        name = session.server_name or ""
+        state = _State(exchange.flavor.version, session.suite.suite, secret, name, session.peer)
         ticket = settings.ticket_keys.seal(state.encode(), settings.clock(), _CONTEXT)
         lifetime = min(int(settings.ticket_keys.lifetime_seconds), _LIFETIME_MAXIMUM_SECONDS)
         age_add = int.from_bytes(exchange.provider.random(4), "big")
@@ -221,7 +211,7 @@ class Resumed:
     """A ticket of ours came back: its key, and who the client was."""
 
     psk: Psk
-    peer: PeerCertificate | None
+    peer: PeerIdentity | None
 
 
 def accept(exchange: Exchange, identity: bytes, server_name: str | None) -> Resumed | None:
@@ -243,23 +233,8 @@ def accept(exchange: Exchange, identity: bytes, server_name: str | None) -> Resu
     # [8446-PSK-5]: the ticket brings no rights it was not made for.
     if state.version != exchange.flavor.version or state.server_name != (server_name or ""):
         return None
-    if settings.verify_mode == VERIFY_REQUIRED and not state.chain:
+    if settings.verify_mode == VERIFY_REQUIRED and state.peer is None:
         return None
-    if not still_accepted(settings, state.chain, Purpose.CLIENT, None):
+    if not still_accepted(settings, state.peer, Purpose.CLIENT, None):
         return None
-    peer = PeerCertificate(state.chain) if state.chain else None
-    return Resumed(Psk(identity, state.secret, spec.hash_name, PskKind.RESUMPTION), peer)
-
-
-def _encode_chain(writer: Writer, chain: tuple[bytes, ...]) -> None:
-    with writer.length24():
-        for der in chain:
-            writer.vector24(der)
-
-
-def _decode_chain(reader: Reader) -> tuple[bytes, ...]:
-    block = reader.sub24()
-    chain = []
-    while block.remaining:
-        chain.append(block.vector24(low=1))
-    return tuple(chain)
+    return Resumed(Psk(identity, state.secret, spec.hash_name, PskKind.RESUMPTION), state.peer)

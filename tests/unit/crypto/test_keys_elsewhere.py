@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     pkcs12,
 )
+from cryptography.x509 import ocsp
 
 from sealwire.crypto.certificates import leaf_public_key
 from sealwire.crypto.credentials import (
@@ -33,7 +34,8 @@ from sealwire.crypto.keys import PssPublicKey
 from sealwire.crypto.rawkeys import spki_public_key
 from sealwire.crypto.signatures import SignatureScheme, sign, verify
 from sealwire.errors import Alert, ConfigurationError, HandshakeError
-from tests.unit.crypto.authority import Issued, Key, authority, ec_key, issue, rsa_key
+from tests.staples import staple, unsuccessful
+from tests.unit.crypto.authority import NOW, Issued, Key, authority, ec_key, issue, rsa_key
 
 ROOT = authority()
 MIDDLE = authority("Middle", ROOT)
@@ -317,18 +319,42 @@ def test_a_raw_rsa_pss_key_keeps_its_parameters(tmp_path: Path, program: Callabl
 @pytest.mark.requirement("8446-AUTH-6")
 def test_staples_are_bytes_or_asked_for_each_time() -> None:
     credential = Credential.from_callable(LEAF.der, Token(LEAF.key))
-    assert credential.staple() == b""
-    assert Credential.from_callable(LEAF.der, Token(LEAF.key), ocsp_response=b"der").staple() == b"der"
-    answers = iter([b"monday", bytearray(b"tuesday")])
+    now = NOW.timestamp()
+    assert credential.staple(now) == b""
+    monday, tuesday = (
+        staple(LEAF.certificate, LOWER.certificate, LOWER.key, now=NOW, hours=(-2, n)) for n in (8, 9)
+    )
+    given = Credential.from_callable(LEAF.der, Token(LEAF.key), ocsp_response=monday)
+    assert given.staple(now) == monday
+    # One that is over helps nobody, and one that is not yet over is sent until the end.
+    assert (given.staple(now + 8 * 3600 - 1), given.staple(now + 8 * 3600)) == (monday, b"")
+    answers = iter([monday, bytearray(tuesday), b"rubbish"])
     changing = credential.stapled(lambda: next(answers))  # type: ignore[arg-type, return-value]
-    assert (changing.staple(), changing.staple()) == (b"monday", b"tuesday")
-    # The third call fails, and no staple is better than no connection.
-    assert changing.staple() == b""
-    assert credential.staple() == b""
+    assert (changing.staple(now), changing.staple(now)) == (monday, tuesday)
+    # Rubbish, and a call that fails: no staple is better than no connection.
+    assert (changing.staple(now), changing.staple(now)) == (b"", b"")
+    assert credential.staple(now) == b""
+
+
+def test_a_staple_must_be_about_the_certificate() -> None:
+    credential = Credential.from_callable(LEAF.der, Token(LEAF.key))
+    other = issue("other", LOWER).certificate
+    for bad, complaint in (
+        (b"staple", "cannot be decoded"),
+        (unsuccessful(ocsp.OCSPResponseStatus.TRY_LATER), "error of the responder"),
+        (staple(other, LOWER.certificate, LOWER.key, now=NOW), "another certificate"),
+    ):
+        with pytest.raises(ConfigurationError, match=complaint):
+            credential.stapled(bad)
+        with pytest.raises(ConfigurationError, match=complaint):
+            Credential.from_callable(LEAF.der, Token(LEAF.key), ocsp_response=bad)
+    raw = Credential.raw_public_key(spki(LEAF.key), Token(LEAF.key))
+    with pytest.raises(ConfigurationError, match="nobody issued"):
+        raw.stapled(staple(LEAF.certificate, LOWER.certificate, LOWER.key, now=NOW))
 
 
 def test_nothing_of_a_credential_is_shown() -> None:
-    shown = repr(Credential.from_callable(LEAF.der, Token(LEAF.key), ocsp_response=b"staple"))
+    shown = repr(Credential.from_callable(LEAF.der, Token(LEAF.key), ocsp_response=lambda: b"staple"))
     assert "names=('server.test',)" in shown
     assert "staple" not in shown
     assert "0x" not in shown

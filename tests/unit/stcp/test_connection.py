@@ -41,8 +41,8 @@ def test_handshake_echo_close() -> None:
         assert side.session.alpn == b"echo/1"
         assert side.session.server_name == "localhost"
         assert side.deadline() is None
-    assert pair.client.session.peer is not None
-    assert pair.client.session.peer.chain == certificates.server().chain
+    assert pair.client.session.peer_certificate is not None
+    assert pair.client.session.peer_certificate.chain == certificates.server().chain
     assert pair.server.session.peer is None
 
     pair.client.send(b"over there")
@@ -126,8 +126,8 @@ def test_the_network_may_take_a_part() -> None:
 def test_client_certificate() -> None:
     identity = certificates.client(Kind.ED25519)
     pair = Pair(client_context(identity=identity), server_context(client_roots=identity.cafile))
-    assert pair.server.session.peer is not None
-    assert pair.server.session.peer.names == ("client.example",)
+    assert pair.server.session.peer_certificate is not None
+    assert pair.server.session.peer_certificate.names == ("client.example",)
 
 
 def reads(connection: stcp.Connection) -> bool:

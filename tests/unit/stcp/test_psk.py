@@ -8,6 +8,7 @@ import pytest
 
 from sealwire import stcp
 from sealwire.context import PROTOCOL_CLIENT, PROTOCOL_SERVER, Context
+from sealwire.crypto.groups import Group
 from sealwire.crypto.psk import ExternalPsk
 from sealwire.errors import Alert, HandshakeError, PeerAlert
 from sealwire.limits import Ledger, Limits
@@ -53,7 +54,7 @@ def test_after_a_retry_for_the_group(key: ExternalPsk) -> None:
     pair = Pair(client, psks.server_context(key, groups=("P-256",)))
     assert pair.client.session.retried
     assert pair.server.session.psk_identity == b"device"
-    assert pair.server.session.group.name == "SECP256R1"
+    assert pair.server.session.group is Group.SECP256R1
 
 
 @pytest.mark.requirement("8446-PSK-2")

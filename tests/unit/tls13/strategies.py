@@ -6,11 +6,22 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from sealwire.crypto.compression import CompressionAlgorithm
 from sealwire.crypto.groups import Group
 from sealwire.crypto.signatures import SignatureScheme
 from sealwire.crypto.suites import CipherSuite
 from sealwire.tls13 import extensions as ext
-from sealwire.tls13.extensions import Extension, Extensions, KeyShareEntry, OfferedPsks, PskIdentity, Where
+from sealwire.tls13.extensions import (
+    STATUS_OCSP,
+    CertificateType,
+    Extension,
+    Extensions,
+    KeyShareEntry,
+    OfferedPsks,
+    PskIdentity,
+    StatusRequest,
+    Where,
+)
 from sealwire.tls13.flavor import Flavor
 from sealwire.tls13.messages import (
     HELLO_RETRY_RANDOM,
@@ -19,6 +30,7 @@ from sealwire.tls13.messages import (
     CertificateRequest,
     CertificateVerify,
     ClientHello,
+    CompressedCertificate,
     EncryptedExtensions,
     Finished,
     KeyUpdate,
@@ -39,6 +51,11 @@ true = st.just(True)
 
 def tuples_of(items: st.SearchStrategy[Any], low: int = 1) -> st.SearchStrategy[tuple[Any, ...]]:
     return st.lists(items, min_size=low, max_size=4).map(tuple)
+
+
+def _status_request(responders: list[bytes]) -> StatusRequest:
+    listed = b"".join(len(one).to_bytes(2, "big") + one for one in responders)
+    return StatusRequest(STATUS_OCSP, len(listed).to_bytes(2, "big") + listed + b"\0\0")
 
 
 VALUES: dict[Extension[Any], st.SearchStrategy[Any]] = {
@@ -69,10 +86,18 @@ VALUES: dict[Extension[Any], st.SearchStrategy[Any]] = {
     ext.TICKET_REQUEST: st.tuples(u8, u8),
     ext.TICKETS_EXPECTED: u8,
     ext.RETURN_ROUTABILITY: st.just(True),
+    ext.STATUS_REQUEST: st.lists(short, max_size=3).map(_status_request),
+    ext.STATUS_REQUESTED: true,
+    ext.CERTIFICATE_STATUS: short,
+    ext.CLIENT_CERTIFICATE_TYPES: tuples_of(u8.map(CertificateType)),
+    ext.CLIENT_CERTIFICATE_TYPE: u8.map(CertificateType),
+    ext.SERVER_CERTIFICATE_TYPES: tuples_of(u8.map(CertificateType)),
+    ext.SERVER_CERTIFICATE_TYPE: u8.map(CertificateType),
+    ext.COMPRESS_CERTIFICATE: tuples_of(u16.map(CompressionAlgorithm)),
 }
 
 #: Codes our table does not know, GREASE among them (RFC 8701).
-unknown_codes = st.one_of(st.sampled_from([0x0A0A, 0x7A7A, 0xFAFA, 5, 21, 65281]), u16).filter(
+unknown_codes = st.one_of(st.sampled_from([0x0A0A, 0x7A7A, 0xFAFA, 18, 21, 65281]), u16).filter(
     lambda code: code not in ext._KNOWN_CODES
 )
 
@@ -131,6 +156,12 @@ certificates = st.builds(
     tuples_of(
         st.builds(CertificateEntry, st.binary(min_size=1, max_size=300), blocks(Where.CERTIFICATE)), low=0
     ),
+)
+compressed_certificates = st.builds(
+    CompressedCertificate,
+    u16.map(CompressionAlgorithm),
+    st.integers(0, 0xFFFFFF),
+    st.binary(min_size=1, max_size=300),
 )
 certificate_verifies = st.builds(CertificateVerify, u16.map(SignatureScheme), st.binary(max_size=300))
 finished = st.builds(Finished, st.binary(min_size=32, max_size=32))

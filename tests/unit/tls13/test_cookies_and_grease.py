@@ -15,7 +15,7 @@ from sealwire.tls13 import extensions as ext
 from sealwire.tls13.flavor import DTLS, Flavor
 from sealwire.tls13.handshake import Handshake
 from sealwire.tls13.messages import HandshakeType
-from sealwire.tls13.server import retry_request, select
+from sealwire.tls13.selection import retry_request, select
 from sealwire.tls13.transcript import message_hash
 from tests.unit.tls13.engines import (
     Pair,

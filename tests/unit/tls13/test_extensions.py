@@ -8,22 +8,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sealwire.crypto.compression import CompressionAlgorithm
 from sealwire.crypto.groups import Group
 from sealwire.errors import Alert, ProtocolError
 from sealwire.tls13 import extensions as ext
-from sealwire.tls13.extensions import Extension, Extensions, Where
+from sealwire.tls13.extensions import CertificateType, Extension, Extensions, Where
 from sealwire.wire import Reader, Writer
 from tests.unit.tls13.strategies import VALUES, blocks
 
 _CH, _SH, _HRR = Where.CLIENT_HELLO, Where.SERVER_HELLO, Where.HELLO_RETRY_REQUEST
 _EE, _CR, _NST = Where.ENCRYPTED_EXTENSIONS, Where.CERTIFICATE_REQUEST, Where.NEW_SESSION_TICKET
+_CT = Where.CERTIFICATE
 
-# RFC 8446 section 4.2 (the table) and RFC 9146 section 3, written down a second time.
+# RFC 8446 section 4.2 (the table), RFC 8879 section 7.1 and RFC 9146 section 3, written down a second time.
 PLACES: dict[int, set[Where]] = {
     0: {_CH, _EE},
+    5: {_CH, _CR, _CT},
     10: {_CH, _EE},
     13: {_CH, _CR},
     16: {_CH, _EE},
+    19: {_CH, _EE},
+    20: {_CH, _EE},
+    27: {_CH, _CR},
     41: {_CH, _SH},
     42: {_CH, _EE, _NST},
     43: {_CH, _SH, _HRR},
@@ -119,6 +125,14 @@ _EXAMPLES: dict[Extension[Any], Any] = {
     ext.TICKET_REQUEST: (3, 1),
     ext.TICKETS_EXPECTED: 2,
     ext.RETURN_ROUTABILITY: True,
+    ext.STATUS_REQUEST: ext.ANY_OCSP_RESPONSE,
+    ext.STATUS_REQUESTED: True,
+    ext.CERTIFICATE_STATUS: b"\x30\x03\x0a\x01\x00",
+    ext.CLIENT_CERTIFICATE_TYPES: (CertificateType.RAW_PUBLIC_KEY, CertificateType.X509),
+    ext.CLIENT_CERTIFICATE_TYPE: CertificateType.RAW_PUBLIC_KEY,
+    ext.SERVER_CERTIFICATE_TYPES: (CertificateType.X509, CertificateType(224)),
+    ext.SERVER_CERTIFICATE_TYPE: CertificateType.X509,
+    ext.COMPRESS_CERTIFICATE: (CompressionAlgorithm.BROTLI, CompressionAlgorithm(0x0A0A)),
 }
 
 
@@ -135,6 +149,14 @@ def test_each_shape_both_ways_and_cut_short(key: Extension[Any], data: st.DataOb
 
 
 MALFORMED: dict[str, tuple[Extension[Any], str]] = {
+    "no certificate type": (ext.SERVER_CERTIFICATE_TYPES, "00"),
+    "no certificate type of a client": (ext.CLIENT_CERTIFICATE_TYPES, "00"),
+    "no compression": (ext.COMPRESS_CERTIFICATE, "00"),
+    "one and a half compressions": (ext.COMPRESS_CERTIFICATE, "03000100"),
+    "a status request with an empty responder": (ext.STATUS_REQUEST, "01000200000000"),
+    "a status request without its extensions": (ext.STATUS_REQUEST, "010000"),
+    "an empty status": (ext.CERTIFICATE_STATUS, "01000000"),
+    "a status of another kind": (ext.CERTIFICATE_STATUS, "0200000100"),
     "no name": (ext.SERVER_NAME, "0000"),
     "an empty name": (ext.SERVER_NAME, "0003000000"),
     "another type of name": (ext.SERVER_NAME, "000401000161"),

@@ -81,10 +81,10 @@ def test_every_kind_of_certificate_both_ways(flavor: Flavor, kind: Kind) -> None
         run=True,
     )
     server_side, client_side = pair.server.session, pair.client.session
-    assert client_side.peer is not None
-    assert client_side.peer.chain == identity.chain
-    assert server_side.peer is not None
-    assert server_side.peer.chain == own.chain
+    assert client_side.peer_certificate is not None
+    assert client_side.peer_certificate.chain == identity.chain
+    assert server_side.peer_certificate is not None
+    assert server_side.peer_certificate.chain == own.chain
     schemes = {
         Kind.ECDSA_P256: SignatureScheme.ECDSA_SECP256R1_SHA256,
         Kind.ECDSA_P384: SignatureScheme.ECDSA_SECP384R1_SHA384,
@@ -111,8 +111,8 @@ def test_the_certificate_follows_what_the_client_can_check() -> None:
     ):
         ours = replace(client(roots=certificates.all_roots(both[1:])), signature_schemes=(scheme,))
         pair = Pair(TLS, (ours, settings), run=True)
-        assert pair.client.session.peer is not None
-        assert pair.client.session.peer.chain == identity.chain
+        assert pair.client.session.peer_certificate is not None
+        assert pair.client.session.peer_certificate.chain == identity.chain
         assert pair.client.session.peer_scheme is scheme
 
 
@@ -218,8 +218,8 @@ def test_a_session_id_is_not_echoed_over_datagrams() -> None:
 @pytest.mark.requirement("8446-AUTH-3")
 def test_client_certificate_required(flavor: Flavor) -> None:
     pair = Pair(flavor, mutual(), run=True)
-    assert pair.server.session.peer is not None
-    assert pair.server.session.peer.chain == certificates.client().chain
+    assert pair.server.session.peer_certificate is not None
+    assert pair.server.session.peer_certificate.chain == certificates.client().chain
     assert [one.kind for one in pair.delivered][-3:] == [
         _KT.CERTIFICATE,
         _KT.CERTIFICATE_VERIFY,
@@ -236,7 +236,7 @@ def test_client_certificate_optional(flavor: Flavor) -> None:
     assert pair.server.session.peer_scheme is None
     assert [one.kind for one in pair.delivered][-2:] == [_KT.CERTIFICATE, _KT.FINISHED]
     shown = Pair(flavor, (mutual()[0], optional()[1]), run=True)
-    assert shown.server.session.peer is not None
+    assert shown.server.session.peer_certificate is not None
 
 
 @each_flavor
@@ -346,12 +346,12 @@ def test_the_name_chooses_the_settings(flavor: Flavor) -> None:
     settings = context.config()
     ours = client(roots=own.cafile, alpn=("other",))
     chosen = Pair(flavor, (ours, settings), server_name="other.example", run=True).client.session
-    assert chosen.peer is not None
-    assert chosen.peer.chain == identity.chain
+    assert chosen.peer_certificate is not None
+    assert chosen.peer_certificate.chain == identity.chain
     assert chosen.alpn == b"other"
     plain = Pair(flavor, (ours, settings), run=True).client.session
-    assert plain.peer is not None
-    assert plain.peer.chain == own.chain
+    assert plain.peer_certificate is not None
+    assert plain.peer_certificate.chain == own.chain
     assert plain.alpn is None
     nameless = replace(ours, check_hostname=False), settings
     Pair(flavor, nameless, server_name=None, run=True)

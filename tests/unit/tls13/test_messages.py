@@ -19,6 +19,7 @@ from sealwire.tls13.messages import (
     CertificateRequest,
     CertificateVerify,
     ClientHello,
+    CompressedCertificate,
     EncryptedExtensions,
     Finished,
     HandshakeType,
@@ -70,6 +71,9 @@ SHAPES = {
     ),
     "Certificate": shape(
         strategies.certificates, lambda reader: Certificate.decode(reader, 10), _KT.CERTIFICATE
+    ),
+    "CompressedCertificate": shape(
+        strategies.compressed_certificates, CompressedCertificate.decode, _KT.COMPRESSED_CERTIFICATE
     ),
     "CertificateVerify": shape(
         strategies.certificate_verifies, CertificateVerify.decode, _KT.CERTIFICATE_VERIFY

@@ -14,12 +14,12 @@ from sealwire.crypto.psk import ExternalPsk, ImportedIdentity
 from sealwire.crypto.suites import SUITES, CipherSuite
 from sealwire.errors import Alert, HandshakeError
 from sealwire.tls13 import extensions as ext
-from sealwire.tls13.authentication import certificate_message
 from sealwire.tls13.contract import Direction
-from sealwire.tls13.extensions import Extensions, OfferedPsks, Where
+from sealwire.tls13.extensions import CertificateType, Extensions, OfferedPsks, Where
 from sealwire.tls13.flavor import DTLS, TLS, Flavor
 from sealwire.tls13.handshake import Handshake
 from sealwire.tls13.messages import CertificateRequest, ClientHello, HandshakeType
+from sealwire.tls13.presentation import Wishes, certificate_message
 from tests import certificates, psks
 from tests.psks import DEVICE, SECRET
 from tests.unit.tls13 import engines
@@ -44,6 +44,11 @@ IMPORTED = ExternalPsk("device", SECRET, imported=True)
 def both(*keys: ExternalPsk, **options: Any) -> tuple[Config, Config]:
     """A client and a server without certificates that know the same key."""
     return psks.client(*keys, **options), psks.server(*keys)
+
+
+def _certificate(config: Config) -> bytes:
+    wishes = Wishes.of(Extensions(Where.CLIENT_HELLO), (CertificateType.X509,))
+    return certificate_message(config, config.credentials[0], b"", wishes)
 
 
 def offers(pair: Pair, which: int = 0) -> OfferedPsks:
@@ -536,7 +541,7 @@ def test_a_server_with_a_key_that_shows_or_wants_certificates(flavor: Flavor, ki
         block.add(ext.SIGNATURE_ALGORITHMS, pair.server_settings.signature_schemes)
         message = CertificateRequest(b"", block).encode()
     elif kind is _KT.CERTIFICATE:
-        message = certificate_message(engines.server().credentials[0], b"").encode()
+        message = _certificate(engines.server())
     else:
         whole = Pair(flavor)
         message = whole.run_until(kind, to_server=False).message
@@ -556,7 +561,7 @@ def test_a_client_with_a_key_that_shows_a_certificate(flavor: Flavor) -> None:
     theirs = psks.server(DEVICE, certified=True, client_roots=own.cafile)
     pair = Pair(flavor, (psks.client(DEVICE), theirs))
     finished = pair.run_until(_KT.FINISHED, to_server=True)
-    message = certificate_message(engines.client(identity=own).credentials[0], b"").encode()
+    message = _certificate(engines.client(identity=own))
     refused(
         pair,
         Alert.UNEXPECTED_MESSAGE,

@@ -65,7 +65,7 @@ def test_a_ticket_and_a_key_in_one_hello(flavor: Flavor) -> None:
 def test_a_ticket_without_certificates_is_for_who_has_keys(flavor: Flavor) -> None:
     """Other servers give tickets after a key.  A client that now wants certificates leaves them out."""
     world = World.make()
-    ticket = replace(first_ticket(world, flavor), chain=())
+    ticket = replace(first_ticket(world, flavor), peer=None)
     client, _, _ = run(world, flavor, ticket)
     assert not client.session.resumed
     assert client.session.peer is not None

@@ -29,7 +29,7 @@ from sealwire.tls13.messages import (
     HandshakeType,
     frame,
 )
-from sealwire.tls13.server import retry_request
+from sealwire.tls13.selection import retry_request
 from sealwire.tls13.transcript import message_hash
 from tests.unit.tls13.cells import Cell, Change, cells
 from tests.unit.tls13.engines import (

@@ -217,7 +217,7 @@ CERTIFICATE: dict[str, Cell] = {
     ),
     "with an answer to nothing": Cell(
         ("8446-NEG-2", "8446-AUTH-6"),
-        entry_extension(5, b"\x01\0\0\x01x"),
+        entry_extension(18, b"\0\x03\0\x01x"),
         Alert.UNSUPPORTED_EXTENSION,
     ),
     "with an extension of another message": Cell(

@@ -19,7 +19,7 @@ from sealwire.tls13.messages import (
     ServerHello,
     frame,
 )
-from sealwire.tls13.server import retry_request
+from sealwire.tls13.selection import retry_request
 from tests.unit.tls13.cells import Cell, Change, cells, replaced
 from tests.unit.tls13.engines import (
     Delivery,

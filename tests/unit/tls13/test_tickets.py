@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealwire.context import CERT_REQUIRED, Config
+from sealwire.crypto.certificates import PeerCertificate, RawPublicKey
 from sealwire.crypto.hkdf import Secret
 from sealwire.crypto.suites import SUITES, CipherSuite
 from sealwire.crypto.ticketkeys import TicketKeys
 from sealwire.errors import ProtocolError
 from sealwire.tls13 import extensions as ext
-from sealwire.tls13.contract import SendMessage, TicketReceived
+from sealwire.tls13.contract import PeerIdentity, SendMessage, TicketReceived
 from sealwire.tls13.flavor import DTLS, TLS, Flavor
 from sealwire.tls13.handshake import Handshake
 from sealwire.tls13.messages import ClientHello, open_message
@@ -213,7 +214,12 @@ def test_whatever_is_decoded_is_a_ticket_or_an_error(data: bytes) -> None:
     assert SessionTicket.decode(ticket.encode()) == ticket
 
 
-def test_a_ticket_can_be_kept_and_hides_its_secret() -> None:
+@pytest.mark.parametrize(
+    "peer",
+    [PeerCertificate((b"one", b"two")), RawPublicKey(b"key"), None],
+    ids=["certificates", "raw key", "nobody"],
+)
+def test_a_ticket_can_be_kept_and_hides_its_secret(peer: PeerIdentity | None) -> None:
     ticket = SessionTicket(
         identity=b"ticket",
         secret=Secret(bytes(range(32))),
@@ -223,7 +229,7 @@ def test_a_ticket_can_be_kept_and_hides_its_secret() -> None:
         received_at=1_800_000_000.25,
         lifetime=3600,
         age_add=7,
-        chain=(b"one", b"two"),
+        peer=peer,
     )
     assert SessionTicket.decode(ticket.encode()) == ticket
     assert bytes(range(32)).hex() not in repr(ticket)

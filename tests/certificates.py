@@ -295,3 +295,12 @@ def private_key(identity: Identity) -> PrivateKey:
     key = load_pem_private_key(identity.keyfile.read_bytes(), None)
     assert isinstance(key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey, ed25519.Ed25519PrivateKey))
     return key
+
+
+def root_of(identity: Identity) -> tuple[x509.Certificate, PrivateKey]:
+    """The root that issued `identity`, with its key."""
+    for kind in (Kind.ECDSA_P256, Kind.ECDSA_P384, Kind.RSA_2048):
+        certificate, key, path = _root(kind)
+        if path == identity.cafile:
+            return certificate, key
+    raise AssertionError("no root of ours issued it")

@@ -323,7 +323,8 @@ class CertificateVerifier:
                 "no certificate authority is trusted: load one to verify peers",
             )
         # Who takes longer lists means longer paths, too; the number of signatures stays bounded.
-        steps = max(_PATH_MAXIMUM_STEPS, self._max_chain_length - 1)
+        longer = self._max_chain_length if self._max_chain_length > _CHAIN_MAXIMUM_LENGTH else 0
+        steps = max(_PATH_MAXIMUM_STEPS, longer)
         builder = PolicyBuilder().store(self._store).time(case.now).max_chain_depth(steps - 1)
         others = _bounded(case, steps)
         try:

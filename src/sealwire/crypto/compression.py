@@ -188,7 +188,7 @@ class CompressedForms:
         if packed is None:
             packed = compress(algorithm, message)
             # Other threads may do the same at this moment; then something is packed twice.
-            for oldest in list(self._forms)[: len(self._forms) - self.MOST + 1]:
+            for oldest in list(self._forms)[: max(len(self._forms) - self.MOST + 1, 0)]:
                 self._forms.pop(oldest, None)
             self._forms[algorithm, message] = packed
         return packed

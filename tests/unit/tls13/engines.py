@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from sealwire.context import CERT_OPTIONAL, Config
+from sealwire.crypto.compression import CompressionAlgorithm
 from sealwire.errors import Alert, HandshakeError, ProtocolError
 from sealwire.tls13.contract import Direction, InstallKeys, Output, SendMessage
 from sealwire.tls13.extensions import Extensions
@@ -79,6 +80,17 @@ def mutual_retrying() -> tuple[Config, Config]:
 
 def default() -> tuple[Config, Config]:
     return client(), server()
+
+
+def compressing() -> tuple[Config, Config]:
+    """Both compress their certificates."""
+    ours, theirs = (replace(one, certificate_compression=(CompressionAlgorithm.ZLIB,)) for one in default())
+    return ours, theirs
+
+
+def mutual_compressing() -> tuple[Config, Config]:
+    ours, theirs = (replace(one, certificate_compression=(CompressionAlgorithm.ZLIB,)) for one in mutual())
+    return ours, theirs
 
 
 def with_alpn() -> tuple[Config, Config]:

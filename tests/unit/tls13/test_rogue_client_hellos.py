@@ -29,7 +29,7 @@ from sealwire.tls13.messages import (
     HandshakeType,
     frame,
 )
-from sealwire.tls13.selection import retry_request
+from sealwire.tls13.selection import retry_request, select
 from sealwire.tls13.transcript import message_hash
 from tests.unit.tls13.cells import Cell, Change, cells
 from tests.unit.tls13.engines import (
@@ -496,13 +496,15 @@ COOKIE: dict[str, Cell] = {
 }
 
 
-def from_cookie(flavor: Flavor, group: Group | None) -> tuple[Pair, Delivery]:
+def from_cookie(
+    flavor: Flavor, group: Group | None, settings: tuple[Config, Config] | None = None
+) -> tuple[Pair, Delivery]:
     """A server that knows the first hello from a cookie, and the second one on its way to it."""
-    settings = retrying() if group is not None else default()
+    settings = settings or (retrying() if group is not None else default())
     pair = Pair(flavor, settings)
     first = pair.waiting.popleft()
-    suite = settings[1].suites[0]
-    session_id = client_hello(first.message, flavor).legacy_session_id
+    hello = client_hello(first.message, flavor)
+    suite, session_id = select(settings[1], hello).spec.suite, hello.legacy_session_id
     request = retry_request(flavor, session_id, suite, group, b"cookie")
     pair.client.receive(0, request)
     pair.server = Handshake.from_cookie(

@@ -25,9 +25,11 @@ from sealwire.tls13.states import Connected, Failed, State
 from tests.unit.tls13.engines import (
     Delivery,
     Pair,
+    compressing,
     default,
     each_flavor,
     mutual,
+    mutual_compressing,
     mutual_retrying,
     optional,
     refused,
@@ -39,7 +41,8 @@ from tests.unit.tls13.test_rogue_client_hellos import from_cookie
 SNAPSHOT = Path(__file__).resolve().parents[2] / "snapshots" / "transitions.txt"
 _KT = HandshakeType
 SCENARIOS: dict[str, Callable[[], tuple[Config, Config]]] = {
-    make.__name__: make for make in (default, retrying, mutual, optional, mutual_retrying)
+    make.__name__: make
+    for make in (default, retrying, mutual, optional, mutual_retrying, compressing, mutual_compressing)
 }
 
 

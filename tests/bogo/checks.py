@@ -1,0 +1,44 @@
+"""The assertions a test asks of the shim itself: each ``-expect-...`` flag."""
+
+from __future__ import annotations
+
+from sealwire.tls13.contract import Session
+from tests.bogo.flags import Flags
+from tests.bogo.policy import decode_protocols
+
+
+class Unexpected(Exception):
+    """What a test expects is not so."""
+
+
+def _same(what: str, got: object, wanted: object) -> None:
+    if got != wanted:
+        raise Unexpected(f"{what} is {got!r} and not {wanted!r}")
+
+
+def handshake(flags: Flags, session: Session, *, is_resume: bool, offered_alpn: bytes | None) -> None:
+    """What must hold once the handshake is complete."""
+    server = "-server" in flags
+    _same("resumed", session.resumed, is_resume and "-expect-session-miss" not in flags)
+    alpn = flags.octets("-select-alpn" if server else "-expect-alpn") or None
+    _same("application protocol", session.alpn, alpn)
+    if "-expect-version" in flags:
+        _same("version", session.version, {0x0304: "TLS 1.3", 0xFEFC: "DTLS 1.3"}.get(flags.number("-expect-version")))
+    if "-expect-server-name" in flags:
+        _same("server name", session.server_name, flags.octets("-expect-server-name").decode())
+    if "-expect-peer-signature-algorithm" in flags:
+        _same("peer's signature", session.peer_scheme, flags.number("-expect-peer-signature-algorithm"))
+    if "-expect-curve-id" in flags:
+        _same("group", session.group, flags.number("-expect-curve-id"))
+    for flag in ("-expect-cipher", "-expect-cipher-aes"):
+        if flag in flags:
+            _same("suite", session.suite.suite, flags.number(flag))
+    if "-expect-hrr" in flags or "-expect-no-hrr" in flags:
+        _same("retried", session.retried, "-expect-hrr" in flags)
+    if "-expect-advertised-alpn" in flags:
+        _same("offered protocols", offered_alpn, flags.octets("-expect-advertised-alpn"))
+    if "-expect-no-peer-cert" in flags:
+        _same("peer", session.peer, None)
+    elif not server or "-require-any-client-certificate" in flags:
+        if session.peer is None and session.psk_identity is None:
+            raise Unexpected("the peer showed no certificate")

@@ -1,0 +1,168 @@
+"""What a test's flags ask of a configuration, said in sealwire's words.
+
+The runner plays against a stack whose certificate policy is the shim's own: it accepts every chain
+unless told to refuse it.  So the verifier here is one that does as the flags say; everything else is
+the configuration an application would have made with a Context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from sealwire.context import CERT_NONE, CERT_OPTIONAL, CERT_REQUIRED, PROTOCOL_CLIENT, Config, Context
+from sealwire.crypto.certificates import (
+    CertificateVerifier,
+    Credential,
+    PeerCertificate,
+    Purpose,
+    VerifiedPeer,
+    load_credential,
+)
+from sealwire.crypto.groups import GROUPS, HYBRID_GROUPS, Group
+from sealwire.crypto.signatures import DEFAULT_SCHEMES, SignatureScheme
+from sealwire.crypto.ticketkeys import TicketKeys
+from sealwire.errors import CertificateError, CertificateFailure
+from sealwire.limits import Limits
+from tests.bogo.flags import CredentialFlags, Flags, UnknownFlag
+from tests.bogo.wire import Clock
+
+# TLS 1.3 and DTLS 1.3, as versions are written on the wire.
+_SPOKEN: Final = (0x0304, 0xFEFC)
+# What the runner expects a server to give.
+_TICKETS: Final = 2
+
+
+class Witness:
+    """What happened inside that no fact of the session tells: which credential signed."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        #: Index of the credential that signed last; -1 for the default one or none.
+        self.signed_with = -1
+        #: What a signature takes.
+        self.signature_microseconds = 0
+
+    def signing(self, index: int) -> None:
+        """A credential is about to sign."""
+        self.signed_with = index
+        self.clock.microseconds += self.signature_microseconds
+
+
+class FlagVerifier(CertificateVerifier):
+    """Accepts every chain, or none."""
+
+    __slots__ = ("refuse",)
+
+    def __init__(self, refuse: bool) -> None:
+        super().__init__([])
+        self.refuse = refuse
+
+    def verify(self, chain: Sequence[bytes], *, purpose: Purpose, name: str | None) -> VerifiedPeer:
+        if self.refuse:
+            raise CertificateError(CertificateFailure.REJECTED, "the test refuses this certificate")
+        return VerifiedPeer(PeerCertificate(tuple(chain)), tuple(chain), purpose, name)
+
+
+def speaks(flags: Flags) -> bool:
+    """Whether the versions a test allows us hold the one we speak."""
+    # The wire values of DTLS count downwards.
+    sign = -1 if "-dtls" in flags else 1
+    ours = sign * _SPOKEN["-dtls" in flags]
+    least, most = flags.number("-min-version"), flags.number("-max-version")
+    if least and sign * least > ours or most and sign * most < ours:
+        return False
+    return "-no-tls13" not in flags
+
+
+def limits(flags: Flags) -> Limits:
+    """The runner's clock is virtual and its tests are patient: give up after 13 expiries, as it expects."""
+    longest = flags.number("-max-cert-list")
+    bound = {"certificate_chain_bytes": longest, "handshake_message_bytes": longest} if longest else {}
+    return Limits(handshake_seconds=1e9, retransmissions=12, **bound)
+
+
+def configuration(flags: Flags, ticket_keys: TicketKeys, witness: Witness) -> Config:
+    """The configuration for one connection; `ticket_keys` are the same for all of a test."""
+    witness.signature_microseconds = 1000 * flags.number("-private-key-delay-ms")
+    context = Context(PROTOCOL_CLIENT)
+    context.check_hostname = False
+    config = context.config()
+    groups = tuple(map(_group, flags.lists.get("-curves", ()))) or config.groups
+    # As BoringSSL: the best group, and the best classical one.
+    classical = [group for group in groups if group not in HYBRID_GROUPS]
+    shares = tuple(dict.fromkeys((groups[0], *classical[:1])))
+    if "-no-key-shares" in flags:
+        shares = ()
+    elif "-key-shares" in flags.lists:
+        shares = tuple(map(_group, flags.lists["-key-shares"]))
+    schemes = tuple(map(SignatureScheme, flags.lists.get("-verify-prefs", ()))) or DEFAULT_SCHEMES
+    return replace(
+        config,
+        groups=groups,
+        key_shares=shares,
+        signature_schemes=schemes,
+        alpn=_protocols(flags),
+        credentials=_credentials(flags, witness),
+        verify_mode=_verify_mode(flags),
+        verifier=FlagVerifier("-verify-fail" in flags),
+        ticket_keys=ticket_keys,
+        num_tickets=0 if "-no-ticket" in flags else _TICKETS,
+        clock=lambda: witness.clock.now,
+    )
+
+
+def _group(code: int) -> Group:
+    group = Group(code)
+    if group not in GROUPS:
+        raise UnknownFlag(f"group {code}")
+    return group
+
+
+def _verify_mode(flags: Flags) -> int:
+    if "-server" not in flags:
+        return CERT_REQUIRED if "-verify-peer" in flags else CERT_NONE
+    if "-verify-peer" in flags:
+        return CERT_OPTIONAL
+    return CERT_REQUIRED if "-require-any-client-certificate" in flags else CERT_NONE
+
+
+def _protocols(flags: Flags) -> tuple[bytes, ...]:
+    if "-server" not in flags:
+        return decode_protocols(flags.octets("-advertise-alpn"))
+    if "-decline-alpn" in flags:
+        return ()
+    if "-reject-alpn" in flags:
+        return (b"what no test offers",)
+    if "-select-empty-alpn" in flags:
+        return (b"",)
+    chosen = flags.octets("-select-alpn")
+    return (chosen,) if chosen else ()
+
+
+def decode_protocols(block: bytes) -> tuple[bytes, ...]:
+    """Protocol names, each behind its length."""
+    names = []
+    while block:
+        names.append(block[1 : 1 + block[0]])
+        block = block[1 + block[0] :]
+    return tuple(names)
+
+
+def _credentials(flags: Flags, witness: Witness) -> tuple[Credential, ...]:
+    """In order of preference; the default one comes last, as in BoringSSL."""
+    described = [*enumerate(flags.credentials), (-1, flags.default_credential)]
+    return tuple(_credential(one, index, witness) for index, one in described if one.cert_file)
+
+
+def _credential(flags: CredentialFlags, index: int, witness: Witness) -> Credential:
+    loaded = load_credential(flags.cert_file, flags.key_file or None)
+
+    def sign(scheme: SignatureScheme, content: bytes) -> bytes:
+        witness.signing(index)
+        return loaded.sign(scheme, content)
+
+    preferred = tuple(map(SignatureScheme, flags.signing_prefs))
+    schemes = tuple(one for one in preferred if one in loaded.schemes) if preferred else loaded.schemes
+    return replace(loaded, schemes=schemes, sign=sign)

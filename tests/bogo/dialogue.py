@@ -31,6 +31,7 @@ from tests.bogo.wire import Clock, Datagram, DatagramWire, Elapsed, ExpectTimer,
 # A timer so close to its end counts as run out.
 _FUDGE_SECONDS: Final = 0.01
 _READ_BYTES: Final = 512
+_LONGEST_BYTES: Final = 65_507
 _DECOMPRESSION_FAILURE: Final = 30
 
 
@@ -247,8 +248,11 @@ class DatagramDialogue(Dialogue):
         return self.connection.session
 
     def _write(self, data: bytes) -> None:
+        # BoringSSL does not hold application data to the MTU.
+        mtu, self.connection.mtu = self.connection.mtu, _LONGEST_BYTES
         self.connection.send(data)
         self._flush()
+        self.connection.mtu = mtu
 
     def _update_keys(self) -> None:
         self.connection.update_keys(self.clock.now)

@@ -34,7 +34,7 @@ _BOOLS = """
 -no-tls12 -no-tls13 -reject-alpn -require-any-client-certificate -reverify-on-resume -select-empty-alpn
 -send-alert -server -shim-shuts-down -shim-writes-first -use-custom-verify-callback -use-export-context
 -use-old-client-cert-callback -verify-fail -verify-peer -allow-unknown-alpn-protos -expect-no-peer-cert
--server-preference
+-renew-ticket -server-preference -skip-ticket -use-ticket-callback
 """.split()
 _PARAMETERS: Mapping[str, Callable[[str], Value]] = MappingProxyType(
     dict.fromkeys(

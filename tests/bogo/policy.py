@@ -8,8 +8,10 @@ the configuration an application would have made with a Context.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from typing import Final
+
+from cryptography.x509 import load_der_x509_certificate
 
 from sealwire.context import CERT_NONE, CERT_OPTIONAL, CERT_REQUIRED, PROTOCOL_CLIENT, Config, Context
 from sealwire.crypto.certificates import (
@@ -23,7 +25,7 @@ from sealwire.crypto.certificates import (
 from sealwire.crypto.groups import GROUPS, HYBRID_GROUPS, Group
 from sealwire.crypto.signatures import DEFAULT_SCHEMES, SignatureScheme
 from sealwire.crypto.ticketkeys import TicketKeys
-from sealwire.errors import CertificateError, CertificateFailure
+from sealwire.errors import Alert, CertificateError, CertificateFailure, HandshakeError
 from sealwire.limits import Limits
 from tests.bogo.flags import CredentialFlags, Flags, UnknownFlag
 from tests.bogo.wire import Clock
@@ -51,18 +53,56 @@ class Witness:
 
 
 class FlagVerifier(CertificateVerifier):
-    """Accepts every chain, or none."""
+    """Accepts every chain, or none; BoringSSL's two ways of asking have an alert each."""
 
-    __slots__ = ("refuse",)
+    __slots__ = ("_alert", "refuse")
 
-    def __init__(self, refuse: bool) -> None:
+    def __init__(self, flags: Flags) -> None:
         super().__init__([])
-        self.refuse = refuse
+        self.refuse = "-verify-fail" in flags
+        custom = "-use-custom-verify-callback" in flags
+        self._alert = Alert.CERTIFICATE_UNKNOWN if custom else Alert.HANDSHAKE_FAILURE
 
     def verify(self, chain: Sequence[bytes], *, purpose: Purpose, name: str | None) -> VerifiedPeer:
         if self.refuse:
-            raise CertificateError(CertificateFailure.REJECTED, "the test refuses this certificate")
+            raise CertificateError(CertificateFailure.REJECTED, "the test refuses this", self._alert)
         return VerifiedPeer(PeerCertificate(tuple(chain)), tuple(chain), purpose, name)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShimConfig(Config):
+    """Chooses credentials as BoringSSL: the first that fits in every way, and no connection without.
+
+    Attributes:
+        strict: the credentials that must be of an authority the peer names.
+    """
+
+    strict: frozenset[Credential] = frozenset()
+
+    def credential_for(
+        self,
+        server_name: str | None,
+        schemes: Sequence[SignatureScheme],
+        *,
+        raw_public_key: bool = False,
+        chain_schemes: Sequence[SignatureScheme] | None = None,
+        authorities: Sequence[bytes] = (),
+    ) -> Credential | None:
+        for credential in self.credentials:
+            fits = (
+                credential.is_raw_public_key is raw_public_key
+                and not set(credential.schemes).isdisjoint(schemes)
+                and not (credential in self.strict and _issuers(credential).isdisjoint(authorities))
+            )
+            if fits:
+                return credential
+        if self.credentials:
+            raise HandshakeError(Alert.HANDSHAKE_FAILURE, "no credential fits, and none is not enough")
+        return None
+
+
+def _issuers(credential: Credential) -> set[bytes]:
+    return {load_der_x509_certificate(der).issuer.public_bytes() for der in credential.chain}
 
 
 def speaks(flags: Flags) -> bool:
@@ -98,19 +138,22 @@ def configuration(flags: Flags, ticket_keys: TicketKeys, witness: Witness) -> Co
     elif "-key-shares" in flags.lists:
         shares = tuple(map(_group, flags.lists["-key-shares"]))
     schemes = tuple(map(SignatureScheme, flags.lists.get("-verify-prefs", ()))) or DEFAULT_SCHEMES
-    return replace(
-        config,
+    credentials = _credentials(flags, witness)
+    given = {field.name: getattr(config, field.name) for field in fields(Config)}
+    given |= dict(
         groups=groups,
         key_shares=shares,
         signature_schemes=schemes,
         alpn=_protocols(flags),
-        credentials=_credentials(flags, witness),
+        credentials=tuple(credentials),
+        strict=frozenset(one for one, described in credentials.items() if described.must_match_issuer),
         verify_mode=_verify_mode(flags),
-        verifier=FlagVerifier("-verify-fail" in flags),
+        verifier=FlagVerifier(flags),
         ticket_keys=ticket_keys,
-        num_tickets=0 if "-no-ticket" in flags else _TICKETS,
+        num_tickets=0 if "-no-ticket" in flags or "-skip-ticket" in flags else _TICKETS,
         clock=lambda: witness.clock.now,
     )
+    return ShimConfig(**given)
 
 
 def _group(code: int) -> Group:
@@ -150,10 +193,10 @@ def decode_protocols(block: bytes) -> tuple[bytes, ...]:
     return tuple(names)
 
 
-def _credentials(flags: Flags, witness: Witness) -> tuple[Credential, ...]:
+def _credentials(flags: Flags, witness: Witness) -> dict[Credential, CredentialFlags]:
     """In order of preference; the default one comes last, as in BoringSSL."""
     described = [*enumerate(flags.credentials), (-1, flags.default_credential)]
-    return tuple(_credential(one, index, witness) for index, one in described if one.cert_file)
+    return {_credential(one, index, witness): one for index, one in described if one.cert_file}
 
 
 def _credential(flags: CredentialFlags, index: int, witness: Witness) -> Credential:
@@ -165,4 +208,4 @@ def _credential(flags: CredentialFlags, index: int, witness: Witness) -> Credent
 
     preferred = tuple(map(SignatureScheme, flags.signing_prefs))
     schemes = tuple(one for one in preferred if one in loaded.schemes) if preferred else loaded.schemes
-    return replace(loaded, schemes=schemes, sign=sign)
+    return replace(loaded, schemes=schemes, sign=sign, ocsp_response=flags.ocsp_response)

@@ -106,6 +106,8 @@ class Association:
         self._budget: int | None = None if address_proved else 0
         # Whether any protected record of the peer was opened.
         self._keys_seen = False
+        # Server: part of the client's last flight came, so our Finished was accepted over there.
+        self._finished_answered = False
         self._handshake_deadline: float | None = now + limits.handshake_seconds
         self._outgoing = Outgoing(account, limits, self._sealing, self.counters, mtu)
         self._rekeying = Rekeying(
@@ -227,6 +229,8 @@ class Association:
         """Handle a record that authenticated: what is wrong in it is the peer's doing."""
         self._budget = None
         self._keys_seen = True
+        if content_type == ContentType.HANDSHAKE and self._sealing.epoch >= EPOCH_APPLICATION:
+            self._finished_answered = True
         self._opening.opened(number.epoch, now)
         if self._peer_closed_at is not None and number > self._peer_closed_at:
             # RFC 9147 section 5.10 [9147-5.10-5]
@@ -312,7 +316,7 @@ class Association:
     def _queue_alert(self, level: int, alert: Alert) -> None:
         # Decision A18: the highest epoch the peer can read for sure.
         epoch = self._sealing.epoch
-        if self.state is State.HANDSHAKING:
+        if self.state is State.HANDSHAKING and not self._finished_answered:
             readable = EPOCH_HANDSHAKE in self._sealing and not self._layer.server_hello_waits
             epoch = EPOCH_HANDSHAKE if readable else EPOCH_PLAIN
         self._last_words.queue(level, alert, epoch)

@@ -54,9 +54,6 @@ _ACK_DATAGRAM_BYTES: Final = _FALLBACK_MTU_BYTES[-1]
 _MAX_ACK_NUMBERS: Final = 32
 # [8446-POST-3]: what a server can make a client hold.
 _MAX_TICKETS: Final = 8
-# Seconds an acknowledgement of messages after the handshake waits for more to acknowledge.  Not at all,
-# because a peer's KeyUpdate waits for it; tests set it.
-post_handshake_ack_delay = 0.0
 _CID_MESSAGES: Final = frozenset((HandshakeType.NEW_CONNECTION_ID, HandshakeType.REQUEST_CONNECTION_ID))
 # Spare connection ids are for connections that live.
 _CID_PATIENCE_SECONDS: Final = 1.0
@@ -386,11 +383,7 @@ class HandshakeLayer:
             return
         if self.engine.complete:
             # RFC 9147 section 7.1 [9147-7.1-3, 9147-5.7-1]: nothing else answers these flights.
-            repeated_flight = any(number.epoch < EPOCH_APPLICATION for number in self._to_acknowledge)
-            if repeated_flight or not post_handshake_ack_delay:
-                self._ack_now = True
-            elif self._ack_deadline is None:
-                self._ack_deadline = now + post_handshake_ack_delay
+            self._ack_now = True
         elif self._ack_deadline is None and self.version_selected:
             # [9147-7.1-2]: part of a flight came; its rest is late after a quarter of the timer.
             self._ack_deadline = now + self._flight.patience

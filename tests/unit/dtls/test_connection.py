@@ -527,8 +527,8 @@ def test_a_server_that_cannot_serve_says_so_in_plaintext(tap: Tap) -> None:
 
 
 @pytest.mark.requirement("9147-4.5.2-3", "9147-4.5.2-6")
-def test_a_server_that_refuses_a_finished_says_so_under_handshake_keys(tap: Tap) -> None:
-    """Decision A18: the client cannot know yet whether epoch 3 is good."""
+def test_a_server_that_refuses_a_finished_says_so_under_application_keys(tap: Tap) -> None:
+    """Decision A18: a client that sends its last flight has got all of ours, and may read no other epoch."""
     rig = joined(handshake=False)
     rig.deliver(rig.client)
     rig.deliver(rig.server)
@@ -539,7 +539,7 @@ def test_a_server_that_refuses_a_finished_says_so_under_handshake_keys(tap: Tap)
     assert rig.server.state is dtls.State.CLOSED
     sent = rig.take(rig.server)
     [alert] = tap.read(sent)
-    assert (alert.epoch, alert.content) == (2, bytes((2, Alert.DECRYPT_ERROR)))
+    assert (alert.epoch, alert.content) == (3, bytes((2, Alert.DECRYPT_ERROR)))
     rig.client.receive_run(sent, 0.0)
     assert isinstance(rig.client.error, PeerAlert)
 

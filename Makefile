@@ -19,7 +19,7 @@ BUILD := $(if $(and $(COMPILER),$(wildcard $(HEADER))),compiled,twin)
 READY := $(VENV)/.ready-$(BUILD)
 INPUTS := pyproject.toml setup.py $(shell find src -name '*.pyx' -o -name '*.pxd')
 
-.PHONY: demo test test-long lint bench fuzz docs clean help compiler
+.PHONY: demo test test-long lint bench fuzz bogo docs clean help compiler
 
 help:
 	@echo 'make demo       watch a DTLS 1.3 and an STCP connection move a real file on this machine'
@@ -28,6 +28,7 @@ help:
 	@echo 'make lint       ruff and mypy --strict'
 	@echo 'make bench      measurements beside others, with a report (under 5 minutes)'
 	@echo 'make fuzz       every damaged byte, and the property tests with 5,000 examples each (long)'
+	@echo 'make bogo       the cases of BoringSSL'"'"'s test runner, with BOGO_RUNNER=<its binary> (long)'
 	@echo 'make docs       check that what the documents show is what the program does'
 	@echo 'make clean      remove .venv and everything built'
 
@@ -53,6 +54,10 @@ bench: $(VENV)/.bench
 
 fuzz: $(READY)
 	@HYPOTHESIS_PROFILE=fuzz $(TESTS) -m '' tests/fuzzing $$(grep -rl --include='test_*.py' 'from hypothesis' tests) $(ARGS)
+
+# The runner is BoringSSL's own program, built elsewhere: tests/bogo/README.md.
+bogo: $(READY)
+	@$(BIN)/python tests/bogo/run.py --runner '$(BOGO_RUNNER)' $(ARGS)
 
 docs: $(READY)
 	@$(BIN)/python -m pytest -q tests/test_docs.py tests/test_readme.py $(ARGS)

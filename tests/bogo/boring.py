@@ -6,7 +6,8 @@ difference is listed here and in README.md.
 
 from __future__ import annotations
 
-from typing import Final
+from types import ModuleType
+from typing import ClassVar, Final
 
 from sealwire.dtls import association, flight, layer
 from sealwire.dtls.header import RecordNumber
@@ -70,7 +71,7 @@ class SeenHandshake(Handshake):
     """Notes the messages it is given, for what tests ask about a peer's."""
 
     __slots__ = ()
-    messages: list[bytes] = []
+    messages: ClassVar[list[bytes]] = []
 
     def receive(self, epoch: int, message: Buffer) -> None:
         self.messages.append(bytes(message))
@@ -79,13 +80,20 @@ class SeenHandshake(Handshake):
 
 def adopt(flags: Flags) -> None:
     """Do as BoringSSL from now on."""
-    layer.Flight = BoringFlight  # type: ignore[misc]
     BoringLayer.is_server = "-server" in flags
-    association.HandshakeLayer = BoringLayer  # type: ignore[misc]
-    # A flight goes out at once, however long.
-    flight.RECORDS_PER_TRANSMISSION = 1 << 20  # type: ignore[misc]
-    # An ACK lists all the numbers we remember.
-    layer._ACK_DATAGRAM_BYTES = MTU_BYTES  # type: ignore[misc]
+    policies: dict[ModuleType, dict[str, object]] = {
+        layer: {
+            "Flight": BoringFlight,
+            # An ACK lists all the numbers we remember.
+            "_ACK_DATAGRAM_BYTES": MTU_BYTES,
+        },
+        association: {"HandshakeLayer": BoringLayer},
+        # A flight goes out at once, however long.
+        flight: {"RECORDS_PER_TRANSMISSION": 1 << 20},
+    }
     if "-reverify-on-resume" not in flags:
         # We look at certificates again on every resumption.
-        tickets.still_accepted = lambda *arguments: True
+        policies[tickets] = {"still_accepted": lambda *arguments: True}
+    for module, changes in policies.items():
+        for name, value in changes.items():
+            setattr(module, name, value)

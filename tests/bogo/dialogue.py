@@ -229,9 +229,10 @@ class DatagramDialogue(Dialogue):
             yield connection.messages()
 
     def _run_timers(self) -> None:
-        deadline = self.connection._layer.deadline
-        if deadline is not None and deadline - self.clock.now <= _FUDGE_SECONDS:
-            self.connection.wake(max(deadline, self.clock.now))
+        deadline, now = self.connection._layer.deadline, self.clock.now
+        if deadline is not None and 0 < deadline - now <= _FUDGE_SECONDS:
+            now = deadline
+        self.connection.wake(now)
 
     def _check_timer(self, expected: int | None) -> None:
         deadline = self.connection._layer.deadline
@@ -249,10 +250,11 @@ class DatagramDialogue(Dialogue):
 
     def _write(self, data: bytes) -> None:
         # BoringSSL does not hold application data to the MTU.
-        mtu, self.connection.mtu = self.connection.mtu, _LONGEST_BYTES
+        outgoing = self.connection._outgoing
+        mtu, outgoing._mtu = outgoing._mtu, _LONGEST_BYTES
         self.connection.send(data)
         self._flush()
-        self.connection.mtu = mtu
+        outgoing._mtu = mtu
 
     def _update_keys(self) -> None:
         self.connection.update_keys(self.clock.now)

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 Value = bool | int | str | bytes
 _SCOPES = ("initial", "resume", "retry")
@@ -21,46 +20,96 @@ class UnknownFlag(Exception):
     """The test needs what this shim does not have."""
 
 
-def _raw(text: str) -> bytes:
-    """The bytes of an argument that need not be text."""
-    return os.fsencode(text)
-
-
-_BOOLS = """
--async -check-close-notify -decline-alpn -dtls -expect-accept-early-data -expect-hrr -expect-no-hrr
--expect-no-offer-early-data -expect-no-session -expect-no-session-id -expect-reject-early-data
--expect-session-id -expect-session-miss -expect-ticket-supports-early-data -expect-verify-result
--implicit-handshake -ipv6 -key-update -key-update-before-read -no-key-shares -no-ticket -no-tls1 -no-tls11
--no-tls12 -no-tls13 -reject-alpn -require-any-client-certificate -reverify-on-resume -select-empty-alpn
--send-alert -server -shim-shuts-down -shim-writes-first -use-custom-verify-callback -use-export-context
--use-old-client-cert-callback -verify-fail -verify-peer -allow-unknown-alpn-protos -expect-no-peer-cert
--renew-ticket -server-preference -skip-ticket -use-ticket-callback
-""".split()
-_PARAMETERS: Mapping[str, Callable[[str], Value]] = MappingProxyType(
-    dict.fromkeys(
-        """
-        -expect-cipher -expect-cipher-aes -expect-cipher-no-aes -expect-curve-id -expect-peer-signature-algorithm
-        -expect-selected-credential -expect-version -export-keying-material -initial-timeout-duration-ms
-        -max-cert-list -max-version -min-version -mtu -port -private-key-delay-ms -read-size
-        -repeat-shim-initial-write -resume-count -shim-id -resumption-delay -max-send-fragment
-        """.split(),
-        int,
-    )
-    | dict.fromkeys(
-        """
-        -advertise-alpn -expect-advertised-alpn -expect-alpn -export-context -export-label -host-name
-        -expect-server-name -select-alpn -shim-initial-write
-        """.split(),
-        _raw,
-    )
-    | dict.fromkeys("-expect-early-data-reason -expect-peer-cert-file -trust-cert".split(), str)
+_BOOLS = frozenset(
+    {
+        "-allow-unknown-alpn-protos",
+        "-async",
+        "-check-close-notify",
+        "-decline-alpn",
+        "-dtls",
+        "-expect-accept-early-data",
+        "-expect-hrr",
+        "-expect-no-hrr",
+        "-expect-no-offer-early-data",
+        "-expect-no-peer-cert",
+        "-expect-no-session",
+        "-expect-no-session-id",
+        "-expect-reject-early-data",
+        "-expect-session-id",
+        "-expect-session-miss",
+        "-expect-ticket-supports-early-data",
+        "-expect-verify-result",
+        "-implicit-handshake",
+        "-ipv6",
+        "-key-update",
+        "-key-update-before-read",
+        "-no-key-shares",
+        "-no-ticket",
+        "-no-tls1",
+        "-no-tls11",
+        "-no-tls12",
+        "-no-tls13",
+        "-reject-alpn",
+        "-renew-ticket",
+        "-require-any-client-certificate",
+        "-reverify-on-resume",
+        "-select-empty-alpn",
+        "-send-alert",
+        "-server",
+        "-server-preference",
+        "-shim-shuts-down",
+        "-shim-writes-first",
+        "-skip-ticket",
+        "-use-custom-verify-callback",
+        "-use-export-context",
+        "-use-old-client-cert-callback",
+        "-use-early-callback",
+        "-use-ticket-aead-callback",
+        "-use-ticket-callback",
+        "-verify-fail",
+        "-verify-peer",
+    }
 )
+_NUMBERS = frozenset(
+    {
+        "-expect-cipher",
+        "-expect-cipher-aes",
+        "-expect-cipher-no-aes",
+        "-expect-curve-id",
+        "-expect-peer-signature-algorithm",
+        "-expect-selected-credential",
+        "-expect-version",
+        "-export-keying-material",
+        "-initial-timeout-duration-ms",
+        "-max-cert-list",
+        "-max-version",
+        "-min-version",
+        "-mtu",
+        "-port",
+        "-private-key-delay-ms",
+        "-read-size",
+        "-repeat-shim-initial-write",
+        "-resume-count",
+        "-resumption-delay",
+        "-shim-id",
+    }
+)
+_OCTETS = frozenset(
+    {
+        "-advertise-alpn",
+        "-expect-advertised-alpn",
+        "-expect-alpn",
+        "-expect-server-name",
+        "-export-context",
+        "-export-label",
+        "-host-name",
+        "-select-alpn",
+        "-shim-initial-write",
+    }
+)
+_TEXTS = frozenset({"-expect-early-data-reason", "-expect-peer-cert-file", "-trust-cert"})
 _LISTS = ("-curves", "-key-shares", "-verify-prefs", "-expect-peer-verify-pref")
 _NEW_CREDENTIAL = {"-new-x509-credential": "x509"}
-# What describes a credential: the one begun last, or the default one.
-_OF_CREDENTIAL: Mapping[str, Callable[[str], Value] | None] = MappingProxyType(
-    {"-cert-file": str, "-key-file": str, "-signing-prefs": int}
-)
 
 
 @dataclass(slots=True)
@@ -134,8 +183,12 @@ def _take(name: str, words: Iterable[str], targets: list[Flags]) -> list[str]:
     if name in _BOOLS:
         for target in targets:
             target.values[name] = True
-    elif name in _PARAMETERS:
-        value = _PARAMETERS[name](next(parameters))
+    elif name in _NUMBERS | _OCTETS | _TEXTS:
+        parameter = next(parameters)
+        value: Value = parameter
+        if name not in _TEXTS:
+            # The bytes of an argument need not be text.
+            value = int(parameter) if name in _NUMBERS else os.fsencode(parameter)
         for target in targets:
             target.values[name] = value
     elif name in _LISTS:

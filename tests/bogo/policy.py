@@ -9,21 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Final
+from typing import Any, Final, overload
 
 from cryptography.x509 import load_der_x509_certificate
 
 from sealwire.context import CERT_NONE, CERT_OPTIONAL, CERT_REQUIRED, PROTOCOL_CLIENT, Config, Context
+from sealwire.crypto import certificates
 from sealwire.crypto.certificates import (
     CertificateVerifier,
     Credential,
     PeerCertificate,
     Purpose,
+    VerifiedKey,
     VerifiedPeer,
     load_credential,
 )
 from sealwire.crypto.groups import GROUPS, HYBRID_GROUPS, Group
-from sealwire.crypto.signatures import DEFAULT_SCHEMES, SignatureScheme
+from sealwire.crypto.rawkeys import RawPublicKey
+from sealwire.crypto.signatures import SignatureScheme
 from sealwire.crypto.ticketkeys import TicketKeys
 from sealwire.errors import Alert, CertificateError, CertificateFailure, HandshakeError
 from sealwire.limits import Limits
@@ -32,6 +35,17 @@ from tests.bogo.wire import Clock
 
 # TLS 1.3 and DTLS 1.3, as versions are written on the wire.
 _SPOKEN: Final = (0x0304, 0xFEFC)
+# What BoringSSL verifies unless told otherwise.
+_SCHEMES: Final = (
+    SignatureScheme.ECDSA_SECP256R1_SHA256,
+    SignatureScheme.RSA_PSS_RSAE_SHA256,
+    SignatureScheme.RSA_PKCS1_SHA256,
+    SignatureScheme.ECDSA_SECP384R1_SHA384,
+    SignatureScheme.RSA_PSS_RSAE_SHA384,
+    SignatureScheme.RSA_PKCS1_SHA384,
+    SignatureScheme.RSA_PSS_RSAE_SHA512,
+    SignatureScheme.RSA_PKCS1_SHA512,
+)
 # What the runner expects a server to give.
 _TICKETS: Final = 2
 
@@ -63,10 +77,19 @@ class FlagVerifier(CertificateVerifier):
         custom = "-use-custom-verify-callback" in flags
         self._alert = Alert.CERTIFICATE_UNKNOWN if custom else Alert.HANDSHAKE_FAILURE
 
-    def verify(self, chain: Sequence[bytes], *, purpose: Purpose, name: str | None) -> VerifiedPeer:
+    @overload
+    def verify(self, shown: RawPublicKey, *, purpose: Purpose, name: str | None) -> VerifiedKey: ...
+    @overload
+    def verify(self, shown: Sequence[bytes], *, purpose: Purpose, name: str | None) -> VerifiedPeer: ...
+    def verify(
+        self, shown: RawPublicKey | Sequence[bytes], *, purpose: Purpose, name: str | None
+    ) -> VerifiedKey | VerifiedPeer:
         if self.refuse:
             raise CertificateError(CertificateFailure.REJECTED, "the test refuses this", self._alert)
-        return VerifiedPeer(PeerCertificate(tuple(chain)), tuple(chain), purpose, name)
+        if isinstance(shown, RawPublicKey):
+            return VerifiedKey(shown, purpose)
+        certificates._check_digital_signature(load_der_x509_certificate(shown[0]))
+        return VerifiedPeer(PeerCertificate(tuple(shown)), tuple(shown), purpose, name)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,16 +134,16 @@ def speaks(flags: Flags) -> bool:
     sign = -1 if "-dtls" in flags else 1
     ours = sign * _SPOKEN["-dtls" in flags]
     least, most = flags.number("-min-version"), flags.number("-max-version")
-    if least and sign * least > ours or most and sign * most < ours:
-        return False
-    return "-no-tls13" not in flags
+    too_old = bool(most) and sign * most < ours
+    too_new = bool(least) and sign * least > ours
+    return not (too_old or too_new or "-no-tls13" in flags)
 
 
 def limits(flags: Flags) -> Limits:
     """The runner's clock is virtual and its tests are patient: give up after 13 expiries, as it expects."""
     longest = flags.number("-max-cert-list")
     bound = {"certificate_chain_bytes": longest, "handshake_message_bytes": longest} if longest else {}
-    return Limits(handshake_seconds=1e9, retransmissions=12, **bound)
+    return Limits(handshake_seconds=1e9, rekey_seconds=1e9, retransmissions=12, **bound)
 
 
 def configuration(flags: Flags, ticket_keys: TicketKeys, witness: Witness) -> Config:
@@ -137,22 +160,22 @@ def configuration(flags: Flags, ticket_keys: TicketKeys, witness: Witness) -> Co
         shares = ()
     elif "-key-shares" in flags.lists:
         shares = tuple(map(_group, flags.lists["-key-shares"]))
-    schemes = tuple(map(SignatureScheme, flags.lists.get("-verify-prefs", ()))) or DEFAULT_SCHEMES
+    schemes = tuple(map(SignatureScheme, flags.lists.get("-verify-prefs", ()))) or _SCHEMES
     credentials = _credentials(flags, witness)
-    given = {field.name: getattr(config, field.name) for field in fields(Config)}
-    given |= dict(
-        groups=groups,
-        key_shares=shares,
-        signature_schemes=schemes,
-        alpn=_protocols(flags),
-        credentials=tuple(credentials),
-        strict=frozenset(one for one, described in credentials.items() if described.must_match_issuer),
-        verify_mode=_verify_mode(flags),
-        verifier=FlagVerifier(flags),
-        ticket_keys=ticket_keys,
-        num_tickets=0 if "-no-ticket" in flags or "-skip-ticket" in flags else _TICKETS,
-        clock=lambda: witness.clock.now,
-    )
+    given: dict[str, Any] = {field.name: getattr(config, field.name) for field in fields(Config)}
+    given |= {
+        "groups": groups,
+        "key_shares": shares,
+        "signature_schemes": schemes,
+        "alpn": _protocols(flags),
+        "credentials": tuple(credentials),
+        "strict": frozenset(one for one, described in credentials.items() if described.must_match_issuer),
+        "verify_mode": _verify_mode(flags),
+        "verifier": FlagVerifier(flags),
+        "ticket_keys": ticket_keys,
+        "num_tickets": 0 if "-no-ticket" in flags or "-skip-ticket" in flags else _TICKETS,
+        "clock": lambda: witness.clock.now,
+    }
     return ShimConfig(**given)
 
 

@@ -10,6 +10,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.bogo.flags import Flags
 
 _UNIMPLEMENTED = 89
 _BROKEN = 90
@@ -32,10 +36,10 @@ def main(arguments: list[str]) -> int:
         return _UNIMPLEMENTED
 
 
-def _run(flags: dict[str, "Flags"]) -> int:
+def _run(flags: dict[str, Flags]) -> int:
     from sealwire.crypto.ticketkeys import TicketKeys
     from sealwire.errors import ConfigurationError, Error
-    from tests.bogo import boring, dialogue, policy, wire
+    from tests.bogo import boring, checks, dialogue, policy, wire
 
     clock = wire.Clock()
     ticket_keys = TicketKeys()
@@ -59,7 +63,7 @@ def _run(flags: dict[str, "Flags"]) -> int:
         except ConfigurationError as error:
             print(dialogue.failure(error), file=sys.stderr)
             return 1
-        except (Error, TimeoutError, dialogue.Unexpected, ConnectionError) as error:
+        except (Error, TimeoutError, checks.Unexpected, ConnectionError) as error:
             print(dialogue.failure(error), file=sys.stderr)
             return 1
         finally:

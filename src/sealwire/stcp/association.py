@@ -52,6 +52,8 @@ CONNECTION_BYTES: Final = 8 * 1024
 
 # Events kept for an owner that does not ask: what a server can make a client hold [8446-POST-3].
 _MAX_EVENTS: Final = 16
+# A peer sends one for compatibility, two with a retry; each costs us a record's handling and holds nothing.
+_MAX_CCS: Final = 32
 _WARNING: Final = 1
 _FATAL: Final = 2
 
@@ -88,6 +90,7 @@ class Association:
         self._joiner = MessageJoiner(limits.handshake_message_bytes)
         self._opener: StreamOpener | None = None
         self._hello_seen = is_client
+        self._ccs_received = 0
         self._key_updates_in_a_row = 0
         self._received = bytearray()  # opened, not read by the application
         self._unsealed = bytearray()  # given by the application before the handshake finished
@@ -130,6 +133,9 @@ class Association:
         if bytes(content) != b"\x01" or not self._hello_seen or self._handshake.complete:
             raise _unexpected("a ChangeCipherSpec is not the one that compatibility allows")
         self._refuse_interleaving()
+        self._ccs_received += 1
+        if self._ccs_received > _MAX_CCS:
+            raise _unexpected("more ChangeCipherSpecs than compatibility has a use for")
 
     def _may_be_plaintext_alert(self, content_type: int) -> bool:
         # A client that cannot accept our ServerHello has no keys to say so with.

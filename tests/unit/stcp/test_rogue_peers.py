@@ -210,6 +210,17 @@ def test_any_other_change_cipher_spec(content: bytes) -> None:
     assert pair.server.error.alert is Alert.UNEXPECTED_MESSAGE
 
 
+def test_change_cipher_specs_without_end() -> None:
+    pair = Pair(handshake=False)
+    pair.to_server()
+    pair.to_client()
+    pair.server.receive_data(plain(CHANGE_CIPHER_SPEC, CCS) * 32)
+    assert pair.server.error is None
+    pair.server.receive_data(plain(CHANGE_CIPHER_SPEC, CCS))
+    assert isinstance(pair.server.error, HandshakeError)
+    assert pair.server.error.alert is Alert.UNEXPECTED_MESSAGE
+
+
 # -- keys and messages
 
 

@@ -19,7 +19,7 @@ from sealwire.errors import Alert, HandshakeError, PeerAlert, ProtocolError
 from sealwire.limits import Limits
 from sealwire.record import reference
 from sealwire.record.stream import StreamSealer
-from sealwire.stcp import connection as connection_module
+from sealwire.stcp import association as association_module
 from sealwire.stcp.deframe import ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE
 from sealwire.tls13.contract import InstallKeys
 from tests.configs import client_context, server_context
@@ -55,7 +55,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Made]:
         found.append(Made(len(found) + 1, provider, spec, keys, epoch))
         return StreamSealer(provider, spec, keys, epoch)
 
-    monkeypatch.setattr(connection_module, "StreamSealer", record)
+    monkeypatch.setattr(association_module, "StreamSealer", record)
     return found
 
 
@@ -215,10 +215,11 @@ def test_change_cipher_specs_without_end() -> None:
     pair.to_server()
     pair.to_client()
     pair.server.receive_data(plain(CHANGE_CIPHER_SPEC, CCS) * 32)
-    assert pair.server.error is None
+    assert pair.server.state == "handshaking"
     pair.server.receive_data(plain(CHANGE_CIPHER_SPEC, CCS))
-    assert isinstance(pair.server.error, HandshakeError)
-    assert pair.server.error.alert is Alert.UNEXPECTED_MESSAGE
+    error = pair.server.error
+    assert isinstance(error, HandshakeError)
+    assert error.alert is Alert.UNEXPECTED_MESSAGE
 
 
 # -- keys and messages

@@ -9,6 +9,7 @@ import pytest
 
 from tests.interop import programs, sockets
 from tests.interop.programs import Nss, Openssl
+from tests.interop.wolfssl import Wolfssl, find_wolfssl
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,3 +36,9 @@ def openssl(tmp_path: Path) -> Openssl:
 def nss(tmp_path: Path) -> Nss:
     """tstclnt, which speaks DTLS 1.3."""
     return programs.find_nss(tmp_path)
+
+
+@pytest.fixture
+def wolfssl(tmp_path: Path) -> Wolfssl:
+    """A library that speaks DTLS 1.3, as a program of ours drives it."""
+    return find_wolfssl(tmp_path)

@@ -108,6 +108,11 @@ def absent(reason: str) -> None:
     pytest.skip(f"absent: {reason}")
 
 
+def peers_directory() -> Path:
+    """Where install_peers puts what it fetches."""
+    return Path(os.environ.get("SEALWIRE_PEERS") or ROOT / ".cache" / "peers")
+
+
 class Openssl:
     """The openssl program's s_client and s_server."""
 
@@ -151,7 +156,7 @@ class Nss:
     @staticmethod
     def installed() -> Path | None:
         """Where install_peers put it, if it did."""
-        root = Path(os.environ.get("SEALWIRE_PEERS") or ROOT / ".cache" / "peers") / "nss"
+        root = peers_directory() / "nss"
         return root if (root / "complete").is_file() else None
 
     def _tool(self, name: str, *arguments: str | Path) -> None:

@@ -19,7 +19,7 @@ BUILD := $(if $(and $(COMPILER),$(wildcard $(HEADER))),compiled,twin)
 READY := $(VENV)/.ready-$(BUILD)
 INPUTS := pyproject.toml setup.py $(shell find src -name '*.pyx' -o -name '*.pxd')
 
-.PHONY: demo test test-long lint bench fuzz bogo docs clean help compiler
+.PHONY: demo test test-long lint bench fuzz bogo interop docs clean help compiler
 
 help:
 	@echo 'make demo       watch a DTLS 1.3 and an STCP connection move a real file on this machine'
@@ -29,6 +29,7 @@ help:
 	@echo 'make bench      measurements beside others, with a report (under 5 minutes)'
 	@echo 'make fuzz       every damaged byte, and the property tests with 5,000 examples each (long)'
 	@echo 'make bogo       the cases of BoringSSL'"'"'s test runner, with BOGO_RUNNER=<its binary> (long)'
+	@echo 'make interop    talk to other people'"'"'s software and write down what was shown, docs/interop.md'
 	@echo 'make docs       check that what the documents show is what the program does'
 	@echo 'make clean      remove .venv and everything built'
 
@@ -58,6 +59,12 @@ fuzz: $(READY)
 # The runner is BoringSSL's own program, built elsewhere: tests/bogo/README.md.
 bogo: $(READY)
 	@$(BIN)/python tests/bogo/run.py --runner '$(BOGO_RUNNER)' $(ARGS)
+
+# An absent peer would leave holes in the page, so here it is an error.
+interop: $(READY)
+	@tests/interop/install_peers
+	@SEALWIRE_REQUIRE_PEERS=1 $(TESTS) --durations 0 -qq -p tests.interop.report --interop-report docs/interop.md tests/interop $(ARGS)
+	@echo 'docs/interop.md is written'
 
 docs: $(READY)
 	@$(BIN)/python -m pytest -q tests/test_docs.py tests/test_readme.py $(ARGS)

@@ -8,16 +8,18 @@ from pathlib import Path
 import pytest
 
 from tests.interop import programs, sockets
+from tests.interop.features import shown_by
 from tests.interop.programs import Nss, Openssl
 from tests.interop.wolfssl import Wolfssl, find_wolfssl
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this directory talks to software nobody here wrote."""
+    """Everything in this directory talks to software nobody here wrote; its reports say what it showed."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.interop)
+            item.user_properties += [("shows", "|".join(each)) for each in shown_by(item)]
 
 
 @pytest.fixture(autouse=True)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import random
-import socket
 import time
-from typing import Any, cast
 
 import pytest
 
 from sealwire import dtls
 from sealwire.context import Context
+from sealwire.crypto.certificates import PeerCertificate
 from sealwire.crypto.groups import Group
 from sealwire.crypto.psk import ExternalPsk
 from sealwire.errors import Alert, CertificateError, CertificateFailure, HandshakeError, PeerAlert
 from tests import certificates, configs, psks
 from tests.certificates import Kind
+from tests.interop import features
+from tests.interop.driven import EXPORTER, LossySocket, exchange, exchange_much, update_all
 from tests.interop.sockets import DatagramClient, DatagramServer
-from tests.interop.wolfssl import SUITES, Wolfssl, WolfsslPeer
+from tests.interop.wolfssl import SUITES, Wolfssl
 from tests.psks import SECRET
 
 GROUPS = (
@@ -43,8 +43,8 @@ CODES = {
     "SecP384r1MLKEM1024": Group.SECP384R1MLKEM1024,
 }
 
-#: The label the driver exports keying material under.
-EXPORTER = b"EXPORTER-sealwire-interop"
+
+shows = functools.partial(features.shows, peer="wolfSSL")
 
 
 def with_suites(context: Context, *suites: str) -> Context:
@@ -52,17 +52,7 @@ def with_suites(context: Context, *suites: str) -> Context:
     return context
 
 
-def exchange(loop: DatagramClient | DatagramServer, connection: dtls.Connection, peer: WolfsslPeer) -> None:
-    """A line each way."""
-    before = len(loop.received)
-    peer.send(b"from wolfssl")
-    loop.run_until(lambda: loop.received[before:] == [b"from wolfssl"], "their line")
-    n = len([event for event in peer.events if event["event"] == "data"])
-    connection.send(b"from sealwire")
-    data = peer.wait_for("data", loop, n)
-    assert bytes.fromhex(data["hex"]) == b"from sealwire"
-
-
+@shows("{suite}", they="client")
 @pytest.mark.parametrize("suite", SUITES)
 def test_wolfssl_as_client_with_each_suite(wolfssl: Wolfssl, suite: str) -> None:
     server = DatagramServer(with_suites(configs.server_context(), suite).config())
@@ -74,6 +64,7 @@ def test_wolfssl_as_client_with_each_suite(wolfssl: Wolfssl, suite: str) -> None
         exchange(server, connection, peer)
 
 
+@shows("{suite}", they="server")
 @pytest.mark.parametrize("suite", SUITES)
 def test_wolfssl_as_server_with_each_suite(wolfssl: Wolfssl, suite: str) -> None:
     with wolfssl.server(certificates.server(), suites=[SUITES[suite]]) as (peer, port):
@@ -85,6 +76,7 @@ def test_wolfssl_as_server_with_each_suite(wolfssl: Wolfssl, suite: str) -> None
         client.close()
 
 
+@shows("{group}", "cookie", they="client")
 @pytest.mark.parametrize("group", GROUPS)
 def test_wolfssl_as_client_with_each_group(wolfssl: Wolfssl, group: str) -> None:
     server = DatagramServer(configs.server_context(groups=[group]).config())
@@ -95,6 +87,7 @@ def test_wolfssl_as_client_with_each_group(wolfssl: Wolfssl, group: str) -> None
         exchange(server, connection, peer)
 
 
+@shows("{group}", they="server")
 @pytest.mark.parametrize("group", GROUPS)
 def test_wolfssl_as_server_with_each_group(wolfssl: Wolfssl, group: str) -> None:
     """It reads no first hello in two datagrams, so one with a hybrid share is of no use to it."""
@@ -113,6 +106,7 @@ def test_wolfssl_as_server_with_each_group(wolfssl: Wolfssl, group: str) -> None
 # --- hellos, cookies, retries -----------------------------------------------------------------
 
 
+@shows("retry for another group", they="client")
 @pytest.mark.requirement("8446-NEG-4", "9147-5.1-4")
 @pytest.mark.parametrize("require_cookie", [True, False], ids=["cookie", "no cookie"])
 def test_wolfssl_as_client_needs_a_retry_for_the_group(wolfssl: Wolfssl, require_cookie: bool) -> None:
@@ -126,6 +120,7 @@ def test_wolfssl_as_client_needs_a_retry_for_the_group(wolfssl: Wolfssl, require
         exchange(server, connection, peer)
 
 
+@shows("no cookie", they="client")
 def test_wolfssl_as_client_without_a_cookie(wolfssl: Wolfssl) -> None:
     server = DatagramServer(configs.server_context().config(), require_cookie=False)
     with wolfssl.client(server.port, certificates.server(), groups=[CODES["P-256"]]) as peer:
@@ -135,6 +130,7 @@ def test_wolfssl_as_client_without_a_cookie(wolfssl: Wolfssl) -> None:
         exchange(server, connection, peer)
 
 
+@shows("retry for another group", they="server")
 @pytest.mark.requirement("8446-NEG-4", "9147-5.1-4")
 @pytest.mark.parametrize("cookie", [True, False], ids=["cookie", "no cookie"])
 def test_wolfssl_as_server_asks_for_a_retry(wolfssl: Wolfssl, cookie: bool) -> None:
@@ -148,17 +144,19 @@ def test_wolfssl_as_server_asks_for_a_retry(wolfssl: Wolfssl, cookie: bool) -> N
         client.close()
 
 
-@pytest.mark.parametrize("cookie", [True, False], ids=["cookie", "no cookie"])
-def test_wolfssl_as_server_and_its_cookie(wolfssl: Wolfssl, cookie: bool) -> None:
+@shows("{cookie}", they="server")
+@pytest.mark.parametrize("cookie", ["cookie", "no cookie"])
+def test_wolfssl_as_server_and_its_cookie(wolfssl: Wolfssl, cookie: str) -> None:
     context = configs.client_context(groups=["X25519"])
-    with wolfssl.server(certificates.server(), cookie=cookie) as (peer, port):
+    with wolfssl.server(certificates.server(), cookie=cookie == "cookie") as (peer, port):
         client = DatagramClient(context.config(), port)
         client.handshake()
-        assert client.connection.session.retried == cookie
+        assert client.connection.session.retried == (cookie == "cookie")
         exchange(client, client.connection, peer)
         client.close()
 
 
+@shows("ALPN", "server name", they="client")
 def test_alpn_and_names_with_wolfssl_as_client(wolfssl: Wolfssl) -> None:
     server = DatagramServer(configs.server_context(alpn=["b", "c"]).config())
     with wolfssl.client(server.port, certificates.server(), alpn=["a", "c"]) as peer:
@@ -167,6 +165,7 @@ def test_alpn_and_names_with_wolfssl_as_client(wolfssl: Wolfssl) -> None:
         assert peer.wait_for("connected", server)["alpn"] == "c"
 
 
+@shows("ALPN", they="server")
 def test_alpn_with_wolfssl_as_server(wolfssl: Wolfssl) -> None:
     with wolfssl.server(certificates.server(), alpn=["b", "c"]) as (peer, port):
         client = DatagramClient(configs.client_context(alpn=["a", "c"], groups=["X25519"]).config(), port)
@@ -178,6 +177,7 @@ def test_alpn_with_wolfssl_as_server(wolfssl: Wolfssl) -> None:
 # --- who the peer is --------------------------------------------------------------------------
 
 
+@shows("{kind.name} certificate", "mutual authentication", "exporter", they="client")
 @pytest.mark.requirement("8446-AUTH-2")
 @pytest.mark.parametrize("kind", Kind)
 def test_wolfssl_as_client_and_each_kind_of_certificate_both_ways(wolfssl: Wolfssl, kind: Kind) -> None:
@@ -188,12 +188,13 @@ def test_wolfssl_as_client_and_each_kind_of_certificate_both_ways(wolfssl: Wolfs
         said = peer.wait_for("connected", server)
         assert said["certificate"] == hashlib.sha256(identity.chain[0]).hexdigest()
         shown = connection.session.peer
-        assert shown is not None
+        assert isinstance(shown, PeerCertificate)
         assert shown.chain[0] == own.chain[0]
         assert said["exporter"] == connection.export(EXPORTER, b"context", 32).hex()
         exchange(server, connection, peer)
 
 
+@shows("{kind.name} certificate", "mutual authentication", "exporter", they="server")
 @pytest.mark.requirement("8446-AUTH-2")
 @pytest.mark.parametrize("kind", Kind)
 def test_wolfssl_as_server_and_each_kind_of_certificate_both_ways(wolfssl: Wolfssl, kind: Kind) -> None:
@@ -205,13 +206,14 @@ def test_wolfssl_as_server_and_each_kind_of_certificate_both_ways(wolfssl: Wolfs
         said = peer.wait_for("connected", client)
         assert said["certificate"] == hashlib.sha256(own.chain[0]).hexdigest()
         shown = client.connection.session.peer
-        assert shown is not None
+        assert isinstance(shown, PeerCertificate)
         assert shown.chain[0] == identity.chain[0]
         assert said["exporter"] == client.connection.export(EXPORTER, b"context", 32).hex()
         exchange(client, client.connection, peer)
         client.close()
 
 
+@shows("missing client certificate refused", they="client")
 @pytest.mark.requirement("8446-AUTH-3")
 def test_wolfssl_as_client_without_the_certificate_we_want(wolfssl: Wolfssl) -> None:
     server = DatagramServer(configs.server_context(client_roots=certificates.client().cafile).config())
@@ -222,6 +224,7 @@ def test_wolfssl_as_client_without_the_certificate_we_want(wolfssl: Wolfssl) -> 
         assert peer.wait_for("failed", server)["alert_received"] == Alert.CERTIFICATE_REQUIRED
 
 
+@shows("untrusted certificate refused", they="client")
 def test_wolfssl_as_client_does_not_trust_us(wolfssl: Wolfssl) -> None:
     server = DatagramServer(configs.server_context().config())
     with wolfssl.client(server.port, certificates.server(Kind.RSA_2048)):
@@ -230,6 +233,7 @@ def test_wolfssl_as_client_does_not_trust_us(wolfssl: Wolfssl) -> None:
         assert failure.value.alert in (Alert.UNKNOWN_CA, Alert.BAD_CERTIFICATE)
 
 
+@shows("untrusted certificate refused", they="server")
 @pytest.mark.requirement("8446-AUTH-5")
 def test_wolfssl_as_server_that_we_do_not_trust(wolfssl: Wolfssl) -> None:
     context = configs.client_context(certificates.server(Kind.RSA_2048).cafile, groups=["X25519"])
@@ -257,6 +261,7 @@ def psk_of(suite: str) -> dict[str, str]:
     return {"identity": "device", "secret": SECRET.hex(), "suite": SUITES[suite], "dhe": "only"}
 
 
+@shows("external PSK with key exchange", they="client")
 @pytest.mark.requirement("8446-KS-3", "8446-PSK-2")
 @pytest.mark.parametrize(("suite", "hash_name"), PSK_SUITES)
 def test_wolfssl_as_client_with_a_pre_shared_key(wolfssl: Wolfssl, suite: str, hash_name: str) -> None:
@@ -270,6 +275,7 @@ def test_wolfssl_as_client_with_a_pre_shared_key(wolfssl: Wolfssl, suite: str, h
         exchange(server, connection, peer)
 
 
+@shows("external PSK with key exchange", they="server")
 @pytest.mark.requirement("8446-KS-3", "8446-PSK-2")
 @pytest.mark.parametrize(("suite", "hash_name"), PSK_SUITES)
 def test_wolfssl_as_server_with_a_pre_shared_key(wolfssl: Wolfssl, suite: str, hash_name: str) -> None:
@@ -284,6 +290,7 @@ def test_wolfssl_as_server_with_a_pre_shared_key(wolfssl: Wolfssl, suite: str, h
         client.close()
 
 
+@shows("wrong PSK refused", they="client")
 @pytest.mark.requirement("8446-PSK-2")
 def test_wolfssl_as_client_with_a_wrong_key(wolfssl: Wolfssl) -> None:
     server = DatagramServer(psks.server(ExternalPsk("device", bytes(32))))
@@ -293,6 +300,7 @@ def test_wolfssl_as_client_with_a_wrong_key(wolfssl: Wolfssl) -> None:
         assert failure.value.alert is Alert.DECRYPT_ERROR
 
 
+@shows("unknown PSK, certificate instead", they="server")
 @pytest.mark.requirement("8446-PSK-2")
 def test_wolfssl_as_server_that_does_not_know_our_key_shows_its_certificate(wolfssl: Wolfssl) -> None:
     stranger = ExternalPsk("stranger", SECRET)
@@ -305,6 +313,7 @@ def test_wolfssl_as_server_that_does_not_know_our_key_shows_its_certificate(wolf
         client.close()
 
 
+@shows("resumption by ticket", they="client")
 @pytest.mark.parametrize("suite", SUITES)
 def test_wolfssl_as_client_resumes(wolfssl: Wolfssl, suite: str) -> None:
     context = with_suites(configs.server_context(), suite)
@@ -321,6 +330,7 @@ def test_wolfssl_as_client_resumes(wolfssl: Wolfssl, suite: str) -> None:
         exchange(server, connection, peer)
 
 
+@shows("resumption by ticket", they="server")
 @pytest.mark.parametrize("suite", SUITES)
 def test_wolfssl_as_server_resumes(wolfssl: Wolfssl, suite: str) -> None:
     context = with_suites(configs.client_context(groups=["X25519"]), suite)
@@ -347,12 +357,19 @@ def test_wolfssl_as_server_resumes(wolfssl: Wolfssl, suite: str) -> None:
 # --- connection ids ---------------------------------------------------------------------------
 
 #: Bytes of ours, bytes of theirs; it takes no more than 10 for itself.
-IDS = ((8, 8), (4, 10), (20, 1), (0, 8), (8, 0))
+IDS = (
+    (8, 8, "connection ids both ways"),
+    (4, 10, "connection ids both ways"),
+    (20, 1, "connection ids both ways"),
+    (0, 8, "connection id only for them"),
+    (8, 0, "connection id only for us"),
+)
 
 
+@shows("{shown}", they="client")
 @pytest.mark.requirement("9146-3", "9147-9-1")
-@pytest.mark.parametrize(("ours", "theirs"), IDS)
-def test_connection_ids_with_wolfssl_as_client(wolfssl: Wolfssl, ours: int, theirs: int) -> None:
+@pytest.mark.parametrize(("ours", "theirs", "shown"), IDS)
+def test_connection_ids_with_wolfssl_as_client(wolfssl: Wolfssl, ours: int, theirs: int, shown: str) -> None:
     server = DatagramServer(configs.server_context().config(), cid_bytes=ours)
     cid = bytes(range(100, 100 + theirs))
     with wolfssl.client(server.port, certificates.server(), cid=cid.hex()) as peer:
@@ -365,9 +382,10 @@ def test_connection_ids_with_wolfssl_as_client(wolfssl: Wolfssl, ours: int, thei
         exchange(server, connection, peer)
 
 
+@shows("{shown}", they="server")
 @pytest.mark.requirement("9146-3", "9147-9-1")
-@pytest.mark.parametrize(("ours", "theirs"), IDS)
-def test_connection_ids_with_wolfssl_as_server(wolfssl: Wolfssl, ours: int, theirs: int) -> None:
+@pytest.mark.parametrize(("ours", "theirs", "shown"), IDS)
+def test_connection_ids_with_wolfssl_as_server(wolfssl: Wolfssl, ours: int, theirs: int, shown: str) -> None:
     own, cid = bytes(range(1, 1 + ours)), bytes(range(100, 100 + theirs))
     with wolfssl.server(certificates.server(), cid=cid.hex()) as (peer, port):
         client = DatagramClient(configs.client_context(groups=["X25519"]).config(), port, connection_id=own)
@@ -383,6 +401,7 @@ def test_connection_ids_with_wolfssl_as_server(wolfssl: Wolfssl, ours: int, thei
 # --- keys over time, data, loss, ends ---------------------------------------------------------
 
 
+@shows("KeyUpdate by us", "KeyUpdate by them", they="client")
 @pytest.mark.requirement("9147-8-1")
 def test_each_side_updates_its_keys_with_wolfssl_as_client(wolfssl: Wolfssl) -> None:
     server = DatagramServer(configs.server_context().config())
@@ -392,6 +411,7 @@ def test_each_side_updates_its_keys_with_wolfssl_as_client(wolfssl: Wolfssl) -> 
         update_all(server, connection, peer)
 
 
+@shows("KeyUpdate by us", "KeyUpdate by them", they="server")
 @pytest.mark.requirement("9147-8-1")
 def test_each_side_updates_its_keys_with_wolfssl_as_server(wolfssl: Wolfssl) -> None:
     with wolfssl.server(certificates.server()) as (peer, port):
@@ -402,50 +422,7 @@ def test_each_side_updates_its_keys_with_wolfssl_as_server(wolfssl: Wolfssl) -> 
         client.close()
 
 
-def update_all(loop: DatagramClient | DatagramServer, connection: dtls.Connection, peer: WolfsslPeer) -> None:
-    """Ours alone, ours with a request, theirs (which asks for ours), both at once; data after each."""
-    epochs = (3, 3)
-    for ours, request, theirs in (
-        (True, False, False),
-        (True, True, False),
-        (False, False, True),
-        (True, True, True),
-    ):
-        if theirs:
-            peer.tell("update")
-        if ours:
-            connection.update_keys(time.monotonic(), request_peer=request)
-        wanted = (epochs[0] + (ours or theirs), epochs[1] + (theirs or request))
-        loop.run_until(functools.partial(_reached, connection, wanted), f"epochs {wanted}")
-        exchange(loop, connection, peer)
-        epochs = (connection.key_usage.sending_epoch, connection.key_usage.receiving_epoch)
-
-
-def _reached(connection: dtls.Connection, wanted: tuple[int, int]) -> bool:
-    usage = connection.key_usage
-    return usage.sending_epoch >= wanted[0] and usage.receiving_epoch >= wanted[1]
-
-
-def exchange_much(
-    loop: DatagramClient | DatagramServer, connection: dtls.Connection, peer: WolfsslPeer
-) -> None:
-    """Half a megabyte each way, compared by hash."""
-    theirs, ours = random.Random(1).randbytes(500_000), random.Random(2).randbytes(500_000)
-    before = len(loop.received)
-    for start in range(0, len(theirs), 10_000):
-        for at in range(start, start + 10_000, 1_000):
-            peer.send(theirs[at : at + 1_000])
-        loop.run_until(functools.partial(_has, loop, before, start + 10_000), "their data")
-    assert b"".join(loop.received[before:]) == theirs
-    for start in range(0, len(ours), 10_000):
-        connection.send_many([ours[at : at + 1_000] for at in range(start, start + 10_000, 1_000)])
-        loop.run_until(functools.partial(peer.has_received, ours[: start + 10_000]), "our data")
-
-
-def _has(loop: DatagramClient | DatagramServer, before: int, n: int) -> bool:
-    return sum(map(len, loop.received[before:])) >= n
-
-
+@shows("data both ways, equal hashes", they="client")
 def test_half_a_megabyte_each_way_with_wolfssl_as_client(wolfssl: Wolfssl) -> None:
     server = DatagramServer(configs.server_context().config())
     with wolfssl.client(server.port, certificates.server()) as peer:
@@ -453,6 +430,7 @@ def test_half_a_megabyte_each_way_with_wolfssl_as_client(wolfssl: Wolfssl) -> No
         exchange_much(server, connection, peer)
 
 
+@shows("data both ways, equal hashes", they="server")
 def test_half_a_megabyte_each_way_with_wolfssl_as_server(wolfssl: Wolfssl) -> None:
     with wolfssl.server(certificates.server()) as (peer, port):
         client = DatagramClient(configs.client_context(groups=["X25519"]).config(), port)
@@ -461,6 +439,7 @@ def test_half_a_megabyte_each_way_with_wolfssl_as_server(wolfssl: Wolfssl) -> No
         client.close()
 
 
+@shows("long chain", "MTU of 400 bytes", they="client")
 @pytest.mark.parametrize("mtu", [400, 1200])
 def test_a_long_chain_with_wolfssl_as_client(wolfssl: Wolfssl, mtu: int) -> None:
     """It takes no message much longer than 16 KB, and its own hello has to fit one record."""
@@ -470,6 +449,7 @@ def test_a_long_chain_with_wolfssl_as_client(wolfssl: Wolfssl, mtu: int) -> None
         exchange(server, server.accept(), peer)
 
 
+@shows("long chain", "MTU of 400 bytes", they="server")
 @pytest.mark.parametrize("mtu", [400, 1200])
 def test_a_chain_of_20_kilobytes_with_wolfssl_as_server(wolfssl: Wolfssl, mtu: int) -> None:
     identity = certificates.large_server(20_000)
@@ -482,39 +462,11 @@ def test_a_chain_of_20_kilobytes_with_wolfssl_as_server(wolfssl: Wolfssl, mtu: i
         client.close()
 
 
-class LossySocket:
-    """A socket that loses a part of what passes it, each way."""
-
-    def __init__(self, sock: socket.socket, seed: int, loss: float) -> None:
-        self._sock, self._random, self.loss = sock, random.Random(seed), loss
-        self.lost = 0
-
-    def _loses(self) -> bool:
-        lost = self._random.random() < self.loss
-        self.lost += lost
-        return lost
-
-    def send(self, data: bytes) -> int:
-        return len(data) if self._loses() else self._sock.send(data)
-
-    def sendto(self, data: bytes, address: Any) -> int:
-        return len(data) if self._loses() else self._sock.sendto(data, address)
-
-    def recvfrom(self, n: int) -> tuple[bytes, Any]:
-        while True:
-            datagram = self._sock.recvfrom(n)
-            if not self._loses():
-                return datagram
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)
-
-
+@shows("20 % loss", they="client")
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_a_lossy_path_with_wolfssl_as_client(wolfssl: Wolfssl, seed: int) -> None:
     server = DatagramServer(configs.server_context().config())
-    lossy = LossySocket(server.sock, seed, 0.2)
-    server.sock = cast(socket.socket, lossy)
+    lossy = LossySocket.around(server, seed, 0.2)
     with wolfssl.client(server.port, certificates.server()) as peer:
         connection = server.accept()
         peer.wait_for("connected", server)
@@ -523,12 +475,12 @@ def test_a_lossy_path_with_wolfssl_as_client(wolfssl: Wolfssl, seed: int) -> Non
         assert lossy.lost
 
 
+@shows("20 % loss", they="server")
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_a_lossy_path_with_wolfssl_as_server(wolfssl: Wolfssl, seed: int) -> None:
     with wolfssl.server(certificates.server()) as (peer, port):
         client = DatagramClient(configs.client_context(groups=["X25519"]).config(), port)
-        lossy = LossySocket(client.sock, seed, 0.2)
-        client.sock = cast(socket.socket, lossy)
+        lossy = LossySocket.around(client, seed, 0.2)
         client.handshake()
         peer.wait_for("connected", client)
         lossy.loss = 0.0
@@ -536,6 +488,7 @@ def test_a_lossy_path_with_wolfssl_as_server(wolfssl: Wolfssl, seed: int) -> Non
         assert lossy.lost
 
 
+@shows("close_notify", they="client")
 def test_wolfssl_as_client_ends_and_ends_with_us(wolfssl: Wolfssl) -> None:
     server = DatagramServer(configs.server_context().config())
     with wolfssl.client(server.port, certificates.server()) as peer:
@@ -551,6 +504,7 @@ def test_wolfssl_as_client_ends_and_ends_with_us(wolfssl: Wolfssl) -> None:
         assert connection.error is None
 
 
+@shows("close_notify", they="server")
 def test_wolfssl_as_server_ends_when_we_do(wolfssl: Wolfssl) -> None:
     with wolfssl.server(certificates.server()) as (peer, port):
         client = DatagramClient(configs.client_context(groups=["X25519"]).config(), port)

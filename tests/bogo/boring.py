@@ -11,7 +11,8 @@ from typing import ClassVar, Final
 
 from sealwire.dtls import association, flight, layer
 from sealwire.dtls.header import RecordNumber
-from sealwire.tls13 import tickets
+from sealwire.tls13 import certificatetypes, extensions, tickets
+from sealwire.tls13.extensions import CertificateType, Extensions
 from sealwire.tls13.handshake import Handshake
 from sealwire.wire import Buffer
 from tests.bogo.flags import Flags
@@ -78,6 +79,21 @@ class SeenHandshake(Handshake):
         super().receive(epoch, message)
 
 
+def _types(flags: Flags, name: str) -> tuple[CertificateType, ...]:
+    return tuple(map(CertificateType, flags.lists.get(name, (CertificateType.X509,))))
+
+
+def _offer(flags: Flags, block: Extensions) -> None:
+    """Offer the types a test names, whether there is a credential for them or not."""
+    for key, name in (
+        (extensions.CLIENT_CERTIFICATE_TYPES, "-available-client-cert-types"),
+        (extensions.SERVER_CERTIFICATE_TYPES, "-accepted-peer-cert-types"),
+    ):
+        types = _types(flags, name)
+        if types != (CertificateType.X509,):
+            block.add(key, types)
+
+
 def adopt(flags: Flags) -> None:
     """Do as BoringSSL from now on."""
     BoringLayer.is_server = "-server" in flags
@@ -91,6 +107,11 @@ def adopt(flags: Flags) -> None:
         # A flight goes out at once, however long.
         flight: {"RECORDS_PER_TRANSMISSION": 1 << 20},
     }
+    # Ours follow from what there is to show and whom to trust.
+    accepted = _types(flags, "-accepted-peer-cert-types")
+    policies[certificatetypes] = {"accepted": lambda settings: accepted}
+    if "-available-client-cert-types" in flags.lists:
+        policies[certificatetypes]["offer"] = lambda settings, block: _offer(flags, block)
     if "-reverify-on-resume" not in flags:
         # We look at certificates again on every resumption.
         policies[tickets] = {"still_accepted": lambda *arguments: True}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sealwire.tls13.contract import Session
+from sealwire.tls13.extensions import CertificateType
 from tests.bogo.flags import Flags
 
 _VERSIONS = {0x0304: "TLS 1.3", 0xFEFC: "DTLS 1.3"}
@@ -47,3 +48,12 @@ def handshake(flags: Flags, session: Session, *, is_resume: bool, offered_alpn: 
         _same("peer", session.peer, None)
     elif session.peer is None and (not server or "-require-any-client-certificate" in flags):
         raise Unexpected("the peer showed no certificate")
+    if "-expect-peer-certificate-type" in flags:
+        kind = CertificateType.X509 if session.peer_raw_public_key is None else CertificateType.RAW_PUBLIC_KEY
+        _same("peer's certificate type", kind, flags.number("-expect-peer-certificate-type"))
+    if "-expect-peer-rpk-sha256" in flags:
+        key = session.peer_raw_public_key
+        _same("raw key", key and key.fingerprint, flags.octets("-expect-peer-rpk-sha256"))
+    if "-expect-ocsp-response" in flags and not session.resumed:
+        certificate = session.peer_certificate
+        _same("staple", certificate and certificate.ocsp_response, flags.octets("-expect-ocsp-response"))

@@ -27,6 +27,7 @@ _BOOLS = frozenset(
         "-check-close-notify",
         "-decline-alpn",
         "-dtls",
+        "-enable-ocsp-stapling",
         "-expect-accept-early-data",
         "-expect-hrr",
         "-expect-no-hrr",
@@ -76,6 +77,7 @@ _NUMBERS = frozenset(
         "-expect-cipher-aes",
         "-expect-cipher-no-aes",
         "-expect-curve-id",
+        "-expect-peer-certificate-type",
         "-expect-peer-signature-algorithm",
         "-expect-selected-credential",
         "-expect-version",
@@ -108,8 +110,16 @@ _OCTETS = frozenset(
     }
 )
 _TEXTS = frozenset({"-expect-early-data-reason", "-expect-peer-cert-file", "-trust-cert"})
-_LISTS = ("-curves", "-key-shares", "-verify-prefs", "-expect-peer-verify-pref")
-_NEW_CREDENTIAL = {"-new-x509-credential": "x509"}
+_BASE64 = frozenset({"-expect-ocsp-response", "-expect-peer-rpk-sha256"})
+_LISTS = (
+    "-accepted-peer-cert-types",
+    "-available-client-cert-types",
+    "-curves",
+    "-key-shares",
+    "-verify-prefs",
+    "-expect-peer-verify-pref",
+)
+_NEW_CREDENTIAL = {"-new-x509-credential": "x509", "-new-rpk-credential": "rpk"}
 
 
 @dataclass(slots=True)
@@ -191,6 +201,10 @@ def _take(name: str, words: Iterable[str], targets: list[Flags]) -> list[str]:
             value = int(parameter) if name in _NUMBERS else os.fsencode(parameter)
         for target in targets:
             target.values[name] = value
+    elif name in _BASE64:
+        octets = base64.b64decode(next(parameters))
+        for target in targets:
+            target.values[name] = octets
     elif name in _LISTS:
         number = int(next(parameters))
         for target in targets:

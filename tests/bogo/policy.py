@@ -7,14 +7,11 @@ the configuration an application would have made with a Context.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Final, overload
 
-from cryptography.x509 import load_der_x509_certificate
-
 from sealwire.context import CERT_NONE, CERT_OPTIONAL, CERT_REQUIRED, PROTOCOL_CLIENT, Config, Context
-from sealwire.crypto import certificates
 from sealwire.crypto.certificates import (
     CertificateVerifier,
     Credential,
@@ -22,14 +19,16 @@ from sealwire.crypto.certificates import (
     Purpose,
     VerifiedKey,
     VerifiedPeer,
-    load_credential,
 )
+from sealwire.crypto.credentials import load_credential, load_raw_credential
 from sealwire.crypto.groups import GROUPS, HYBRID_GROUPS, Group
+from sealwire.crypto.ocsp import StapleMode
 from sealwire.crypto.rawkeys import RawPublicKey
 from sealwire.crypto.signatures import SignatureScheme
 from sealwire.crypto.ticketkeys import TicketKeys
 from sealwire.errors import Alert, CertificateError, CertificateFailure, HandshakeError
 from sealwire.limits import Limits
+from sealwire.tls13.extensions import CertificateType
 from tests.bogo.flags import CredentialFlags, Flags, UnknownFlag
 from tests.bogo.wire import Clock
 
@@ -69,13 +68,26 @@ class Witness:
 class FlagVerifier(CertificateVerifier):
     """Accepts every chain, or none; BoringSSL's two ways of asking have an alert each."""
 
-    __slots__ = ("_alert", "refuse")
+    __slots__ = ("_alert", "_key_hash", "_types", "refuse")
 
     def __init__(self, flags: Flags) -> None:
         super().__init__([])
         self.refuse = "-verify-fail" in flags
         custom = "-use-custom-verify-callback" in flags
         self._alert = Alert.CERTIFICATE_UNKNOWN if custom else Alert.HANDSHAKE_FAILURE
+        self._types = flags.lists.get("-accepted-peer-cert-types", [CertificateType.X509])
+        self._key_hash = flags.octets("-expect-peer-rpk-sha256")
+
+    @property
+    def accepts_raw_public_keys(self) -> bool:
+        return CertificateType.RAW_PUBLIC_KEY in self._types
+
+    @property
+    def accepts_certificates(self) -> bool:
+        return CertificateType.X509 in self._types
+
+    def within(self, max_chain_length: int) -> FlagVerifier:
+        return self
 
     @overload
     def verify(self, shown: RawPublicKey, *, purpose: Purpose, name: str | None) -> VerifiedKey: ...
@@ -84,12 +96,24 @@ class FlagVerifier(CertificateVerifier):
     def verify(
         self, shown: RawPublicKey | Sequence[bytes], *, purpose: Purpose, name: str | None
     ) -> VerifiedKey | VerifiedPeer:
-        if self.refuse:
+        unknown = isinstance(shown, RawPublicKey) and shown.fingerprint != self._key_hash
+        if self.refuse or unknown:
             raise CertificateError(CertificateFailure.REJECTED, "the test refuses this", self._alert)
         if isinstance(shown, RawPublicKey):
             return VerifiedKey(shown, purpose)
-        certificates._check_digital_signature(load_der_x509_certificate(shown[0]))
         return VerifiedPeer(PeerCertificate(tuple(shown)), tuple(shown), purpose, name)
+
+    def judge_staples(self, peer: VerifiedPeer, staples: Mapping[bytes, bytes], mode: StapleMode) -> None:
+        """The runner's staples are no OCSP responses; `checks` looks at their bytes."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShimCredential(Credential):
+    """Staples whatever it is given: the runner's staples are no OCSP responses."""
+
+    def staple(self, now: float) -> bytes:
+        assert isinstance(self.ocsp_response, bytes)
+        return self.ocsp_response
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,9 +122,11 @@ class ShimConfig(Config):
 
     Attributes:
         strict: the credentials that must be of an authority the peer names.
+        is_server: a server may be asked for another type after this one.
     """
 
     strict: frozenset[Credential] = frozenset()
+    is_server: bool = False
 
     def credential_for(
         self,
@@ -115,17 +141,14 @@ class ShimConfig(Config):
             fits = (
                 credential.is_raw_public_key is raw_public_key
                 and not set(credential.schemes).isdisjoint(schemes)
-                and not (credential in self.strict and _issuers(credential).isdisjoint(authorities))
+                and not (credential in self.strict and credential.issuers.isdisjoint(authorities))
             )
             if fits:
                 return credential
-        if self.credentials:
+        others = any(one.is_raw_public_key is not raw_public_key for one in self.credentials)
+        if self.credentials and not (others and self.is_server):
             raise HandshakeError(Alert.HANDSHAKE_FAILURE, "no credential fits, and none is not enough")
         return None
-
-
-def _issuers(credential: Credential) -> set[bytes]:
-    return {load_der_x509_certificate(der).issuer.public_bytes() for der in credential.chain}
 
 
 def speaks(flags: Flags) -> bool:
@@ -170,10 +193,12 @@ def configuration(flags: Flags, ticket_keys: TicketKeys, witness: Witness) -> Co
         "alpn": _protocols(flags),
         "credentials": tuple(credentials),
         "strict": frozenset(one for one, described in credentials.items() if described.must_match_issuer),
+        "is_server": "-server" in flags,
         "verify_mode": _verify_mode(flags),
         "verifier": FlagVerifier(flags),
         "ticket_keys": ticket_keys,
         "num_tickets": 0 if "-no-ticket" in flags or "-skip-ticket" in flags else _TICKETS,
+        "staple_mode": StapleMode.OPTIONAL if "-enable-ocsp-stapling" in flags else StapleMode.NONE,
         "clock": lambda: witness.clock.now,
     }
     return ShimConfig(**given)
@@ -219,11 +244,16 @@ def decode_protocols(block: bytes) -> tuple[bytes, ...]:
 def _credentials(flags: Flags, witness: Witness) -> dict[Credential, CredentialFlags]:
     """In order of preference; the default one comes last, as in BoringSSL."""
     described = [*enumerate(flags.credentials), (-1, flags.default_credential)]
-    return {_credential(one, index, witness): one for index, one in described if one.cert_file}
+    return {
+        _credential(one, index, witness): one for index, one in described if one.cert_file or one.key_file
+    }
 
 
 def _credential(flags: CredentialFlags, index: int, witness: Witness) -> Credential:
-    loaded = load_credential(flags.cert_file, flags.key_file or None)
+    if flags.kind == "rpk":
+        loaded = load_raw_credential(flags.key_file)
+    else:
+        loaded = load_credential(flags.cert_file, flags.key_file or None)
 
     def sign(scheme: SignatureScheme, content: bytes) -> bytes:
         witness.signing(index)
@@ -231,4 +261,6 @@ def _credential(flags: CredentialFlags, index: int, witness: Witness) -> Credent
 
     preferred = tuple(map(SignatureScheme, flags.signing_prefs))
     schemes = tuple(one for one in preferred if one in loaded.schemes) if preferred else loaded.schemes
-    return replace(loaded, schemes=schemes, sign=sign, ocsp_response=flags.ocsp_response)
+    given = {field.name: getattr(loaded, field.name) for field in fields(Credential) if field.init}
+    given |= {"schemes": schemes, "sign": sign, "ocsp_response": flags.ocsp_response}
+    return ShimCredential(**given)

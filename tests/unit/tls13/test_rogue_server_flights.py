@@ -57,10 +57,12 @@ def encrypted(code: int, value: object) -> Change:
     return change
 
 
-def encrypted_raw(code: int, body: bytes) -> Change:
-    return lambda message, pair: with_raw_extension(
-        message, encrypted_extensions(message).extensions, code, body
-    )
+def encrypted_raw(code: int, body: bytes, *, once: bool = True) -> Change:
+    def change(message: bytes, pair: Pair) -> bytes:
+        block = encrypted_extensions(message).extensions
+        return with_raw_extension(message, without(block, code) if once else block, code, body)
+
+    return change
 
 
 ENCRYPTED: dict[str, Cell] = {
@@ -98,7 +100,7 @@ ENCRYPTED: dict[str, Cell] = {
     ),
     "protocols twice": Cell(
         ("8446-NEG-2",),
-        encrypted_raw(16, b"\0\x04\x03b/2"),
+        encrypted_raw(16, b"\0\x04\x03b/2", once=False),
         Alert.ILLEGAL_PARAMETER,
         "repeats",
         with_alpn,

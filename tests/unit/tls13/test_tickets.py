@@ -18,7 +18,7 @@ from sealwire.tls13 import extensions as ext
 from sealwire.tls13.contract import PeerIdentity, SendMessage, TicketReceived
 from sealwire.tls13.flavor import DTLS, TLS, Flavor
 from sealwire.tls13.handshake import Handshake
-from sealwire.tls13.messages import ClientHello, open_message
+from sealwire.tls13.messages import ClientHello, EncryptedExtensions, HandshakeType, open_message
 from sealwire.tls13.tickets import SessionTicket
 from tests import certificates, configs
 
@@ -101,6 +101,28 @@ def test_a_ticket_resumes_once_and_brings_a_fresh_one(flavor: Flavor) -> None:
     assert len(fresh) == 1
     assert again.export(b"x", b"", 32) == there.export(b"x", b"", 32)
     assert again.export(b"x", b"", 32) != client.export(b"x", b"", 32)
+
+
+@each_flavor
+@pytest.mark.requirement("6066-1")
+def test_a_name_is_acknowledged_where_it_chose_something(
+    flavor: Flavor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 6066 section 3: a server that uses the name says so, but not when it resumes a session."""
+    answers: list[bool] = []
+    receive = Handshake.receive
+
+    def watched(engine: Handshake, epoch: int, message: bytes) -> None:
+        kind, body = open_message(message)
+        if kind is HandshakeType.ENCRYPTED_EXTENSIONS:
+            answers.append(ext.SERVER_NAME_ACCEPTED.code in EncryptedExtensions.decode(body).extensions)
+        receive(engine, epoch, message)
+
+    monkeypatch.setattr(Handshake, "receive", watched)
+    world = World.make()
+    _, _, tickets = run(world, flavor)
+    run(world, flavor, tickets[0])
+    assert answers == [True, False]
 
 
 @each_flavor

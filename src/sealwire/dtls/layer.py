@@ -46,6 +46,10 @@ from sealwire.tls13.tickets import SessionTicket
 # what IPv4 hosts must accept (576), and what RFC 791 lets a link have with room for options (296).
 _FALLBACK_MTU_BYTES: Final = (548, 268)
 _SILENT_TRANSMISSIONS: Final = 3
+# Some servers read no ClientHello that is split over records (wolfSSL 5.9, unless told to), and say nothing
+# to one.  So one that met silence goes out whole, once, if it fits an Ethernet frame behind IPv6 and UDP.
+_WHOLE_HELLO_BYTES: Final = 1500 - 40 - 8
+_LEAST_MTU_FOR_WHOLE_HELLOS: Final = 1200
 # ACKs are not repeated, so they must pass whatever the path has become: no larger than what every
 # path carries, which is 15 numbers, one and a half transmissions of a peer.
 _ACK_DATAGRAM_BYTES: Final = _FALLBACK_MTU_BYTES[-1]
@@ -136,6 +140,9 @@ class HandshakeLayer:
         self._counters.retransmissions += 1
         if flight.expiries >= _SILENT_TRANSMISSIONS:
             self._mtu = next((size for size in _FALLBACK_MTU_BYTES if size < self._mtu), self._mtu)
+        elif self._sealing.epoch == EPOCH_PLAIN and self._full_mtu >= _LEAST_MTU_FOR_WHOLE_HELLOS:
+            whole = flight.expiries == 1 and self._mtu == self._full_mtu
+            self._mtu = max(_WHOLE_HELLO_BYTES, self._full_mtu) if whole else self._full_mtu
 
     # --- messages in -----------------------------------------------------------------------
 

@@ -194,6 +194,28 @@ def test_a_silent_peer_ends_the_handshake_after_so_many_transmissions(side: str)
     assert isinstance(one.error, TimeoutError)
 
 
+@pytest.mark.parametrize(("mtu", "whole"), [(1200, True), (1199, False)])
+def test_a_split_hello_that_met_silence_goes_out_whole_once(mtu: int, whole: bool) -> None:
+    """There are servers that read none that is split; who asks for less than usual is not exceeded."""
+    context = configs.client_context()
+    context.set_key_shares(["X25519MLKEM768"])
+    client = dtls.Connection.client(context.config(), now=0.0, server_name="localhost", mtu=mtu)
+    sizes, now = [], 0.0
+    for _ in range(4):
+        sizes.append([len(datagram) for datagram in client.transmit(now)])
+        due = client.deadline()
+        assert due is not None
+        now = due
+        client.wake(now)
+    first, second, third, fourth = sizes
+    assert len(first) == len(third) == 2
+    assert max(first) <= mtu
+    assert len(second) == (1 if whole else 2)
+    assert max(second) <= (1452 if whole else mtu)
+    assert third == first
+    assert max(fourth) <= 548
+
+
 @pytest.mark.requirement("9147-5.8.1-3")
 def test_a_repeated_hello_brings_the_answer_again(tap: Tap) -> None:
     rig = joined(handshake=False)

@@ -24,6 +24,7 @@ RUN_HERE = {
     "datagram_echo_client.py",
     "datagram_echo_server.py",
     "key_updates.py",
+    "early_data.py",
     "psk_echo.py",
     "resumption.py",
     "sans_io_loop.py",
@@ -110,6 +111,17 @@ def test_psk_echo() -> None:
     assert done.stdout.decode().splitlines() == [
         *expected,
         "sensor-9: the peer sent a fatal alert: unknown_psk_identity",
+    ]
+
+
+def test_early_data() -> None:
+    done = run("early_data.py", *credentials(), *trust())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode().splitlines() == [
+        "not offered: asked again, answer of 42",
+        "accepted: answer of 42, before the handshake was over",
+        "rejected: asked again, answer of 42",
+        "accepted over TLSv1.3: answer of 42, before the handshake was over",
     ]
 
 

@@ -101,6 +101,9 @@ async def _datagrams(args: argparse.Namespace, context: sealwire.Context, say: S
         timeout=args.timeout,
         connection_id=os.urandom(args.cid),
     )
+    early = common.early_data(args)
+    if early:
+        opening.send_replayable(early)
     async with opening as channel:
         _connected(channel, say)
 
@@ -127,6 +130,7 @@ async def _stream(args: argparse.Namespace, context: sealwire.Context, say: Say)
         context=context,
         server_hostname=args.servername,
         timeout=args.timeout,
+        send_replayable=common.early_data(args),
     )
     try:
         _connected(writer, say)

@@ -78,6 +78,24 @@ def session_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="resume by a ticket of this file; each is used once, so the one used is removed from it",
     )
+    parser.add_argument(
+        "--early-data",
+        metavar="FILE",
+        help="send this with the first flight if the ticket of --sess-in allows it; it can be replayed, "
+        "and is lost if the server does not take it",
+    )
+
+
+def early_data(args: argparse.Namespace) -> bytes:
+    """What is in the file of --early-data."""
+    if args.early_data is None:
+        return b""
+    path = Path(args.early_data)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise Failure(Exit.ENVIRONMENT, f"--early-data: {path}, {reason}", "name a file to send") from error
 
 
 def session_store(args: argparse.Namespace) -> sealwire.SessionStore | None:
@@ -112,11 +130,28 @@ def ticket_options(parser: argparse.ArgumentParser) -> None:
         help="keys for tickets that other servers accept as well, 32 bytes in hex on a line each; the first "
         "seals (default: random ones)",
     )
+    parser.add_argument(
+        "--max-early-data",
+        type=int,
+        default=0,
+        metavar="N",
+        help="take up to N bytes of early data, which can be replayed, from clients that come back "
+        "(default: 0)",
+    )
+
+
+def configure_value(option: str, action: Callable[[], object]) -> None:
+    """As :func:`configure`, for a number that cannot be."""
+    try:
+        action()
+    except ValueError as error:
+        raise Failure(Exit.USAGE, f"{option}: {error}", "choose another number") from error
 
 
 def apply_ticket_options(context: sealwire.Context, args: argparse.Namespace) -> None:
     """Raises Failure for a file without usable keys, and says nothing of what is in it."""
     context.num_tickets = args.num_tickets
+    configure_value("--max-early-data", lambda: setattr(context, "max_early_data_size", args.max_early_data))
     if args.ticket_keys is None:
         return
     path = Path(args.ticket_keys)
@@ -233,6 +268,7 @@ def facts(connected: Facts) -> dict[str, object]:
         "alpn": connected.selected_alpn_protocol(),
         "retried": session.retried,
         "resumed": session.resumed,
+        "early_data": session.early_data.value,
         "cid_received": len(session.connection_ids.ours),
         "cid_sent": len(session.connection_ids.theirs),
     }
@@ -247,6 +283,8 @@ def in_words(negotiated: dict[str, object]) -> str:
         parts.append(f"peer {negotiated['peer']}" if negotiated["peer"] else "peer showed no name")
     if negotiated["resumed"]:
         parts.append("resumed")
+    if negotiated["early_data"] != "not offered":
+        parts.append(f"early data {negotiated['early_data']}")
     if negotiated["alpn"]:
         parts.append(f"application protocol {negotiated['alpn']}")
     return ", ".join(parts)

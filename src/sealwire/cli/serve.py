@@ -128,31 +128,36 @@ class Visitors:
     async def datagrams(self, channel: DatagramChannel) -> None:
         where = self._arrived(channel, channel.peername)
         try:
+            for data in channel.early_messages():
+                await self._message(channel, data, where)
             async for data in channel:
-                if not self._echo:
-                    self._say.data(data, peer=where)
-                elif len(data) <= channel.max_message_bytes:
-                    await channel.send(data)
-                else:  # the peer's path carries larger datagrams than we send
-                    longest = channel.max_message_bytes
-                    words = (
-                        f"{where}: a datagram of {len(data)} bytes cannot be sent back, {longest} is the most"
-                    )
-                    self._say.fact("too long", words, peer=where, bytes=len(data), longest=longest)
+                await self._message(channel, data, where)
         except OSError as error:
             self._failed(where, error)
         else:
             self._say.fact("disconnected", f"{where} left", peer=where)
 
+    async def _message(self, channel: DatagramChannel, data: bytes, where: str) -> None:
+        if not self._echo:
+            self._say.data(data, peer=where)
+        elif len(data) <= channel.max_message_bytes:
+            await channel.send(data)
+        else:  # the peer's path carries larger datagrams than we send
+            longest = channel.max_message_bytes
+            words = f"{where}: a datagram of {len(data)} bytes cannot be sent back, {longest} is the most"
+            self._say.fact("too long", words, peer=where, bytes=len(data), longest=longest)
+
     async def stream(self, reader: StreamReader, writer: StreamWriter) -> None:
         where = self._arrived(writer, writer.get_extra_info("peername"))
         try:
-            while data := await reader.read(_READ_BYTES):
+            data = reader.read_early()
+            while data or (data := await reader.read(_READ_BYTES)):
                 if self._echo:
                     writer.write(data)
                     await writer.drain()
                 else:
                     self._say.data(data, peer=where)
+                data = b""
             writer.close()
             await writer.wait_closed()
         except OSError as error:

@@ -24,6 +24,7 @@ from sealwire.crypto.psk import (
     psks_to_offer,
 )
 from sealwire.crypto.signatures import SignatureScheme
+from sealwire.crypto.strikes import StrikeRegister
 from sealwire.crypto.suites import SUITES, CipherSuite
 from sealwire.crypto.ticketkeys import TicketKeys
 from sealwire.limits import Limits
@@ -55,6 +56,8 @@ class Config:
         num_tickets: session tickets a server gives each client that wants some; not 0, a client wants some.
         ticket_request: session tickets a client asks for, after a full and after a resumed handshake.
         session_store: where drivers keep a client's tickets; None for nowhere.
+        max_early_data_size: bytes of early data a server takes from a client that comes back, 0 for none.
+        strikes: remembers whose early data was accepted; None accepts none.
         clock: wall-clock seconds, for the age of tickets.
         staple_mode: whether peers are asked for an OCSP response with their certificate, and must have one.
         psk_modes: how pre-shared keys are used, best first.
@@ -83,6 +86,8 @@ class Config:
     num_tickets: int = 0
     ticket_request: tuple[int, int] | None = None
     session_store: SessionStore | None = None
+    max_early_data_size: int = 0
+    strikes: StrikeRegister | None = field(repr=False, default=None)
     clock: Callable[[], float] = field(repr=False, default=wall_clock)
     staple_mode: StapleMode = StapleMode.NONE
     psk_modes: tuple[PskMode, ...] = (PskMode.PSK_DHE_KE,)

@@ -8,9 +8,12 @@ from typing import Final, TypedDict
 from sealwire.context.config import MAX_TICKETS
 from sealwire.context.sessions import SessionStore
 from sealwire.crypto.providers import CryptoProvider
+from sealwire.crypto.strikes import DEFAULT_CAPACITY, StrikeRegister
 from sealwire.crypto.ticketkeys import TicketKeys
 
 _MAX_REQUEST: Final = 255
+#: It waits in memory for every client that comes back, before anybody proved to be there now.
+MAX_EARLY_DATA_BYTES: Final = 65_536
 
 
 class _Resumption(TypedDict):
@@ -18,6 +21,8 @@ class _Resumption(TypedDict):
     num_tickets: int
     ticket_request: tuple[int, int] | None
     session_store: SessionStore | None
+    max_early_data_size: int
+    strikes: StrikeRegister | None
 
 
 class ResumptionSettings:
@@ -28,6 +33,9 @@ class ResumptionSettings:
         self._num_tickets = 0
         self._ticket_request: tuple[int, int] | None = None
         self._session_store: SessionStore | None = None
+        self._early_provider = provider
+        self._max_early_data_size = 0
+        self._strikes: StrikeRegister | None = None
 
     def _changed(self) -> None:
         raise NotImplementedError
@@ -92,6 +100,41 @@ class ResumptionSettings:
         self._changed()
         self._session_store = store
 
+    @property
+    def max_early_data_size(self) -> int:
+        """Bytes of early data a server takes from a client that comes back; 0, the default, for none.
+
+        Early data can be replayed: what it asks for must do no harm when it is done late or twice
+        (docs/early-data.md).  Tickets carry the number, so it is for connections after the next.
+        """
+        return self._max_early_data_size
+
+    @max_early_data_size.setter
+    def max_early_data_size(self, size: int) -> None:
+        if not 0 <= size <= MAX_EARLY_DATA_BYTES:
+            raise ValueError(f"{size} bytes of early data are not in 0..{MAX_EARLY_DATA_BYTES}")
+        self._changed()
+        self._max_early_data_size = size
+        if size and self._strikes is None:
+            self._strikes = StrikeRegister(self._early_provider)
+
+    def set_early_data_window(self, seconds: float, *, capacity: int = DEFAULT_CAPACITY) -> None:
+        """How far a hello with early data may be from when it should come; ten seconds unless set.
+
+        A longer window accepts clients whose clocks run less evenly and must remember more.  It begins
+        with nothing remembered, so early data of tickets given until now is refused.
+
+        Args:
+            seconds: more than 0 and at most 60.
+            capacity: accepted flights remembered at most; above it early data is refused.
+
+        Raises:
+            ConfigurationError: a number out of range; nothing has changed.
+        """
+        strikes = StrikeRegister(self._early_provider, window_seconds=seconds, capacity=capacity)
+        self._changed()
+        self._strikes = strikes
+
     def _resumption(self) -> _Resumption:
         """What a Config takes of this."""
         # Who has a place to keep tickets wants some.
@@ -101,4 +144,6 @@ class ResumptionSettings:
             "num_tickets": wanted,
             "ticket_request": self._ticket_request,
             "session_store": self._session_store,
+            "max_early_data_size": self._max_early_data_size,
+            "strikes": self._strikes,
         }

@@ -15,6 +15,7 @@ from sealwire.errors import ConnectionClosed, Error
 
 if TYPE_CHECKING:
     from sealwire import dtls, stcp
+    from sealwire.dtls import EarlyData
     from sealwire.telemetry import KeyUsage
 
 _generation = 0
@@ -83,6 +84,11 @@ class Facts(ProcessBound, ABC):
     def session_reused(self) -> bool:
         """Whether a ticket of an earlier connection stood for certificates, as in :mod:`ssl`."""
         return self.connection.session.resumed
+
+    @property
+    def early_data(self) -> EarlyData:
+        """Whether early data was offered and accepted; what was not accepted is lost."""
+        return self.connection.session.early_data
 
     def psk_identity(self) -> str | None:
         """Whose pre-shared key it is, as a server's callback is asked; None where certificates were used."""

@@ -45,6 +45,11 @@ class Sessions:
             # Saved by another version: as good as none.
             return None
 
+    @staticmethod
+    def allows(ticket: SessionTicket | None, early: bytes) -> bool:
+        """Whether `early` may be sent as early data under `ticket`."""
+        return ticket is not None and 0 < len(early) <= ticket.max_early_data
+
     def keep(self, ticket: SessionTicket, connection: dtls.Connection | stcp.Connection) -> None:
         """Keep what the server of `connection` gave."""
         # Whose pre-shared key it was stands nowhere in the ticket, and the next connection may be somebody

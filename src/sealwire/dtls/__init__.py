@@ -2,9 +2,19 @@
 
 from sealwire.dtls.connection import Connection
 from sealwire.dtls.endpoint import Admission, Endpoint
-from sealwire.dtls.events import AddressChanged, Closed, Connected, Event, PeerClosed, State, TicketReceived
+from sealwire.dtls.events import (
+    AddressChanged,
+    Closed,
+    Connected,
+    EarlyDataArrived,
+    Event,
+    PeerClosed,
+    State,
+    TicketReceived,
+)
 from sealwire.dtls.gate import Attempt
 from sealwire.dtls.upkeep import Upkeep
+from sealwire.tls13.contract import EarlyData
 from sealwire.tls13.tickets import SessionTicket
 
 __all__ = [
@@ -14,6 +24,8 @@ __all__ = [
     "Closed",
     "Connected",
     "Connection",
+    "EarlyData",
+    "EarlyDataArrived",
     "Endpoint",
     "Event",
     "PeerClosed",

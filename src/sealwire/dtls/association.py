@@ -14,8 +14,17 @@ from typing import Any, Final
 from sealwire.context import Config
 from sealwire.dtls.alerts import FATAL, WARNING, LastWords
 from sealwire.dtls.charges import handshake_over
+from sealwire.dtls.early import EarlyTraffic
 from sealwire.dtls.epochs import Opening, Sealing
-from sealwire.dtls.events import Closed, Connected, Event, PeerClosed, State, TicketReceived
+from sealwire.dtls.events import (
+    Closed,
+    Connected,
+    EarlyDataArrived,
+    Event,
+    PeerClosed,
+    State,
+    TicketReceived,
+)
 from sealwire.dtls.header import ContentType, RecordNumber, decode_alert
 from sealwire.dtls.incoming import Incoming
 from sealwire.dtls.layer import HandshakeLayer
@@ -35,7 +44,13 @@ from sealwire.errors import (
 )
 from sealwire.limits import Account, Limits, Purpose
 from sealwire.telemetry import ConnectionCounters
-from sealwire.tls13.contract import EPOCH_APPLICATION, EPOCH_HANDSHAKE, EPOCH_PLAIN, ConnectionIds
+from sealwire.tls13.contract import (
+    EPOCH_APPLICATION,
+    EPOCH_EARLY,
+    EPOCH_HANDSHAKE,
+    EPOCH_PLAIN,
+    ConnectionIds,
+)
 from sealwire.tls13.handshake import Handshake
 from sealwire.wire import Buffer
 
@@ -83,6 +98,8 @@ class Association:
         self.on_output: Callable[[Any], None] | None = None
         #: Who the peer is on the network; set by an Endpoint, for its owner's use.
         self.address: object = None
+        #: Whether the peer's address is proved or, by a ticket, at least shown to have been its own.
+        self.address_shown = address_proved
 
         self._account = account
         self._sealing = Sealing(config.provider, plain_sequence, limits.records_per_key)
@@ -110,6 +127,7 @@ class Association:
         self._finished_answered = False
         self._handshake_deadline: float | None = now + limits.handshake_seconds
         self._outgoing = Outgoing(account, limits, self._sealing, self.counters, mtu)
+        self._early = EarlyTraffic(handshake.early, self._sealing, account, limits, self.counters, mtu)
         self._rekeying = Rekeying(
             self._layer, self._sealing, self._opening, self._outgoing, limits, self.counters, now
         )
@@ -227,6 +245,11 @@ class Association:
 
     def _receive_record(self, number: RecordNumber, content_type: int, content: bytes, now: float) -> None:
         """Handle a record that authenticated: what is wrong in it is the peer's doing."""
+        if number.epoch == EPOCH_EARLY:
+            # It may be a copy of what somebody sent before, so it proves nobody's address or presence.
+            if self._early.receive(content_type, content):
+                self._events.append(EarlyDataArrived())
+            return
         self._budget = None
         self._keys_seen = True
         if content_type == ContentType.HANDSHAKE and self._sealing.epoch >= EPOCH_APPLICATION:
@@ -274,6 +297,7 @@ class Association:
         self._handshake_deadline = None
         self._budget = None
         handshake_over(self._account)
+        self._early.answered()
         self._events.append(Connected(self._layer.engine.session))
 
     def _receive_alert(self, number: RecordNumber, content: bytes) -> None:
@@ -325,6 +349,7 @@ class Association:
         self.state = State.CLOSED
         self.error = error
         self._outgoing.drop()
+        self._early.close()
         self._incoming.close()
         self._account.close()
         self._events.append(Closed(error))
@@ -346,6 +371,10 @@ class Association:
                         # [9853-4]: nothing was asked.
                         self.counters.discard(Discard.PATH_MESSAGE)
                 datagrams += self._layer.transmit(self._budget, now)
+                datagrams += self._early.transmit()
+                # Half of what is left, so that there is always something for the handshake to go on.
+                left = None if self._budget is None else (self._budget - sum(map(len, datagrams))) // 2
+                datagrams += self._early.transmit_unfinished(left)
                 if self.state is not State.HANDSHAKING:
                     self._transmit_data(datagrams, now)
         except ProtocolError as error:

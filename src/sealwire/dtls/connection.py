@@ -31,7 +31,7 @@ from sealwire.errors import (
 )
 from sealwire.limits import Ledger, Limits
 from sealwire.telemetry import KeyUsage
-from sealwire.tls13.contract import Session
+from sealwire.tls13.contract import EarlyData, EarlyPhase, Session
 from sealwire.tls13.handshake import DTLS, Handshake
 from sealwire.tls13.tickets import SessionTicket
 from sealwire.wire import Buffer
@@ -59,6 +59,7 @@ class Connection(Association):
         connection_id: bytes = b"",
         ticket: SessionTicket | None = None,
         upkeep: Upkeep = DEFAULT_UPKEEP,
+        early_data: bool = False,
     ) -> Connection:
         """A client; its ClientHello is in the first transmit().
 
@@ -71,6 +72,7 @@ class Connection(Association):
             connection_id: the id wanted on records to this client (RFC 9146), b"" for none.
             ticket: of an earlier connection to this server, to resume by; use each once.
             upkeep: what the connection sees to by itself.
+            early_data: offer early data, if the ticket allows some; see :meth:`send_replayable`.
 
         Raises:
             ConfigurationError: no usable server name while names are checked.
@@ -80,7 +82,12 @@ class Connection(Association):
         config = config.within(limits)
         # RFC 9147 section 5.1 [9147-5.1-13]: an empty id says that we need none and take the server's.
         handshake = Handshake.client(
-            config, DTLS, server_name=server_name, connection_id=connection_id, ticket=ticket
+            config,
+            DTLS,
+            server_name=server_name,
+            connection_id=connection_id,
+            ticket=ticket,
+            early_data=early_data,
         )
         return cls(
             config,
@@ -119,7 +126,8 @@ class Connection(Association):
         config = config.within(limits)
         return cls(
             config,
-            Handshake.server(config, DTLS, connection_id=connection_id),
+            # One peer, whose address cannot be forged or is held to three times what it sends.
+            Handshake.server(config, DTLS, connection_id=connection_id, early=EarlyPhase(wanted=True)),
             now=now,
             limits=limits,
             mtu=mtu,
@@ -190,6 +198,59 @@ class Connection(Association):
         if self.state in (State.CLOSING, State.CLOSED):
             raise self.error or ConnectionClosed("the connection is closed")
         self._outgoing.put(messages)
+        self._notify()
+
+    def send_replayable(self, *messages: Buffer) -> None:
+        """Client: send messages as early data, before the server has said anything (0-RTT).
+
+        Somebody who records them can send them again, now or to other servers, and the server may act on
+        them each time: send only what does no harm when it is done twice.  They are lost if the server
+        does not accept them, and never sent again by themselves; :attr:`early_data` says so once the
+        handshake is complete.
+
+        Raises:
+            ValueError: they are longer than :attr:`max_replayable_bytes`, or than what is left together.
+            LimitReached: the send queue is full.
+            Error: early data is not offered (see :meth:`client`), or the server has answered already.
+        """
+        self._early.send(messages)
+        self._notify()
+
+    @property
+    def max_replayable_bytes(self) -> int:
+        """The longest message :meth:`send_replayable` takes now, in bytes; 0 if it takes none."""
+        return self._early.room
+
+    @property
+    def early_data(self) -> EarlyData:
+        """Whether early data was offered and, after the handshake, accepted."""
+        return self._layer.engine.early.outcome
+
+    def early_messages(self) -> list[bytes]:
+        """Server: early data that came since the last call, apart from :meth:`messages`.
+
+        It is from somebody who held the ticket, at some time; until the handshake is complete it may be a
+        copy.  This process accepts a flight once.
+        """
+        return self._early.messages()
+
+    def send_before_finished(self, *messages: Buffer) -> None:
+        """Server: send messages to a client that has not finished the handshake (0.5-RTT).
+
+        Nobody has proved to be there now: the client may be a copy of its own hello, and one that shows a
+        certificate has not shown it yet.  While its address is shown by a ticket alone, three times the
+        bytes it sent are not exceeded; what is above that waits.
+
+        Raises:
+            Error: there is no client's hello yet, or its address is not shown.
+            ValueError, LimitReached: as for :meth:`send_many`.
+        """
+        if self.state is not State.HANDSHAKING:
+            self.send_many(messages)
+            return
+        if not self._early.may_send_unfinished or not (self._budget is None or self.address_shown):
+            raise Error("nothing can be sent before the client's Finished: its address is not shown")
+        self._early.send_unfinished(messages)
         self._notify()
 
     def messages(self) -> list[bytes]:

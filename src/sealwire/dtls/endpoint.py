@@ -28,11 +28,13 @@ from sealwire.dtls.flight import timeout_after
 from sealwire.dtls.gate import Attempt, Gate, OlderVersion, Reply
 from sealwire.dtls.header import ContentType, is_ciphertext
 from sealwire.dtls.paths import AMPLIFICATION, PathChecks
+from sealwire.dtls.place import place_of
 from sealwire.dtls.routability import PathMessage
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP, Upkeep
 from sealwire.errors import Discard, LimitReached
 from sealwire.limits import Account, Ledger, Limits
 from sealwire.telemetry import EndpointCounters
+from sealwire.tls13.contract import EarlyData, EarlyPhase
 from sealwire.tls13.handshake import DTLS, Handshake
 from sealwire.wire import Buffer
 
@@ -292,7 +294,7 @@ class Endpoint:
 
     def _receive_hello(self, datagram: Buffer, address: Address, now: float) -> None:
         config = self._configure()
-        answer = self._gate.receive(datagram, address, config, now)
+        answer = self._gate.receive(datagram, address, config, now, self._known(address))
         if isinstance(answer, OlderVersion):
             self.counters.discard(Discard.OTHER_VERSION)
             if self._on_other is not None:
@@ -305,6 +307,11 @@ class Endpoint:
             self._admit(answer, config, now)
         else:
             self.counters.discard(answer)
+
+    def _known(self, address: Address) -> tuple[bytes, ...]:
+        """First hellos of the connections with this address, as :meth:`_admit` tells them."""
+        here = (self._connections.get(address), self._replacements.get(address))
+        return tuple(self._hellos[one] for one in here if one is not None)
 
     # --- admission -------------------------------------------------------------------------
 
@@ -357,7 +364,8 @@ class Endpoint:
         timeout = self._initial_timeout
         cid = self._issue_cid(self._cid_bytes) if self._cid_bytes else (b"" if self._cid_bytes == 0 else None)
         if attempt.facts is None:
-            handshake = Handshake.server(config, DTLS, connection_id=cid)
+            phase = EarlyPhase(wanted=True, place=place_of(address), opened=attempt.ticket)
+            handshake = Handshake.server(config, DTLS, connection_id=cid, early=phase)
         else:
             handshake = Handshake.from_cookie(
                 config,
@@ -367,6 +375,7 @@ class Endpoint:
                 client_hello_1_hash=attempt.facts.client_hello_1_hash,
                 hello_retry_request=attempt.retry_request,
                 connection_id=cid,
+                place=place_of(address),
             )
             timeout = timeout_after(attempt.facts.age, timeout)
         connection = Connection(
@@ -386,6 +395,7 @@ class Endpoint:
             upkeep=self._upkeep,
         )
         connection.address = address
+        connection.address_shown = connection.address_shown or attempt.ticket is not None
         connection.on_output = self._touch
         self.counters.connections_opened += 1
         self._handshaking += 1
@@ -406,6 +416,12 @@ class Endpoint:
                 replaced.abort()
                 self._touch(replaced)
         connection.begin(attempt.message, attempt.received_bytes, now)
+        if connection.early_data is not EarlyData.NOT_OFFERED:
+            accepted = connection.early_data is EarlyData.ACCEPTED
+            self.counters.early_data_accepted += accepted
+            self.counters.early_data_rejected += not accepted
+            if accepted and attempt.rest:
+                connection.receive_run((attempt.rest,), now)
         if cid and connection.connection_ids.negotiated:
             self._by_cid[cid] = connection
         self._touch(connection)

@@ -16,7 +16,7 @@ from sealwire.crypto.providers import CryptoProvider
 from sealwire.dtls.header import MAX_SEQUENCE, encode_plaintext
 from sealwire.errors import Alert, ProtocolError
 from sealwire.record.protect import Opener, Sealer
-from sealwire.tls13.contract import EPOCH_APPLICATION, EPOCH_HANDSHAKE, InstallKeys
+from sealwire.tls13.contract import EPOCH_APPLICATION, EPOCH_EARLY, EPOCH_HANDSHAKE, InstallKeys
 from sealwire.wire import Buffer
 
 # RFC 9147 section 5.8.1 [9147-5.8.1-4]: twice the maximum segment lifetime, which RFC 9293 says
@@ -54,7 +54,9 @@ class Sealing:
         if self._records_per_key < spec.seal_limit:
             spec = replace(spec, seal_limit=self._records_per_key)
         self._sealers[keys.epoch] = Sealer(self._provider, spec, derived, keys.epoch, cid)
-        self.epoch = keys.epoch
+        if keys.epoch != EPOCH_EARLY:
+            # Early data is beside everything else: errata 8107 [9147-7-9], no ACK or alert in its epoch.
+            self.epoch = keys.epoch
 
     def __contains__(self, epoch: int) -> bool:
         return epoch in self._sealers
@@ -92,6 +94,10 @@ class Sealing:
         for old in [old for old in self._sealers if old < epoch and old not in needed]:
             del self._sealers[old]
 
+    def forget(self, epoch: int) -> None:
+        """Drop the keys of one epoch, if there are any."""
+        self._sealers.pop(epoch, None)
+
     def clear(self) -> None:
         self._sealers.clear()
 
@@ -127,7 +133,8 @@ class Opening:
         """Accept records under `keys` as well, with one of `cids` in them."""
         if cid and not self.cids:
             self.cids = [cid]
-        own = self.cids[-1] if self.cids else b""
+        # Whoever sends early data cannot know our id yet.
+        own = self.cids[-1] if self.cids and keys.epoch != EPOCH_EARLY else b""
         derived = traffic_keys(self._provider, keys.spec, keys.secret, DTLS13_PREFIX)
         low = keys.epoch & 3
         old = self._openers.get(low)
@@ -152,6 +159,17 @@ class Opening:
                 opener.cid = cid
         return opener
 
+    def expire_at(self, epoch: int, at: float) -> None:
+        """Drop the keys of `epoch` then."""
+        self._expiries[epoch] = at
+
+    def forget(self, epoch: int) -> None:
+        """Drop the keys of `epoch` now, if there are any."""
+        self._expiries.pop(epoch, None)
+        opener = self._openers.get(epoch & 3)
+        if opener is not None and opener.epoch == epoch:
+            del self._openers[epoch & 3]
+
     def linger(self, now: float) -> None:
         """The handshake is over: keep its epoch for two MSL [9147-5.8.1-4]."""
         self._expiries[EPOCH_HANDSHAKE] = now + LINGER_SECONDS
@@ -172,10 +190,7 @@ class Opening:
     def expire(self, now: float) -> None:
         """Drop keys whose time is over."""
         for epoch in [epoch for epoch, at in self._expiries.items() if at <= now]:
-            del self._expiries[epoch]
-            opener = self._openers.get(epoch & 3)
-            if opener is not None and opener.epoch == epoch:
-                del self._openers[epoch & 3]
+            self.forget(epoch)
 
     @property
     def forged(self) -> int:

@@ -52,4 +52,9 @@ class TicketReceived:
     ticket: SessionTicket
 
 
-Event = Connected | PeerClosed | Closed | AddressChanged | TicketReceived
+@dataclass(frozen=True, slots=True)
+class EarlyDataArrived:
+    """Early data waits in :meth:`Connection.early_messages` (servers).  Anybody may have sent it again."""
+
+
+Event = Connected | PeerClosed | Closed | AddressChanged | TicketReceived | EarlyDataArrived

@@ -8,11 +8,12 @@ answers gets at most three times the bytes it sent (RFC 9147 section 5.1 [9147-5
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sealwire.context import Config
 from sealwire.crypto.suites import SUITES
+from sealwire.crypto.ticketkeys import Unsealed
 from sealwire.dtls.cookie import Address, CookieFacts, CookieJar
 from sealwire.dtls.header import (
     ContentType,
@@ -22,10 +23,12 @@ from sealwire.dtls.header import (
     encode_plaintext,
     fragment_header,
 )
+from sealwire.dtls.place import place_of
 from sealwire.dtls.slab import HelloSlab, WholeHello
 from sealwire.errors import Alert, Discard, ProtocolError
 from sealwire.limits import Limits
 from sealwire.telemetry import EndpointCounters
+from sealwire.tls13 import early
 from sealwire.tls13 import extensions as ext
 from sealwire.tls13.flavor import DTLS
 from sealwire.tls13.messages import HEADER_BYTES, ClientHello, HandshakeType, frame
@@ -63,6 +66,10 @@ class Attempt:
     #: Record number to number our plaintext records from.
     plain_sequence: int
     received_bytes: int
+    #: The ticket that showed the address, and what was in it; None where nothing but a cookie did.
+    ticket: tuple[bytes, Unsealed | None] | None = None
+    #: What stood behind the hello in its datagram: early data, perhaps.
+    rest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +128,19 @@ class Gate:
         """What the gate's fixed tables occupy."""
         return self._slab.memory_bytes + self._proved.memory_bytes
 
-    def receive(self, datagram: Buffer, address: Address, config: Config, now: float) -> Answer:
-        """Judge one datagram that may begin with (a fragment of) a ClientHello."""
+    def receive(
+        self,
+        datagram: Buffer,
+        address: Address,
+        config: Config,
+        now: float,
+        known: tuple[bytes, ...] = (),
+    ) -> Answer:
+        """Judge one datagram that may begin with (a fragment of) a ClientHello.
+
+        `known` are the randoms of first hellos that are connections of this address already: one that
+        comes again needs no proof, as nothing new is made for it.
+        """
         answer: Answer = Discard.UNKNOWN_PEER
         offset, fragments_left, size = 0, _FRAGMENTS_PER_DATAGRAM, len(datagram)
         while offset < len(datagram):
@@ -137,7 +155,9 @@ class Gate:
             except ProtocolError:
                 return Discard.BAD_FRAGMENT
             for fragment in fragments[:fragments_left]:
-                answer = self._receive_fragment(fragment, address, config, record.sequence, size, now)
+                answer = self._receive_fragment(fragment, address, config, record.sequence, size, now, known)
+                if isinstance(answer, Attempt) and offset < len(datagram):
+                    return replace(answer, rest=bytes(datagram[offset:]))
                 if answer is not Discard.INCOMPLETE_HELLO:
                     return answer
                 # The bytes of a datagram count once.
@@ -146,7 +166,14 @@ class Gate:
         return answer
 
     def _receive_fragment(
-        self, fragment: Fragment, address: Address, config: Config, record: int, size: int, now: float
+        self,
+        fragment: Fragment,
+        address: Address,
+        config: Config,
+        record: int,
+        size: int,
+        now: float,
+        known: tuple[bytes, ...],
     ) -> Answer:
         if fragment.kind is not HandshakeType.CLIENT_HELLO or fragment.message_seq > 1:
             return Discard.UNKNOWN_PEER
@@ -157,7 +184,7 @@ class Gate:
             if isinstance(collected, Discard):
                 return collected
             hello = collected
-        return self._judge(hello, fragment.message_seq, address, config, now)
+        return self._judge(hello, fragment.message_seq, address, config, now, known)
 
     def _collect(
         self, fragment: Fragment, address: Address, record: int, size: int, now: float
@@ -178,7 +205,13 @@ class Gate:
         return Discard.INCOMPLETE_HELLO if kept else Discard.OVER_BUDGET
 
     def _judge(
-        self, whole: WholeHello, message_seq: int, address: Address, config: Config, now: float
+        self,
+        whole: WholeHello,
+        message_seq: int,
+        address: Address,
+        config: Config,
+        now: float,
+        known: tuple[bytes, ...],
     ) -> Answer:
         message = frame(HandshakeType.CLIENT_HELLO, whole.body)
         try:
@@ -197,10 +230,16 @@ class Gate:
             if cookie is None:
                 if message_seq != 0:
                     return Discard.MALFORMED_HELLO
+                if hello.random in known:
+                    return self._attempt(whole, hello, message, address, None, b"", 0)
+                # A ticket that shows the address opens first: all else is for nothing where it does not.
+                ticket = early.expected(config, DTLS, hello, message, place_of(address))
                 # A retry for the group alone is stateless as well: its second hello comes back here.
-                if self._require_cookie or not select(config, hello).usable:
+                if (self._require_cookie and ticket is None) or not select(config, hello).usable:
                     return self._retry(whole, hello, message, address, config, now)
-                return self._attempt(whole, hello, message, address, None, b"", 0)
+                self._counters.tickets_as_proof += ticket is not None
+                attempt = self._attempt(whole, hello, message, address, None, b"", 0)
+                return replace(attempt, ticket=ticket)
         except ProtocolError as error:
             return self._alert(error.alert, whole, now, otherwise=Discard.MALFORMED_HELLO)
         facts = self._jar.check(cookie, address, now) if message_seq == 1 else None

@@ -16,7 +16,7 @@ from sealwire.errors import Discard
 from sealwire.limits import Account
 from sealwire.record.protect import DISCARDS, parse_ciphertext_header
 from sealwire.telemetry import ConnectionCounters
-from sealwire.tls13.contract import EPOCH_HANDSHAKE, EPOCH_PLAIN
+from sealwire.tls13.contract import EPOCH_EARLY, EPOCH_HANDSHAKE, EPOCH_PLAIN
 from sealwire.wire import Buffer
 
 Record = tuple[RecordNumber, int, bytes]
@@ -111,13 +111,18 @@ class Incoming:
         """Go past a record without keys, and keep it if it may have come too early."""
         with_cid = datagram[offset] & 0x10
         cid_bytes = self._opening.cid_bytes or (self._offered_cid_bytes if with_cid else 0)
+        if not with_cid and datagram[offset] & 3 == EPOCH_EARLY:
+            # Whoever sends early data knows no id yet.
+            cid_bytes = 0
         header = parse_ciphertext_header(datagram, offset, cid_bytes)
         if isinstance(header, Discard):
             self._counters.discard(header)
             return len(datagram)
         if header.epoch_bits == EPOCH_HANDSHAKE:
             self.server_hello_missing = True
-        if not self.keep_early or not self._early.put(bytes(datagram[offset : header.end])):
+        # With the handshake's keys there, early data has its own or was not accepted (decision A15).
+        late = header.epoch_bits == EPOCH_EARLY and self._opening.epoch >= EPOCH_HANDSHAKE
+        if late or not self.keep_early or not self._early.put(bytes(datagram[offset : header.end])):
             # RFC 9147 section 6.1 [9147-6.1-2]: like a record that failed.
             self._counters.discard(Discard.UNKNOWN_EPOCH)
         return header.end

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sealwire.dtls.cid import CidPool, Usage
+from sealwire.dtls.early import EARLY_SECONDS
 from sealwire.dtls.epochs import Opening, Sealing
 from sealwire.dtls.flight import Flight
 from sealwire.dtls.header import (
@@ -29,10 +30,12 @@ from sealwire.limits import Account, Limits, Purpose
 from sealwire.telemetry import ConnectionCounters
 from sealwire.tls13.contract import (
     EPOCH_APPLICATION,
+    EPOCH_EARLY,
     EPOCH_HANDSHAKE,
     EPOCH_PLAIN,
     NO_CONNECTION_IDS,
     Direction,
+    EarlyDataAnswered,
     HandshakeDone,
     InstallKeys,
     SendMessage,
@@ -266,10 +269,18 @@ class HandshakeLayer:
                     cid = self._cids.current if self.engine.complete else self.engine.connection_ids.theirs
                     self._sealing.install(output, cid)
                     self._sealing.forget_before(output.epoch, self._flight.epochs | {EPOCH_HANDSHAKE})
-                case InstallKeys():
-                    self._reassembly.change_keys(output.epoch)
+                case InstallKeys(Direction.RECEIVE, epoch):
                     self._opening.install(output, self.engine.connection_ids.ours)
+                    if epoch == EPOCH_EARLY:
+                        # No message comes there.  RFC 9147 section 5.6 [9147-5.6-2]: nor for long.
+                        self._opening.expire_at(EPOCH_EARLY, now + EARLY_SECONDS)
+                    else:
+                        self._reassembly.change_keys(epoch)
+                case EarlyDataAnswered(accepted):
+                    if not accepted:
+                        self._sealing.forget(EPOCH_EARLY)
                 case HandshakeDone():
+                    self._opening.forget(EPOCH_EARLY)
                     self._opening.linger(now)
                     self._cids = CidPool(self.engine.connection_ids, self.issue_cid, self._spare_cids)
                     if self._spare_cids and self.engine.connection_ids.theirs:

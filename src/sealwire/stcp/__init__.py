@@ -5,13 +5,14 @@
 
 from sealwire.stcp.connection import Connection
 from sealwire.stcp.events import Closed, Connected, Event, PeerClosed, TicketReceived
-from sealwire.tls13.contract import Session
+from sealwire.tls13.contract import EarlyData, Session
 from sealwire.tls13.tickets import SessionTicket
 
 __all__ = [
     "Closed",
     "Connected",
     "Connection",
+    "EarlyData",
     "Event",
     "PeerClosed",
     "Session",

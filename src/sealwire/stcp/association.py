@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from sealwire.crypto.hkdf import TLS13_PREFIX, traffic_keys
+from sealwire.crypto.hkdf import TLS13_PREFIX, TrafficKeys, traffic_keys
+from sealwire.crypto.suites import SuiteSpec
 from sealwire.errors import (
     Alert,
     ConnectionClosed,
@@ -30,11 +31,14 @@ from sealwire.stcp.deframe import (
     Deframer,
     MessageJoiner,
 )
+from sealwire.stcp.early import EarlyStream
 from sealwire.stcp.events import Closed, Connected, Event, PeerClosed, TicketReceived
 from sealwire.stcp.outgoing import Outgoing, charge, check_room, sealed_bytes
 from sealwire.telemetry import ConnectionCounters
 from sealwire.tls13.contract import (
+    EPOCH_EARLY,
     Direction,
+    EarlyDataAnswered,
     HandshakeDone,
     InstallKeys,
     SendCompatibilityCcs,
@@ -95,6 +99,10 @@ class Association:
         self._received = bytearray()  # opened, not read by the application
         self._unsealed = bytearray()  # given by the application before the handshake finished
         self._outgoing = Outgoing(self._account, self.counters, is_client=is_client)
+        self._early = EarlyStream(self._account)
+        # Derived once: rejected early data is met by trying the handshake's keys on it.
+        self._trial: tuple[SuiteSpec, TrafficKeys, int] | None = None
+        self._max_early_data = config.max_early_data_size
         self._write_closed = False
         charge(self._account, Purpose.CONNECTION, CONNECTION_BYTES)
 
@@ -109,7 +117,14 @@ class Association:
         if content_type == CHANGE_CIPHER_SPEC:
             self._receive_compatibility_ccs(content)
             return
-        if self._opener is None:
+        if self._early.skipping and content_type == APPLICATION_DATA:
+            opened = self._try(record)
+            if opened is None:
+                self._early.skip(record, self._max_early_data)
+                return
+            self._early.skipping = False
+            content_type, content = opened
+        elif self._opener is None:
             # RFC 8446 section 5.1: there is no application data without protection.
             if content_type == APPLICATION_DATA:
                 raise _unexpected("application data came before any keys")
@@ -126,6 +141,22 @@ class Association:
             self._receive_alert(content)
         else:
             raise _unexpected(f"a protected record has type {content_type}")
+
+    def _try(self, record: memoryview) -> tuple[int, Buffer] | None:
+        """Open a record that may be rejected early data; None if it is, or there are no keys yet."""
+        if self._trial is None or self._opener is None:
+            return None
+        try:
+            opened = self._opener.open(record)
+        except ProtocolError as error:
+            if error.alert is not Alert.BAD_RECORD_MAC:
+                raise
+            # A failure is final for an opener.  No record was opened under these keys yet.
+            self._opener = StreamOpener(self._provider, *self._trial)
+            return None
+        self._trial = None
+        self.counters.records_opened += 1
+        return opened
 
     def _receive_compatibility_ccs(self, content: Buffer) -> None:
         # RFC 8446 section 5: one byte 1, after the first ClientHello and before the peer's Finished;
@@ -175,6 +206,11 @@ class Association:
         self._apply_outputs()
 
     def _receive_application_data(self, content: Buffer) -> None:
+        if self._opener is not None and self._opener.epoch == EPOCH_EARLY:
+            self._refuse_interleaving()
+            self._early.receive(content, self._handshake.early.limit)
+            self.counters.early_messages_received += 1
+            return
         if not self._handshake.complete:
             raise _unexpected("application data came before the handshake finished")
         self._refuse_interleaving()
@@ -222,9 +258,20 @@ class Association:
                 self._outgoing.send_compatibility_ccs()
             elif isinstance(output, HandshakeDone):
                 self._connected()
+            elif isinstance(output, EarlyDataAnswered):
+                self._early_data_answered(output.accepted)
             elif len(self._events) < _MAX_EVENTS:
                 self._events.append(TicketReceived(output.ticket))
         self._send_handshake(messages)
+
+    def _early_data_answered(self, accepted: bool) -> None:
+        if accepted:
+            return
+        if self._is_client:
+            self._outgoing.uninstall()
+        else:
+            # RFC 8446 section 4.2.10 [8446-0RTT-3]
+            self._early.skipping = True
 
     def _send_handshake(self, messages: bytearray) -> None:
         # After our close_notify an answer to KeyUpdate would be data after the end.
@@ -238,6 +285,7 @@ class Association:
             if self._joiner.held:
                 raise _unexpected("handshake bytes came in front of a key change")
             self._opener = StreamOpener(self._provider, keys.spec, derived, keys.epoch)
+            self._trial = (keys.spec, derived, keys.epoch) if self._early.skipping else None
         elif not self._write_closed:
             spec = keys.spec
             if self._limits.records_per_key < spec.seal_limit:

@@ -24,10 +24,11 @@ from sealwire.errors import (
 )
 from sealwire.limits import Ledger, Limits, Purpose
 from sealwire.stcp.association import Association
+from sealwire.stcp.deframe import APPLICATION_DATA
 from sealwire.stcp.events import Event
-from sealwire.stcp.outgoing import KEY_UPDATE_RECORD_BYTES, Outgoing, charge, check_room
+from sealwire.stcp.outgoing import KEY_UPDATE_RECORD_BYTES, Outgoing, charge, check_room, sealed_bytes
 from sealwire.telemetry import KeyUsage
-from sealwire.tls13.contract import Session
+from sealwire.tls13.contract import EPOCH_APPLICATION, EPOCH_EARLY, EarlyData, EarlyPhase, Session
 from sealwire.tls13.flavor import TLS
 from sealwire.tls13.handshake import Handshake
 
@@ -62,6 +63,7 @@ class Connection(Association):
         limits: Limits | None = None,
         ledger: Ledger | None = None,
         ticket: SessionTicket | None = None,
+        early_data: bool = False,
     ) -> Connection:
         """A client's end; its ClientHello is ready in `data_to_send`.
 
@@ -70,6 +72,7 @@ class Connection(Association):
             server_name: whom to expect, a DNS name or IP address.
             ledger: the account book to charge; by default one of this connection's own.
             ticket: of an earlier connection to this server, to resume by; use each once.
+            early_data: offer early data, if the ticket allows some; see :meth:`send_replayable`.
 
         Raises:
             ConfigurationError: `config` and `server_name` cannot make a ClientHello.
@@ -78,7 +81,9 @@ class Connection(Association):
         limits = limits or Limits()
         ledger = ledger or Ledger(limits.total_bytes)
         config = config.within(limits)
-        handshake = Handshake.client(config, TLS, server_name=server_name, ticket=ticket)
+        handshake = Handshake.client(
+            config, TLS, server_name=server_name, ticket=ticket, early_data=early_data
+        )
         connection = cls(handshake, config, is_client=True, now=now, limits=limits, ledger=ledger)
         connection._apply_outputs()
         return connection
@@ -91,7 +96,7 @@ class Connection(Association):
         limits = limits or Limits()
         ledger = ledger or Ledger(limits.total_bytes)
         config = config.within(limits)
-        handshake = Handshake.server(config, TLS)
+        handshake = Handshake.server(config, TLS, early=EarlyPhase(wanted=True))
         return cls(handshake, config, is_client=False, now=now, limits=limits, ledger=ledger)
 
     # -- facts
@@ -182,6 +187,79 @@ class Connection(Association):
         else:
             self._seal_application_data(view)
         self.counters.messages_sent += 1
+
+    def send_replayable(self, data: Buffer) -> None:
+        """Client: send `data` as early data, before the server has said anything (0-RTT).
+
+        Somebody who records it can send it again, now or to other servers, and the server may act on it each
+        time: send only what does no harm when it is done twice.  It is lost if the server does not accept
+        it, and never sent again by itself; :attr:`early_data` says so once the handshake is finished.
+
+        Raises:
+            ValueError: it is longer than :attr:`max_replayable_bytes`.
+            LimitReached: the account has no room.
+            Error: early data is not offered (see :meth:`client`), or the handshake is over.
+        """
+        self._must_be_open()
+        room = self.max_replayable_bytes
+        view = memoryview(data).cast("B")
+        if self._outgoing.epoch != EPOCH_EARLY:
+            raise Error("early data cannot be sent: none was offered, or the server has answered already")
+        if len(view) > room:
+            raise ValueError(f"{len(view)} bytes of early data are more than the {room} that are left")
+        check_room(self._account, sealed_bytes(len(view)))
+        self._outgoing.send(APPLICATION_DATA, view)
+        self._early.sent += len(view)
+        self.counters.early_messages_sent += 1
+
+    @property
+    def max_replayable_bytes(self) -> int:
+        """How much :meth:`send_replayable` takes now, in bytes; 0 if nothing."""
+        if self._write_closed or self._outgoing.epoch != EPOCH_EARLY:
+            return 0
+        return max(self._handshake.early.limit - self._early.sent, 0)
+
+    @property
+    def early_data(self) -> EarlyData:
+        """Whether early data was offered and, after the handshake, accepted."""
+        return self._handshake.early.outcome
+
+    @property
+    def early_buffered(self) -> int:
+        """Bytes waiting in :meth:`read_early`."""
+        return self._early.buffered
+
+    def read_early(self, n: int = -1) -> bytes:
+        """Server: take up to `n` bytes of early data, all of it for -1; apart from :meth:`read`.
+
+        It is from somebody who held the ticket, at some time; until the handshake is finished it may be a
+        copy.  This process accepts a flight once.
+        """
+        return self._early.read(n)
+
+    def send_before_finished(self, data: Buffer) -> None:
+        """Server: send `data` to a client that has not finished the handshake (0.5-RTT).
+
+        Nobody has proved to be there now: the client may be a copy of its own hello, and one that shows a
+        certificate has not shown it yet.
+
+        Raises:
+            Error: there is no client's hello yet.
+            LimitReached, ConnectionClosed: as for :meth:`send`.
+        """
+        if self.state == "handshaking":
+            self._must_be_open()
+            if self._is_client or self._outgoing.epoch != EPOCH_APPLICATION:
+                raise Error("nothing can be sent before the client's Finished: there was no hello yet")
+            if self.queued >= self._limits.send_queue_bytes:
+                waiting = f"{self.queued} bytes are already waiting for the network"
+                raise LimitReached("send_queue_bytes", waiting)
+            view = memoryview(data).cast("B")
+            check_room(self._account, sealed_bytes(len(view)))
+            self._outgoing.send(APPLICATION_DATA, view)
+            self.counters.messages_sent += 1
+            return
+        self.send(data)
 
     def read(self, n: int = -1) -> bytes:
         """Take up to `n` bytes of what the peer sent, all of it for -1; b"" when nothing is there.

@@ -82,6 +82,15 @@ class Outgoing:
         return self._sealer
 
     @property
+    def epoch(self) -> int:
+        """The epoch of the keys in use, 0 without."""
+        return 0 if self._sealer is None else self._sealer.epoch
+
+    def uninstall(self) -> None:
+        """Early data was refused: go on in plaintext, or under the keys that come next."""
+        self._sealer = None
+
+    @property
     def key_room_bytes(self) -> int:
         """Bytes of content the keys in use may still seal; one record is kept for the KeyUpdate."""
         sealer = self._sealer

@@ -20,7 +20,7 @@ from sealwire.crypto.names import server_name_indication
 from sealwire.crypto.psk import PskMode
 from sealwire.crypto.suites import SuiteSpec
 from sealwire.errors import Alert, ConfigurationError, HandshakeError
-from sealwire.tls13 import acceptance, certificatetypes, presentation, psk
+from sealwire.tls13 import acceptance, certificatetypes, early, presentation, psk
 from sealwire.tls13 import extensions as ext
 from sealwire.tls13.acceptance import Asked, Presented
 from sealwire.tls13.authentication import (
@@ -152,6 +152,9 @@ def start(exchange: Exchange, target: Target) -> State:
     if needs_exchange:
         # RFC 8446 section 9.2: with supported_groups, and not without.
         block.add(ext.KEY_SHARES, _entries(shares))
+    early_offered = early.offered_by(exchange, psks)
+    if early_offered:
+        block.add(ext.EARLY_DATA, True)
     psk.offer(exchange, block, psks)
     hello = ClientHello(
         legacy_version=exchange.flavor.legacy_version,
@@ -165,6 +168,8 @@ def start(exchange: Exchange, target: Target) -> State:
     hello = psk.with_binders(exchange, hello, psks, None)
     offer = Offer(hello, hello.encode(exchange.flavor), shares, psks)
     exchange.send(EPOCH_PLAIN, offer.message)
+    if early_offered:
+        early.begin(exchange, psks[0], offer.message)
     return ExpectServerHello(exchange, target, offer)
 
 
@@ -236,6 +241,7 @@ class ExpectServerHello(State):
         moved = (
             ext.SUPPORTED_VERSIONS,
             ext.KEY_SHARES,
+            ext.EARLY_DATA,
             ext.PSK_KEY_EXCHANGE_MODES,
             ext.TICKET_REQUEST,
             ext.PRE_SHARED_KEYS,
@@ -252,7 +258,10 @@ class ExpectServerHello(State):
         hello = psk.with_binders(exchange, replace(offer.hello, extensions=block), psks, transcript)
         second = Offer(hello, hello.encode(exchange.flavor), shares, psks)
         transcript.add(second.message)
-        exchange.send_compatibility_ccs()
+        if not exchange.early.pending:
+            exchange.send_compatibility_ccs()
+        # RFC 8446 section 4.2.10 [8446-0RTT-3]
+        early.refused(exchange)
         exchange.send(EPOCH_PLAIN, second.message)
         return ExpectSecondServerHello(exchange, self.target, second, spec, group, transcript)
 
@@ -311,11 +320,11 @@ def _agree(
     group, secret = _exchanged(exchange, offer, hello, spec, agreed)
     transcript.add(message)
     deriver = Deriver(exchange.provider, spec, exchange.flavor.label_prefix)
-    early = EarlyStage.start(deriver, agreed.psk.secret if agreed is not None else b"")
-    stage = early.handshake(secret, transcript.hash())
+    before = EarlyStage.start(deriver, agreed.psk.secret if agreed is not None else b"")
+    stage = before.handshake(secret, transcript.hash())
     exchange.log_secret("CLIENT_HANDSHAKE_TRAFFIC_SECRET", stage.client_secret)
     exchange.log_secret("SERVER_HANDSHAKE_TRAFFIC_SECRET", stage.server_secret)
-    if not retried:
+    if not retried and not exchange.early.pending:
         exchange.send_compatibility_ccs()
     theirs = hello.extensions.get(ext.CONNECTION_ID)
     if theirs is not None:
@@ -325,7 +334,8 @@ def _agree(
     elif ext.RETURN_ROUTABILITY.code in hello.extensions:
         raise HandshakeError(Alert.ILLEGAL_PARAMETER, "rrc is answered without connection_id")
     exchange.install(Direction.RECEIVE, EPOCH_HANDSHAKE, spec, stage.server_secret)
-    exchange.install(Direction.SEND, EPOCH_HANDSHAKE, spec, stage.client_secret)
+    if not early.holds_sending(exchange):
+        exchange.install(Direction.SEND, EPOCH_HANDSHAKE, spec, stage.client_secret)
     facts = Negotiated(target, offer, spec, group, agreed, retried)
     return ExpectEncryptedExtensions(exchange, facts, stage, transcript)
 
@@ -385,6 +395,8 @@ class ExpectEncryptedExtensions(State):
         self.transcript.add(message)
         exchange, facts = self.exchange, self.facts
         protocol = _chosen_protocol(exchange, block)
+        first = facts.psk is not None and facts.psk is facts.offer.psks[0]
+        early.answered(exchange, block, facts.psk if first else None, self.stage, protocol)
         if facts.psk is not None:
             # RFC 8446 section 2.2: the key has shown who the server is, and no certificate follows.
             before = _AfterExtensions(exchange, facts, self.stage, self.transcript, protocol, _NO_TYPES)
@@ -543,6 +555,7 @@ class ExpectFinished(_AfterExtensions):
         application = stage.application(transcript.hash())
         _log_application(exchange, application)
         exchange.install(Direction.RECEIVE, EPOCH_APPLICATION, facts.spec, application.server_secret)
+        early.end(exchange, stage, transcript)
         if self.request is not None:
             self._answer(self.request)
         ours = finished_message(stage.deriver, stage.client_secret, transcript)
@@ -561,6 +574,7 @@ class ExpectFinished(_AfterExtensions):
             resumed=self.peer.resumed,
             retried=facts.retried,
             connection_ids=exchange.connection_ids,
+            early_data=exchange.early.outcome,
         )
         resumption = application.resumption_secret(transcript.hash())
         return Connected(exchange, session, application, resumption, self.peer, finished, is_client=True)

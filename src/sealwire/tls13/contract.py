@@ -20,8 +20,9 @@ from sealwire.crypto.ocsp import StapleMode
 from sealwire.crypto.providers import CryptoProvider
 from sealwire.crypto.psk import Psk, PskMode
 from sealwire.crypto.signatures import SignatureScheme
+from sealwire.crypto.strikes import StrikeRegister
 from sealwire.crypto.suites import CipherSuite, SuiteSpec
-from sealwire.crypto.ticketkeys import TicketKeys
+from sealwire.crypto.ticketkeys import TicketKeys, Unsealed
 from sealwire.tls13.flavor import Flavor
 from sealwire.tls13.messages import NewSessionTicket
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from sealwire.tls13.tickets import SessionTicket
 
 EPOCH_PLAIN: Final = 0
+EPOCH_EARLY: Final = 1
 EPOCH_HANDSHAKE: Final = 2
 EPOCH_APPLICATION: Final = 3
 
@@ -84,6 +86,10 @@ class Settings(Protocol):
     @property
     def ticket_keys(self) -> TicketKeys: ...
     @property
+    def max_early_data_size(self) -> int: ...
+    @property
+    def strikes(self) -> StrikeRegister | None: ...
+    @property
     def clock(self) -> Callable[[], float]: ...
     @property
     def psk_client(self) -> object | None: ...
@@ -107,6 +113,14 @@ class Settings(Protocol):
     def offer_psks(self, prefix: bytes) -> tuple[Psk, ...]: ...
 
     def find_psk(self, identity: bytes, prefix: bytes) -> Psk | None: ...
+
+
+class EarlyData(enum.Enum):
+    """What became of early data (RFC 8446 section 2.3)."""
+
+    NOT_OFFERED = "not offered"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
 
 
 class Direction(enum.Enum):
@@ -162,7 +176,17 @@ class TicketReceived:
     ticket: SessionTicket
 
 
-Output = SendMessage | SendCompatibilityCcs | InstallKeys | HandshakeDone | TicketReceived
+@dataclass(frozen=True, slots=True)
+class EarlyDataAnswered:
+    """Whether the server takes early data; given once, at both ends, if the client offered some.
+
+    Refused, epoch 1 is over: a client forgets its keys, a server over a stream skips what was sent in it.
+    """
+
+    accepted: bool
+
+
+Output = EarlyDataAnswered | SendMessage | SendCompatibilityCcs | InstallKeys | HandshakeDone | TicketReceived
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +232,8 @@ class Session:
     retried: bool
     #: What was agreed on connection ids; those of the first records, they may change.
     connection_ids: ConnectionIds
+    #: What became of early data.
+    early_data: EarlyData = EarlyData.NOT_OFFERED
 
     @property
     def peer_certificate(self) -> PeerCertificate | None:
@@ -220,6 +246,23 @@ class Session:
         return self.peer if isinstance(self.peer, RawPublicKey) else None
 
 
+@dataclass(slots=True)
+class EarlyPhase:
+    """What is known of early data while the handshake goes on."""
+
+    #: Client: the application wants to send some.  Server: the transport lets some in.
+    wanted: bool = False
+    #: Client: it is offered, and the server has not said yet.
+    pending: bool = False
+    outcome: EarlyData = EarlyData.NOT_OFFERED
+    #: Bytes of early data at most, once there are keys for it.
+    limit: int = 0
+    #: Server: where the client is, as its tickets shall say; b"" not to say it.
+    place: bytes = b""
+    #: Server: a ticket that was opened already, and what was in it.
+    opened: tuple[bytes, Unsealed | None] | None = None
+
+
 class Exchange:
     """What all states of one handshake share: settings, and the outputs not yet taken."""
 
@@ -227,6 +270,7 @@ class Exchange:
         "_handles",
         "client_random",
         "connection_ids",
+        "early",
         "flavor",
         "may_update_keys",
         "outputs",
@@ -247,6 +291,7 @@ class Exchange:
         self.connection_ids = NO_CONNECTION_IDS
         #: Off once the transport has no numbers left for another KeyUpdate (RFC 9147 section 8).
         self.may_update_keys = True
+        self.early = EarlyPhase()
         self._handles = 0
 
     def send(self, epoch: int, message: bytes) -> int:

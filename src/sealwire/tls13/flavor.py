@@ -28,6 +28,9 @@ class Flavor:
     #: Middlebox compatibility (RFC 8446 appendix D.4): a session id that is echoed, and
     #: ChangeCipherSpec.  RFC 9147 section 5 forbids both.
     compatibility_mode: bool
+    #: A message ends early data (RFC 8446 section 4.5); datagrams have epochs for that (RFC 9147 section
+    #: 5.6 [9147-5.6-1]), so that sending keys of two epochs live side by side.
+    has_end_of_early_data: bool
     #: After sending KeyUpdate the new sending keys wait for its acknowledgement
     #: (RFC 9147 section 8); over a stream they are used at once.
     keys_wait_for_acknowledgement: bool
@@ -49,6 +52,7 @@ TLS = Flavor(
     label_prefix=TLS13_PREFIX,
     has_legacy_cookie=False,
     compatibility_mode=True,
+    has_end_of_early_data=True,
     keys_wait_for_acknowledgement=False,
     offers_hybrid_share=True,
 )
@@ -66,6 +70,7 @@ DTLS = Flavor(
     label_prefix=DTLS13_PREFIX,
     has_legacy_cookie=True,
     compatibility_mode=False,
+    has_end_of_early_data=False,
     keys_wait_for_acknowledgement=True,
     offers_hybrid_share=False,
 )

@@ -17,6 +17,9 @@ from sealwire.tls13 import client, server
 from sealwire.tls13.contract import (
     ConnectionIds,
     Direction,
+    EarlyData,
+    EarlyDataAnswered,
+    EarlyPhase,
     Exchange,
     HandshakeDone,
     InstallKeys,
@@ -39,6 +42,9 @@ __all__ = [
     "TLS",
     "ConnectionIds",
     "Direction",
+    "EarlyData",
+    "EarlyDataAnswered",
+    "EarlyPhase",
     "Flavor",
     "Handshake",
     "HandshakeDone",
@@ -71,6 +77,7 @@ class Handshake:
         server_name: str | None,
         connection_id: bytes | None = None,
         ticket: SessionTicket | None = None,
+        early_data: bool = False,
     ) -> Handshake:
         """A client whose first ClientHello is among the outputs.
 
@@ -81,26 +88,37 @@ class Handshake:
                 only, None not to speak of it.
             ticket: of an earlier connection, to resume by.  One that is too old, for another server, or
                 whose server would not be accepted today is left out.
+            early_data: offer early data, if the ticket allows some.
 
         Raises:
             ConfigurationError: the name cannot be used, or is missing while names are checked.
         """
         exchange = Exchange(settings, flavor)
+        exchange.early.wanted = early_data
         return cls(
             exchange,
             client.start(exchange, client.Target.checked(settings, server_name, connection_id, ticket)),
         )
 
     @classmethod
-    def server(cls, settings: Settings, flavor: Flavor, *, connection_id: bytes | None = None) -> Handshake:
+    def server(
+        cls,
+        settings: Settings,
+        flavor: Flavor,
+        *,
+        connection_id: bytes | None = None,
+        early: EarlyPhase | None = None,
+    ) -> Handshake:
         """A server that waits for a ClientHello.
 
         Args:
             connection_id: the id we want on records to us if the client speaks of ids (RFC 9146);
                 b"" to use the client's only, None not to negotiate ids.
+            early: what the transport knows of early data; without it none is accepted.
         """
         exchange = Exchange(settings, flavor)
         exchange.own_connection_id = connection_id
+        exchange.early = early or EarlyPhase()
         return cls(exchange, server.ExpectClientHello(exchange))
 
     @classmethod
@@ -114,6 +132,7 @@ class Handshake:
         client_hello_1_hash: bytes,
         hello_retry_request: bytes,
         connection_id: bytes | None = None,
+        place: bytes = b"",
     ) -> Handshake:
         """A server that waits for the second ClientHello and kept nothing of the first.
 
@@ -123,8 +142,10 @@ class Handshake:
             client_hello_1_hash: hash of the first ClientHello under the suite's hash.
             hello_retry_request: the whole message as it was sent, in TLS form.
             connection_id: as for :meth:`server`.
+            place: where the client is, for its tickets to say.
         """
         exchange = Exchange(settings, flavor)
+        exchange.early.place = place
         exchange.own_connection_id = connection_id
         spec = SUITES[suite]
         transcript = Transcript.after_retry(exchange.provider, spec, client_hello_1_hash, hello_retry_request)
@@ -144,6 +165,11 @@ class Handshake:
     def connection_ids(self) -> ConnectionIds:
         """What was agreed on connection ids (RFC 9146); known from ServerHello on."""
         return self._exchange.connection_ids
+
+    @property
+    def early(self) -> EarlyPhase:
+        """What is known of early data now."""
+        return self._exchange.early
 
     @property
     def session(self) -> Session:

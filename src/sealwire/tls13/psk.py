@@ -20,7 +20,7 @@ from sealwire.tls13 import tickets
 from sealwire.tls13.contract import VERIFY_NONE, Exchange, PeerIdentity, Settings
 from sealwire.tls13.extensions import Extensions, OfferedPsks, PskIdentity, Where
 from sealwire.tls13.messages import ClientHello
-from sealwire.tls13.tickets import SessionTicket
+from sealwire.tls13.tickets import EarlyGrant, SessionTicket
 from sealwire.tls13.transcript import Transcript
 
 # Looking an identity up costs a call into the application, so a hello buys only a few.
@@ -38,6 +38,9 @@ class ChosenPsk:
     mode: PskMode
     #: Who the client was, where the key is a ticket's.
     peer: PeerIdentity | None = None
+    #: What the ticket says of early data, and when it should come.
+    grant: EarlyGrant | None = None
+    due: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +88,10 @@ def with_binders(
     """`hello` with the binders its keys must have; `before` is the transcript of a retry."""
     if not psks:
         return hello
-    truncated = _truncated(hello.encode(exchange.flavor), hello)
+    covered = truncated(hello.encode(exchange.flavor), hello)
     binders = []
     for one in psks:
-        digest = _hash_over(exchange, one.psk, before, truncated)
+        digest = _hash_over(exchange, one.psk, before, covered)
         binders.append(binder(exchange.provider, exchange.flavor.label_prefix, one.psk, digest))
     block = Extensions(Where.CLIENT_HELLO)
     block.copy_from(hello.extensions, but=frozenset((ext.PRE_SHARED_KEYS.code,)))
@@ -97,18 +100,18 @@ def with_binders(
     return replace(hello, extensions=block)
 
 
-def _truncated(message: bytes, hello: ClientHello) -> bytes:
+def truncated(message: bytes, hello: ClientHello) -> bytes:
     """The hello without its list of binders, which stands at its very end."""
     binders = hello.extensions.require(ext.PRE_SHARED_KEYS).binders
     return message[: len(message) - 2 - sum(1 + len(one) for one in binders)]
 
 
-def _hash_over(exchange: Exchange, psk: Psk, before: Transcript | None, truncated: bytes) -> bytes:
+def _hash_over(exchange: Exchange, psk: Psk, before: Transcript | None, covered: bytes) -> bytes:
     if before is not None:
         # RFC 8446 section 4.2.11.2 [8446-KS-3]: the first hello and the retry are covered as well.
-        return before.hash_with(truncated)
+        return before.hash_with(covered)
     digest = exchange.provider.digest(psk.hash_name)
-    digest.update(truncated)
+    digest.update(covered)
     return digest.digest()
 
 
@@ -172,9 +175,12 @@ def choose(
         if psk is None or psk.hash_name != hash_name:
             # [8446-PSK-2]: an unknown identity is no error, there may be another, or certificates.
             continue
-        digest = _hash_over(exchange, psk, before, _truncated(message, hello))
+        digest = _hash_over(exchange, psk, before, truncated(message, hello))
         if not binder_fits(exchange.provider, prefix, psk, digest, offered.binders[index]):
             # [8446-PSK-2]
             raise HandshakeError(Alert.DECRYPT_ERROR, "the binder of a pre-shared key does not fit")
-        return ChosenPsk(index, psk, mode, resumed.peer if resumed is not None else None)
+        if resumed is None:
+            return ChosenPsk(index, psk, mode)
+        due = resumed.grant.due(entry.obfuscated_ticket_age)
+        return ChosenPsk(index, psk, mode, resumed.peer, resumed.grant, due)
     return None

@@ -51,6 +51,10 @@ class EarlyStage:
         secret = psk or bytes(deriver.spec.hash_bytes)
         return cls(deriver, Secret(deriver.provider.hkdf_extract(deriver.spec.hash_name, b"", secret)))
 
+    def client_early_secret(self, hello_hash: bytes) -> Secret:
+        """What protects early data, with the transcript up to ClientHello."""
+        return self.deriver.derive(self.secret, b"c e traffic", hello_hash)
+
     def handshake(self, shared_secret: bytes, hello_hash: bytes) -> HandshakeStage:
         """With the (EC)DHE or hybrid secret, and the transcript up to ServerHello."""
         deriver = self.deriver

@@ -22,7 +22,7 @@ from sealwire.crypto.groups import Group
 from sealwire.crypto.psk import Psk, PskKind, PskMode
 from sealwire.crypto.suites import SuiteSpec
 from sealwire.errors import Alert, HandshakeError
-from sealwire.tls13 import acceptance, certificatetypes, presentation, psk, tickets
+from sealwire.tls13 import acceptance, certificatetypes, early, presentation, psk, tickets
 from sealwire.tls13 import extensions as ext
 from sealwire.tls13.acceptance import Asked, Presented
 from sealwire.tls13.authentication import (
@@ -42,6 +42,8 @@ from sealwire.tls13.contract import (
     VERIFY_REQUIRED,
     ConnectionIds,
     Direction,
+    EarlyData,
+    EarlyDataAnswered,
     Exchange,
     Session,
     Settings,
@@ -99,6 +101,10 @@ class ExpectClientHello(State):
         exchange.send(EPOCH_PLAIN, request)
         if session_id:
             exchange.send_compatibility_ccs()
+        if ext.EARLY_DATA.code in hello.extensions:
+            # RFC 8446 section 4.2.10 [8446-0RTT-3]
+            exchange.early.outcome = EarlyData.REJECTED
+            exchange.outputs.append(EarlyDataAnswered(False))
         transcript = Transcript.after_retry(
             exchange.provider, spec, message_hash(exchange.provider, spec, message), request
         )
@@ -259,6 +265,8 @@ def _answer(
     if chosen is not None and chosen.mode is PskMode.PSK_KE:
         group = None
     facts = Negotiated(spec, group, alpn, server_name, agreed, promised, retried)
+    early.judge(exchange, hello, chosen, spec, alpn, retried=retried)
+    hello_hash = transcript.hash()
 
     block = Extensions(Where.SERVER_HELLO)
     block.add(ext.SELECTED_VERSION, flavor.version)
@@ -282,14 +290,18 @@ def _answer(
         exchange.send_compatibility_ccs()
 
     deriver = Deriver(exchange.provider, spec, flavor.label_prefix)
-    early = EarlyStage.start(deriver, agreed.secret if agreed is not None else b"")
-    stage = early.handshake(secret, transcript.hash())
+    before = EarlyStage.start(deriver, agreed.secret if agreed is not None else b"")
+    stage = before.handshake(secret, transcript.hash())
     exchange.log_secret("CLIENT_HANDSHAKE_TRAFFIC_SECRET", stage.client_secret)
     exchange.log_secret("SERVER_HANDSHAKE_TRAFFIC_SECRET", stage.server_secret)
     exchange.install(Direction.SEND, EPOCH_HANDSHAKE, spec, stage.server_secret)
-    exchange.install(Direction.RECEIVE, EPOCH_HANDSHAKE, spec, stage.client_secret)
+    early.install(exchange, before, hello_hash, retried=retried)
+    early_accepted = exchange.early.outcome is EarlyData.ACCEPTED
+    ends_early = early_accepted and flavor.has_end_of_early_data
+    if not ends_early:
+        exchange.install(Direction.RECEIVE, EPOCH_HANDSHAKE, spec, stage.client_secret)
 
-    encrypted = _encrypted_extensions(hello, facts)
+    encrypted = _encrypted_extensions(hello, facts, early_accepted=early_accepted)
     flight, asked = _protected_flight(settings, hello.extensions, credential, wishes, encrypted, transcript)
     flight.append(finished_message(deriver, stage.server_secret, transcript))
     transcript.add(flight[-1])
@@ -302,7 +314,8 @@ def _answer(
     exchange.install(Direction.SEND, EPOCH_APPLICATION, spec, application.server_secret)
     progress = Progress(facts, stage, application, transcript)
     if chosen is not None:
-        return ExpectFinished(exchange, progress, by_psk(chosen.psk, chosen.peer))
+        following = ExpectFinished(exchange, progress, by_psk(chosen.psk, chosen.peer))
+        return early.ExpectEndOfEarlyData(exchange, stage, transcript, following) if ends_early else following
     if asked is not None:
         return ExpectCertificate(exchange, progress, asked)
     return ExpectFinished(exchange, progress, no_certificate_asked())
@@ -353,7 +366,7 @@ def _agree_connection_ids(exchange: Exchange, hello: ClientHello, block: Extensi
     exchange.connection_ids = ConnectionIds(True, ours, theirs, routability)
 
 
-def _encrypted_extensions(hello: ClientHello, facts: Negotiated) -> Extensions:
+def _encrypted_extensions(hello: ClientHello, facts: Negotiated, *, early_accepted: bool) -> Extensions:
     block = Extensions(Where.ENCRYPTED_EXTENSIONS)
     resumed = facts.psk is not None and facts.psk.kind is PskKind.RESUMPTION
     if facts.server_name is not None and not resumed:
@@ -362,6 +375,8 @@ def _encrypted_extensions(hello: ClientHello, facts: Negotiated) -> Extensions:
         block.add(ext.SERVER_NAME_ACCEPTED, True)
     if facts.alpn is not None:
         block.add(ext.ALPN, (facts.alpn,))
+    if early_accepted:
+        block.add(ext.EARLY_DATA, True)
     if ext.TICKET_REQUEST.code in hello.extensions:
         # RFC 9149 section 3
         block.add(ext.TICKETS_EXPECTED, facts.tickets)
@@ -501,6 +516,7 @@ class ExpectFinished(State):
             resumed=self.peer.resumed,
             retried=facts.retried,
             connection_ids=exchange.connection_ids,
+            early_data=exchange.early.outcome,
         )
         resumption = application.resumption_secret(transcript.hash())
         connected = Connected(

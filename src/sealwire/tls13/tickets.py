@@ -15,10 +15,12 @@ from sealwire.crypto.certificates import Purpose
 from sealwire.crypto.hkdf import Secret
 from sealwire.crypto.psk import Psk, PskKind
 from sealwire.crypto.suites import SUITES, CipherSuite
+from sealwire.crypto.ticketkeys import Unsealed
 from sealwire.errors import ProtocolError
 from sealwire.tls13 import extensions as ext
 from sealwire.tls13.contract import VERIFY_NONE, VERIFY_REQUIRED, Exchange, PeerIdentity, Session, Settings
 from sealwire.tls13.extensions import Extensions, Where
+from sealwire.tls13.flavor import Flavor
 from sealwire.tls13.messages import ClientHello, NewSessionTicket
 from sealwire.tls13.peers import decode_peer, encode_peer, encoded_bytes, still_accepted
 from sealwire.tls13.schedule import Deriver
@@ -51,6 +53,10 @@ class SessionTicket:
     age_add: int
     #: Who the server was; None where a pre-shared key stood for its certificates.
     peer: PeerIdentity | None
+    #: The application protocol of that connection; early data is for the same.  None without one.
+    alpn: bytes | None = None
+    #: Bytes of early data the server would take at most, 0 for none.
+    max_early_data: int = 0
 
     def encode(self) -> bytes:
         """Bytes for :meth:`decode`, to keep between processes."""
@@ -64,6 +70,8 @@ class SessionTicket:
         writer.u32(self.lifetime)
         writer.u32(self.age_add)
         encode_peer(writer, self.peer)
+        writer.vector8(self.alpn or b"")
+        writer.u32(self.max_early_data)
         return writer.finish()
 
     @classmethod
@@ -80,6 +88,8 @@ class SessionTicket:
             lifetime=reader.u32(),
             age_add=reader.u32(),
             peer=decode_peer(reader),
+            alpn=reader.vector8() or None,
+            max_early_data=reader.u32(),
         )
         reader.finish()
         return ticket
@@ -132,6 +142,8 @@ def received(
         lifetime=min(message.lifetime, _LIFETIME_MAXIMUM_SECONDS),
         age_add=message.age_add,
         peer=session.peer,
+        alpn=session.alpn,
+        max_early_data=message.extensions.get(ext.MAX_EARLY_DATA) or 0,
     )
 
 
@@ -145,6 +157,13 @@ class _State:
     server_name: str
     #: Who the client was.
     peer: PeerIdentity | None
+    alpn: bytes
+    age_add: int
+    max_early_data: int
+    #: Name of the strike register that knows whether its early data was accepted; b"" if none is to be.
+    register: bytes
+    #: Where the client was, as far as it matters.
+    place: bytes
 
     def encode(self) -> bytes:
         writer = Writer()
@@ -153,6 +172,11 @@ class _State:
         writer.vector8(self.secret)
         writer.vector16(self.server_name.encode())
         encode_peer(writer, self.peer)
+        writer.vector8(self.alpn)
+        writer.u32(self.age_add)
+        writer.u32(self.max_early_data)
+        writer.vector8(self.register)
+        writer.vector8(self.place)
         return writer.finish()
 
     @classmethod
@@ -164,6 +188,11 @@ class _State:
             Secret(reader.vector8(low=1)),
             reader.vector16().decode("utf-8", "replace"),
             decode_peer(reader),
+            reader.vector8(),
+            reader.u32(),
+            reader.u32(),
+            reader.vector8(),
+            reader.vector8(),
         )
         reader.finish()
         return state
@@ -191,19 +220,94 @@ def issue(
     settings = exchange.settings
     if encoded_bytes(session.peer) > _MAX_CHAIN_BYTES:
         return []
+    early_size = settings.max_early_data_size if settings.strikes is not None else 0
     messages = []
     for _ in range(count):
         # Each ticket has a nonce, and so a key, of its own [8446-PSK-4].
         nonce = exchange.provider.random(_NONCE_BYTES)
         secret = Secret(deriver.expand(resumption_secret, b"resumption", nonce, deriver.spec.hash_bytes))
-        name = session.server_name or ""
-        state = _State(exchange.flavor.version, session.suite.suite, secret, name, session.peer)
+        age_add = int.from_bytes(exchange.provider.random(4), "big")
+        register = settings.strikes.name if settings.strikes is not None and early_size else b""
+        state = _State(
+            exchange.flavor.version,
+            session.suite.suite,
+            secret,
+            session.server_name or "",
+            session.peer,
+            session.alpn or b"",
+            age_add,
+            early_size,
+            register,
+            exchange.early.place,
+        )
         ticket = settings.ticket_keys.seal(state.encode(), settings.clock(), _CONTEXT)
         lifetime = min(int(settings.ticket_keys.lifetime_seconds), _LIFETIME_MAXIMUM_SECONDS)
-        age_add = int.from_bytes(exchange.provider.random(4), "big")
         block = Extensions(Where.NEW_SESSION_TICKET)
+        if early_size:
+            # RFC 8446 section 4.6.1
+            block.add(ext.MAX_EARLY_DATA, early_size)
         messages.append(NewSessionTicket(lifetime, age_add, nonce, ticket, block).encode())
     return messages
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyGrant:
+    """What a ticket says of early data, and where its client was; all of it authentic.
+
+    `issued_at` is wall-clock seconds; `register` names who remembers what was accepted.
+    """
+
+    psk: Psk
+    suite: CipherSuite
+    alpn: bytes
+    age_add: int
+    max_size: int
+    register: bytes
+    place: bytes
+    issued_at: float
+
+    def due(self, obfuscated_age: int) -> float:
+        """When a hello should come whose ticket is as old as it claims (RFC 8446 section 8.3)."""
+        age = (obfuscated_age - self.age_add) & 0xFFFFFFFF
+        return self.issued_at + age / 1000
+
+
+def open_ticket(settings: Settings, identity: bytes) -> Unsealed | None:
+    """What is sealed in a ticket of ours that is not too old: one AEAD operation at most."""
+    return settings.ticket_keys.open(identity, settings.clock(), _CONTEXT)
+
+
+def grant_of(
+    flavor: Flavor, identity: bytes, unsealed: Unsealed | None, server_name: str | None
+) -> EarlyGrant | None:
+    """What an opened ticket says of early data; None if it is none of ours, or not for this connection."""
+    state = _state_for(flavor, unsealed, server_name)
+    return None if state is None or unsealed is None else _grant(identity, state, unsealed)
+
+
+def _state_for(flavor: Flavor, unsealed: Unsealed | None, server_name: str | None) -> _State | None:
+    if unsealed is None:
+        return None
+    try:
+        state = _State.decode(unsealed.state)
+    except ProtocolError:
+        return None
+    # [8446-PSK-5]: the ticket brings no rights it was not made for.
+    fits = state.version == flavor.version and state.server_name == (server_name or "")
+    return state if fits and state.suite in SUITES else None
+
+
+def _grant(identity: bytes, state: _State, unsealed: Unsealed) -> EarlyGrant:
+    return EarlyGrant(
+        Psk(identity, state.secret, SUITES[state.suite].hash_name, PskKind.RESUMPTION),
+        state.suite,
+        state.alpn,
+        state.age_add,
+        state.max_early_data,
+        state.register,
+        state.place,
+        unsealed.sealed_at,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +316,7 @@ class Resumed:
 
     psk: Psk
     peer: PeerIdentity | None
+    grant: EarlyGrant
 
 
 def accept(exchange: Exchange, identity: bytes, server_name: str | None) -> Resumed | None:
@@ -222,19 +327,14 @@ def accept(exchange: Exchange, identity: bytes, server_name: str | None) -> Resu
     settings = exchange.settings
     if not settings.num_tickets:
         return None
-    unsealed = settings.ticket_keys.open(identity, settings.clock(), _CONTEXT)
-    if unsealed is None:
-        return None
-    try:
-        state = _State.decode(unsealed.state)
-        spec = SUITES[state.suite]
-    except (ProtocolError, KeyError):
-        return None
-    # [8446-PSK-5]: the ticket brings no rights it was not made for.
-    if state.version != exchange.flavor.version or state.server_name != (server_name or ""):
+    known = exchange.early.opened
+    unsealed = known[1] if known is not None and known[0] == identity else open_ticket(settings, identity)
+    state = _state_for(exchange.flavor, unsealed, server_name)
+    if state is None or unsealed is None:
         return None
     if settings.verify_mode == VERIFY_REQUIRED and state.peer is None:
         return None
     if not still_accepted(settings, state.peer, Purpose.CLIENT, None):
         return None
-    return Resumed(Psk(identity, state.secret, spec.hash_name, PskKind.RESUMPTION), state.peer)
+    grant = _grant(identity, state, unsealed)
+    return Resumed(grant.psk, state.peer, grant)

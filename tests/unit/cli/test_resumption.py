@@ -72,3 +72,24 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     assert "no key in hex" in sealwire("serve", *identity(), "--ticket-keys", keys).err
     assert sealwire("serve", *identity(), "--ticket-keys", absent).code == 3
     assert sealwire("serve", *identity(), "--num-tickets", "9").code == 2
+
+
+@BOTH
+def test_early_data(tmp_path: Path, transport: tuple[str, ...]) -> None:
+    sessions, question = tmp_path / "sessions", tmp_path / "question"
+    question.write_bytes(b"what is the time?")
+    trust = ("--cafile", str(certificates.server().cafile), "--servername", "localhost", *transport)
+    early = ("--early-data", question)
+    listen = ("--listen", "127.0.0.1:0", "--echo", "--max-early-data", "100")
+    with serving(*listen, *identity(), *transport) as server:
+        peer = f"127.0.0.1:{server.port}"
+        first = sealwire("--json", "connect", peer, *trust, "--sess-out", sessions, *early)
+        assert first.objects[0]["early_data"] == "not offered"
+        for said, out in (("accepted", b"what is the time?"), ("accepted", b"what is the time?")):
+            again = sealwire("connect", peer, *trust, "--sess-in", sessions, *early)
+            assert (again.code, again.out) == (0, out)
+            assert f"resumed, early data {said}" in again.err
+    absent = tmp_path / "absent"
+    ended = sealwire("connect", peer, *trust, "--early-data", absent)
+    assert (ended.code, str(absent) in ended.err) == (3, True)
+    assert sealwire("serve", *identity(), "--max-early-data", "70000").code == 2

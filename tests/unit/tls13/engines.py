@@ -18,7 +18,7 @@ import pytest
 from sealwire.context import CERT_OPTIONAL, Config
 from sealwire.crypto.compression import CompressionAlgorithm
 from sealwire.errors import Alert, HandshakeError, ProtocolError
-from sealwire.tls13.contract import Direction, InstallKeys, Output, SendMessage
+from sealwire.tls13.contract import Direction, EarlyPhase, InstallKeys, Output, SendMessage
 from sealwire.tls13.extensions import Extensions
 from sealwire.tls13.flavor import DTLS, TLS, Flavor
 from sealwire.tls13.handshake import Handshake
@@ -32,6 +32,7 @@ from sealwire.tls13.messages import (
     ServerHello,
     open_message,
 )
+from sealwire.tls13.tickets import SessionTicket
 from sealwire.wire import Writer
 from tests import certificates, configs
 
@@ -128,11 +129,14 @@ class Pair:
         rogue: Rogue | None = None,
         engine: Handshake | None = None,
         run: bool = False,
+        early: SessionTicket | None = None,
     ) -> None:
         ours, theirs = settings or default()
         self.flavor = flavor
-        self.client = Handshake.client(ours, flavor, server_name=server_name)
-        self.server = engine or Handshake.server(theirs, flavor)
+        self.client = Handshake.client(
+            ours, flavor, server_name=server_name, ticket=early, early_data=early is not None
+        )
+        self.server = engine or Handshake.server(theirs, flavor, early=EarlyPhase(wanted=early is not None))
         self.server_settings = theirs
         self.client_settings = ours
         self.rogue = rogue

@@ -90,6 +90,14 @@ class DatagramChannel(DatagramFacts):
                 break
         self._port.schedule()
 
+    def early_messages(self) -> list[bytes]:
+        """Early data the client sent, unless a server's ``on_early_data`` took it.
+
+        This process accepts a flight once; other servers of that client's may have seen it as well.
+        """
+        self._check_process()
+        return self._connection.early_messages()
+
     async def recv(self) -> bytes:
         """The next message.
 

@@ -13,7 +13,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -30,6 +30,7 @@ from sealwire.limits import Limits
 
 if TYPE_CHECKING:
     from sealwire.context import Config, Context
+    from sealwire.dtls import SessionTicket
 
 
 class _Single:
@@ -119,6 +120,18 @@ class Target:
     family: int
     connection_id: bytes = b""
     upkeep: dtls.Upkeep = DEFAULT_UPKEEP
+    #: Messages to send as early data.
+    replayable: tuple[bytes, ...] = ()
+
+
+def _offer(target: Target, sessions: Sessions, *, again: bool) -> tuple[SessionTicket | None, bool]:
+    """A ticket to come back with, and whether to send early data under it.
+
+    The data goes to one address of a name at most: it may have been acted on where nobody answered.
+    """
+    ticket = sessions.take()
+    size = sum(map(len, target.replayable))
+    return ticket, ticket is not None and bool(size) and not again and size <= ticket.max_early_data
 
 
 async def open_peer(target: Target, make: MakePeer[PeerT]) -> PeerT:
@@ -135,6 +148,7 @@ async def open_peer(target: Target, make: MakePeer[PeerT]) -> PeerT:
         if target.local_addr is not None:
             bindable = await resolve(loop, *target.local_addr, socket.SOCK_DGRAM, family=target.family)
     failure: OSError = OSError(f"{host} has no address")
+    early = False
     for n, info in enumerate(infos):
         left = len(infos) - n
         now = time.monotonic()
@@ -143,6 +157,8 @@ async def open_peer(target: Target, make: MakePeer[PeerT]) -> PeerT:
         except OSError as error:
             failure = error
             continue
+        ticket, offers = _offer(target, sessions, again=early)
+        early = early or offers
         try:
             connection = dtls.Connection.client(
                 target.config,
@@ -151,9 +167,12 @@ async def open_peer(target: Target, make: MakePeer[PeerT]) -> PeerT:
                 limits=limits,
                 mtu=target.mtu,
                 connection_id=target.connection_id,
-                ticket=sessions.take(),
                 upkeep=target.upkeep,
+                ticket=ticket,
+                early_data=offers,
             )
+            if connection.max_replayable_bytes:
+                connection.send_replayable(*target.replayable)
             attempt = _Attempt(loop, sock, connection, make, sessions, impatient=left > 1)
         except BaseException:
             sock.close()
@@ -207,10 +226,23 @@ class Opening:
 
     def __init__(self, target: Target) -> None:
         self._target = target
+        self._replayable: list[bytes] = []
         self._channel: DatagramChannel | None = None
 
+    def send_replayable(self, *messages: bytes | bytearray | memoryview) -> None:
+        """Send messages with the first flight, before the server has said anything (0-RTT).
+
+        Call it before awaiting.  Somebody who records them can send them again, now or to other servers,
+        and the server may act on them each time: send only what does no harm when it is done twice.
+
+        They are sent if the context's session store has a ticket that allows so much, and are lost if the
+        server does not accept them.  Nobody sends them again: look at the channel's ``early_data``.
+        """
+        self._replayable += [bytes(message) for message in messages]
+
     def __await__(self) -> Generator[Any, None, DatagramChannel]:
-        return open_peer(self._target, _channel).__await__()
+        target = replace(self._target, replayable=tuple(self._replayable))
+        return open_peer(target, _channel).__await__()
 
     async def __aenter__(self) -> DatagramChannel:
         self._channel = await self
@@ -238,6 +270,8 @@ def open_datagram_channel(
     upkeep: dtls.Upkeep = DEFAULT_UPKEEP,
 ) -> Opening:
     """Shake hands with a DTLS server; ``await`` gives a channel, ``async with`` closes it as well.
+
+    What it returns has :meth:`Opening.send_replayable`, for early data.
 
     Args:
         host, port: where to; every address of the name is tried in turn.

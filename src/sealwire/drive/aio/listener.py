@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Admit = Callable[[dtls.Attempt], dtls.Admission]
 OnAddressChange = Callable[[dtls.Connection, Address], bool]
+OnEarlyData = Callable[[dtls.Connection, bytes], None]
 OnOther = Callable[[bytes, Address], None]
 PeerT = TypeVar("PeerT", bound=Peer)
 
@@ -40,6 +41,7 @@ class Service:
     on_address_change: OnAddressChange | None = None
     enhanced_path_check: bool = False
     upkeep: dtls.Upkeep = DEFAULT_UPKEEP
+    on_early_data: OnEarlyData | None = None
 
 
 async def listening_sockets(host: Hosts, port: int, *, family: int, reuse_port: bool) -> list[socket.socket]:
@@ -91,6 +93,8 @@ class Listener(Generic[PeerT]):
             if isinstance(event, dtls.Connected):
                 peer = self._make(connection, self.port)
                 self._peer_of[connection] = self.peers[_address(connection)] = peer
+            elif isinstance(event, dtls.EarlyDataArrived):
+                self._early_data(connection)
             known = self._peer_of.get(connection)
             if known is None:
                 continue
@@ -138,6 +142,15 @@ class Listener(Generic[PeerT]):
         except Exception as error:
             self._report("the on_address_change callback failed", error)
             return False
+
+    def _early_data(self, connection: dtls.Connection) -> None:
+        if self._service.on_early_data is None:
+            return  # it waits for the handler
+        for data in connection.early_messages():
+            try:
+                self._service.on_early_data(connection, data)
+            except Exception as error:
+                self._report("the on_early_data callback failed", error)
 
     def _report(self, message: str, error: Exception) -> None:
         self._loop.call_exception_handler({"message": message, "exception": error})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sealwire import dtls
@@ -13,6 +13,7 @@ from sealwire.drive.aio.listener import (
     Admit,
     Listener,
     OnAddressChange,
+    OnEarlyData,
     OnOther,
     Service,
     listening_sockets,
@@ -222,12 +223,16 @@ async def create_datagram_endpoint(
     on_address_change: OnAddressChange | None = None,
     enhanced_path_check: bool = False,
     upkeep: dtls.Upkeep = DEFAULT_UPKEEP,
+    send_replayable: Sequence[bytes] = (),
+    on_early_data: OnEarlyData | None = None,
 ) -> tuple[DatagramTransport, ProtocolT]:
     """A protocol over DTLS, as :meth:`loop.create_datagram_endpoint` makes one over UDP.
 
     With `remote_addr` it is a client: this returns when the handshake is done, and connection_made
     was called by then.  Without, it serves on `local_addr`: one protocol for all peers, told apart
     by the address datagram_received gets.
+
+    `send_replayable` are messages to send as early data, as by :meth:`Opening.send_replayable`.
 
     Args and errors: as :func:`open_datagram_channel` and :func:`start_datagram_server`; where a host
     has several addresses, a serving protocol gets the first.
@@ -240,7 +245,17 @@ async def create_datagram_endpoint(
     if remote_addr is not None:
         local = None if local_addr is None else (local_addr[0] or "", local_addr[1])
         target = Target(
-            *remote_addr, config, server_hostname, limits, mtu, timeout, local, family, connection_id, upkeep
+            *remote_addr,
+            config,
+            server_hostname,
+            limits,
+            mtu,
+            timeout,
+            local,
+            family,
+            connection_id,
+            upkeep,
+            tuple(send_replayable),
         )
         await open_peer(target, transport._client_peer)
         return transport, protocol
@@ -250,7 +265,16 @@ async def create_datagram_endpoint(
     for sock in others:
         sock.close()
     service = Service(
-        context, limits, mtu, admission, on_other, cid_bytes, on_address_change, enhanced_path_check, upkeep
+        context,
+        limits,
+        mtu,
+        admission,
+        on_other,
+        cid_bytes,
+        on_address_change,
+        enhanced_path_check,
+        upkeep,
+        on_early_data,
     )
     listener = Listener(loop, first, service, transport._server_peer, transport._turned)
     transport._listener = listener

@@ -50,6 +50,14 @@ class StreamReader(Facts):
             return b""
         return self._take(n)
 
+    def read_early(self, n: int = -1) -> bytes:
+        """Early data the client sent, up to `n` bytes, unless a server's ``on_early_data`` took it.
+
+        This process accepts a flight once; other servers of that client's may have seen it as well.
+        """
+        self._check_process()
+        return self.connection.read_early(n)
+
     async def readexactly(self, n: int) -> bytes:
         """Exactly `n` bytes.  Raises asyncio.IncompleteReadError if the end comes before."""
         if n < 0:

@@ -16,6 +16,7 @@ from sealwire.drive.aio.listener import (
     Admit,
     Listener,
     OnAddressChange,
+    OnEarlyData,
     OnOther,
     Service,
     listening_sockets,
@@ -52,6 +53,7 @@ async def start_datagram_server(
     on_address_change: OnAddressChange | None = None,
     enhanced_path_check: bool = False,
     upkeep: dtls.Upkeep = DEFAULT_UPKEEP,
+    on_early_data: OnEarlyData | None = None,
 ) -> DatagramServer:
     """Serve DTLS; `handler(channel)` runs as a task for each peer and its channel closes with it.
 
@@ -71,6 +73,9 @@ async def start_datagram_server(
             (RFC 9853) may move to the address its newest record came from.  None never moves it.
         enhanced_path_check: ask a peer at its old address before its new one.
         upkeep: what each connection sees to by itself while it lives.
+        on_early_data: called with ``(connection, data)`` for each message of early data, before the client
+            has proved to be there: its answer is ``connection.send_before_finished``.  Without it early
+            data waits in `DatagramChannel.early_messages`.
 
     Raises:
         ConfigurationError: the context cannot serve (no certificate).
@@ -88,6 +93,7 @@ async def start_datagram_server(
         on_address_change,
         enhanced_path_check,
         upkeep,
+        on_early_data,
     )
     try:
         return DatagramServer(asyncio.get_running_loop(), sockets, handler, service)

@@ -36,6 +36,8 @@ _FLUSH_SECONDS: Final = 30.0
 # How often a connection paused because others fill the ledger looks again.
 _STALL_SECONDS: Final = 0.1
 
+OnEarlyData = Callable[[stcp.Connection, bytes], None]
+
 
 class Stream(Facts):
     """A connected TCP socket under an engine.  Owned by a reader and a writer.
@@ -54,6 +56,7 @@ class Stream(Facts):
         *,
         on_gone: Callable[[Stream], None] | None = None,
         sessions: Sessions | None = None,
+        on_early_data: OnEarlyData | None = None,
     ) -> None:
         super().__init__()
         sock.setblocking(False)
@@ -69,6 +72,7 @@ class Stream(Facts):
         self._limits = limits
         self._on_gone = on_gone
         self._sessions = sessions
+        self._on_early_data = on_early_data
         self._changed = asyncio.Event()
         self._backlog: deque[memoryview] = deque()
         self._backlog_bytes = 0
@@ -216,6 +220,7 @@ class Stream(Facts):
     def _turn(self) -> None:
         if self.gone.done():
             return
+        self._hand_early_data_on()
         if not self._flush():
             return
         for event in self._connection.events():
@@ -230,6 +235,16 @@ class Stream(Facts):
         self._choose_reading()
         self._set_timer()
         self._changed.set()
+
+    def _hand_early_data_on(self) -> None:
+        connection = self._connection
+        if self._on_early_data is None or not connection.early_buffered:
+            return
+        try:
+            self._on_early_data(connection, connection.read_early())
+        except Exception as error:
+            message = "the on_early_data callback failed"
+            self.loop.call_exception_handler({"message": message, "exception": error})
 
     def _flush(self) -> bool:
         """Seal and send as much as goes; False if the socket is gone after it."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from sealwire import stcp
 from sealwire.drive.addresses import AddressInfo, Hosts, bind, resolve, resolve_for_listening, show
 from sealwire.drive.aio.reader_writer import DEFAULT_LIMIT_BYTES, StreamReader, StreamWriter
-from sealwire.drive.aio.stream import Stream
+from sealwire.drive.aio.stream import OnEarlyData, Stream
 from sealwire.drive.facts import ProcessBound, is_end
 from sealwire.drive.sessions import Sessions
 from sealwire.errors import Error, LimitReached
@@ -49,6 +49,7 @@ async def open_connection(
     local_addr: tuple[str, int] | None = None,
     family: int = 0,
     sock: socket.socket | None = None,
+    send_replayable: bytes = b"",
 ) -> tuple[StreamReader, StreamWriter]:
     """Connect over TCP, shake hands, and return a reader and a writer like asyncio's.
 
@@ -59,6 +60,10 @@ async def open_connection(
         server_hostname: whom to expect; `host` by default.
         limit: the longest line, in bytes.
         timeout: seconds for TCP and handshake together, ``limits.handshake_seconds`` by default.
+        send_replayable: data to send with the first flight, before the server has said anything (0-RTT), if
+            the context's session store has a ticket that allows so much.  Somebody who records it can send
+            it again, and the server may act on it each time: only what does no harm when it is done twice.
+            It is lost if the server does not accept it: look at the writer's ``early_data``.
 
     Raises:
         TimeoutError: it took too long.
@@ -81,13 +86,17 @@ async def open_connection(
                     sessions = Sessions.of_peer(config, "TLS 1.3", sock.getpeername(), name)
                 else:
                     sessions = Sessions(config, "TLS 1.3", host, port, name)
+                ticket = sessions.take()
                 connection = stcp.Connection.client(
                     config,
                     now=time.monotonic(),
                     server_name=name,
                     limits=limits,
-                    ticket=sessions.take(),
+                    ticket=ticket,
+                    early_data=sessions.allows(ticket, send_replayable),
                 )
+                if connection.max_replayable_bytes:
+                    connection.send_replayable(send_replayable)
                 stream = Stream(loop, sock, connection, limits, sessions=sessions)
             except BaseException:
                 sock.close()
@@ -157,6 +166,7 @@ async def start_server(
     backlog: int = _BACKLOG,
     reuse_port: bool = False,
     start_serving: bool = True,
+    on_early_data: OnEarlyData | None = None,
 ) -> StreamServer:
     """Serve STCP; `client_connected_cb(reader, writer)` runs, as a task if it is a coroutine
     function, for each peer that finished its handshake.
@@ -167,6 +177,9 @@ async def start_server(
         context: a server's :class:`sealwire.Context`; certificates loaded into it later are used
             for new connections.
         limits: for all connections of this server together.
+        on_early_data: called with ``(connection, data)`` as early data comes, before the client has proved
+            to be there: its answer is ``connection.send_before_finished``.  Without it early data waits
+            in `StreamReader.read_early`.
 
     Raises:
         ConfigurationError: the context cannot serve (no certificate).
@@ -176,7 +189,9 @@ async def start_server(
     context.config()  # a context that cannot serve is an error here, not at the first peer
     infos = await resolve_for_listening(loop, host, port, socket.SOCK_STREAM, family=family)
     sockets = bind(infos, reuse_port=reuse_port)
-    server = StreamServer(loop, sockets, client_connected_cb, context, limits or Limits(), limit, backlog)
+    server = StreamServer(
+        loop, sockets, client_connected_cb, context, limits or Limits(), limit, backlog, on_early_data
+    )
     if start_serving:
         await server.start_serving()
     return server
@@ -200,6 +215,7 @@ class StreamServer(ProcessBound):
         limits: Limits,
         limit: int,
         backlog: int,
+        on_early_data: OnEarlyData | None,
     ) -> None:
         super().__init__()
         self.sockets: tuple[socket.socket, ...] = tuple(sockets)
@@ -211,6 +227,7 @@ class StreamServer(ProcessBound):
         self._limits = limits
         self._limit = limit
         self._backlog = backlog
+        self._on_early_data = on_early_data
         self._serving = False
         self._streams: set[Stream] = set()
         self._handshakes = 0
@@ -275,7 +292,9 @@ class StreamServer(ProcessBound):
             sock.close()
             return
         try:
-            stream = Stream(self._loop, sock, connection, limits, on_gone=self._gone)
+            stream = Stream(
+                self._loop, sock, connection, limits, on_gone=self._gone, on_early_data=self._on_early_data
+            )
         except OSError:
             connection.release()
             sock.close()  # the peer is gone already

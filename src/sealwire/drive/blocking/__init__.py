@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import TYPE_CHECKING, Literal, Required, TypedDict, Unpack, overload
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, Unpack, overload
 
 from sealwire import dtls
 from sealwire.drive.addresses import show
@@ -42,6 +43,8 @@ def wrap_socket(
     connection_id: bytes = b"",
     cid_bytes: int | None = None,
     upkeep: dtls.Upkeep = DEFAULT_UPKEEP,
+    send_replayable: bytes = b"",
+    on_early_data: Callable[[Any, bytes], None] | None = None,
 ) -> DatagramSocket | StreamSocket | ListeningSocket:
     """Secure `sock`, which belongs to the result from here on (as :meth:`ssl.SSLContext.wrap_socket`).
 
@@ -58,6 +61,10 @@ def wrap_socket(
         cid_bytes: for a server's datagrams, length of the id the peer gets, by which it is followed when
             its address changes; None for none, as only then the kernel turns everybody else away.
         upkeep: for datagrams, what the connection sees to by itself, inside calls.
+        send_replayable: for a client, data (one message) to send before the server has said anything; see
+            :func:`create_connection`.
+        on_early_data: for a server, called with ``(connection, data)`` as early data comes, before the client
+            has proved to be there: its answer is ``connection.send_before_finished``.
 
     Raises:
         ValueError: the socket is neither kind, or not connected, bound or listening as it must be.
@@ -73,7 +80,11 @@ def wrap_socket(
     connected = _is_connected(sock)
     if sock.type == socket.SOCK_STREAM and server_side and _is_listening(sock):
         return ListeningSocket(
-            _take_over(sock), context, limits=limits, do_handshake_on_connect=do_handshake_on_connect
+            _take_over(sock),
+            context,
+            limits=limits,
+            do_handshake_on_connect=do_handshake_on_connect,
+            on_early_data=on_early_data,
         )
     if not connected and not (server_side and sock.type == socket.SOCK_DGRAM):
         raise ValueError("the socket must be connected before it is secured")
@@ -82,11 +93,23 @@ def wrap_socket(
         secure: DatagramSocket | StreamSocket
         if sock.type == socket.SOCK_STREAM:
             secure = StreamSocket(
-                sock, config, server_side=server_side, server_hostname=server_hostname, limits=limits
+                sock,
+                config,
+                server_side=server_side,
+                server_hostname=server_hostname,
+                limits=limits,
+                replayable=send_replayable,
+                on_early_data=on_early_data,
             )
         elif server_side:
             secure = ServerDatagramSocket(
-                sock, context, limits=limits, mtu=mtu, cid_bytes=cid_bytes, upkeep=upkeep
+                sock,
+                context,
+                limits=limits,
+                mtu=mtu,
+                cid_bytes=cid_bytes,
+                upkeep=upkeep,
+                on_early_data=on_early_data,
             )
         else:
             secure = ClientDatagramSocket(
@@ -97,6 +120,7 @@ def wrap_socket(
                 mtu=mtu,
                 connection_id=connection_id,
                 upkeep=upkeep,
+                replayable=send_replayable,
             )
     except BaseException:
         sock.close()
@@ -142,6 +166,7 @@ class _Options(TypedDict, total=False):
     mtu: int
     connection_id: bytes
     upkeep: dtls.Upkeep
+    send_replayable: bytes
 
 
 @overload
@@ -183,6 +208,7 @@ def create_connection(
     mtu: int = DEFAULT_MTU_BYTES,
     connection_id: bytes = b"",
     upkeep: dtls.Upkeep = DEFAULT_UPKEEP,
+    send_replayable: bytes = b"",
 ) -> StreamSocket | DatagramSocket:
     """Connect and shake hands, as :func:`socket.create_connection` connects.
 
@@ -193,6 +219,11 @@ def create_connection(
         kind: ``SOCK_STREAM`` for TLS 1.3 over TCP, ``SOCK_DGRAM`` for DTLS 1.3.
         connection_id: for ``SOCK_DGRAM``, the id wanted in records to us (RFC 9146).
         upkeep: for ``SOCK_DGRAM``, what the connection sees to by itself, inside calls.
+        send_replayable: data (for ``SOCK_DGRAM`` one message) to send with the first flight, before the
+            server has said anything (0-RTT), if the context's session store has a ticket that allows so much.
+            Somebody who records it can send it again, and the server may act on it each time: only what
+            does no harm when it is done twice.  It is lost if the server does not accept it: look at
+            the socket's ``early_data``.
 
     Raises:
         HandshakeError, CertificateError, PeerAlert: a peer answered and no connection came to be.
@@ -227,7 +258,13 @@ def create_connection(
             if kind == socket.SOCK_STREAM:
                 sessions = Sessions(config, "TLS 1.3", host, port, name)
                 secure = StreamSocket(
-                    sock, config, server_side=False, server_hostname=name, limits=limits, sessions=sessions
+                    sock,
+                    config,
+                    server_side=False,
+                    server_hostname=name,
+                    limits=limits,
+                    sessions=sessions,
+                    replayable=send_replayable,
                 )
             else:
                 secure = ClientDatagramSocket(
@@ -239,6 +276,7 @@ def create_connection(
                     connection_id=connection_id,
                     sessions=Sessions(config, "DTLS 1.3", host, port, name),
                     upkeep=upkeep,
+                    replayable=send_replayable,
                 )
                 secure.refusals.move_on = left > 1
         except BaseException:
@@ -251,9 +289,12 @@ def create_connection(
         except TimeoutError as error:
             words = secure.refusals.words if isinstance(secure, ClientDatagramSocket) else ""
             failure = TimeoutError(f"no answer from {show(sockaddr)}: {error}{words}")
+            # It may have been acted on where nobody answered.
+            send_replayable = b"" if secure.connection.counters.early_messages_sent else send_replayable
             continue
         except OSError as error:
             failure = error
+            send_replayable = b"" if secure.connection.counters.early_messages_sent else send_replayable
             continue
         secure.settimeout(timeout)
         return secure

@@ -34,6 +34,9 @@ Writable = bytearray | memoryview
 Readable = bytes | bytearray | memoryview
 
 
+OnEarlyData = Callable[[dtls.Connection, bytes], None]
+
+
 class DatagramSocket(SecureSocket, DatagramFacts):
     """Secured messages to and from one peer; made by :func:`sealwire.wrap_socket`."""
 
@@ -131,6 +134,15 @@ class DatagramSocket(SecureSocket, DatagramFacts):
             raise ConnectionClosed("the connection is closed")
         return False
 
+    def early_messages(self) -> list[bytes]:
+        """A server's: early data the client sent, unless ``on_early_data`` took it.
+
+        This process accepts a flight once; other servers of that client's may have seen it as well.
+        """
+        self.do_handshake()
+        with self._lock:
+            return self.connection.early_messages()
+
     def recv_into(self, buffer: Writable, nbytes: int = 0) -> int:
         """As :meth:`recv`, into `buffer`; the message's length."""
         view = memoryview(buffer).cast("B")
@@ -226,9 +238,11 @@ class ClientDatagramSocket(DatagramSocket):
         connection_id: bytes,
         sessions: Sessions | None = None,
         upkeep: dtls.Upkeep,
+        replayable: bytes = b"",
     ) -> None:
         super().__init__(sock, connected=True)
         self._sessions = sessions or Sessions.of_peer(config, "DTLS 1.3", sock.getpeername(), server_hostname)
+        ticket = self._sessions.take()
         self._connection = dtls.Connection.client(
             config,
             now=time.monotonic(),
@@ -236,9 +250,12 @@ class ClientDatagramSocket(DatagramSocket):
             limits=limits,
             mtu=mtu,
             connection_id=connection_id,
-            ticket=self._sessions.take(),
             upkeep=upkeep,
+            ticket=ticket,
+            early_data=self._sessions.allows(ticket, replayable),
         )
+        if self._connection.max_replayable_bytes:
+            self._connection.send_replayable(replayable)
         self._connection.address = sock.getpeername()
         self.refusals = Refusals(self._udp, self._connection.counters)
 
@@ -289,12 +306,14 @@ class ServerDatagramSocket(DatagramSocket):
         mtu: int,
         cid_bytes: int | None,
         upkeep: dtls.Upkeep,
+        on_early_data: OnEarlyData | None = None,
     ) -> None:
         super().__init__(sock, connected=False)
         self._endpoint = dtls.Endpoint(
             context.config, limits=limits, mtu=mtu, cid_bytes=cid_bytes, upkeep=upkeep
         )
         self._peer: dtls.Connection | None = None
+        self._on_early_data = on_early_data
 
     @property
     def connection(self) -> dtls.Connection:
@@ -322,6 +341,9 @@ class ServerDatagramSocket(DatagramSocket):
 
     def _look_at_events(self) -> None:
         for connection, event in self._endpoint.events():
+            if isinstance(event, dtls.EarlyDataArrived) and self._on_early_data is not None:
+                for data in connection.early_messages():
+                    self._on_early_data(connection, data)
             if isinstance(event, dtls.Connected) and self._peer is None:
                 self._choose(connection)
             if connection is self._peer:

@@ -26,6 +26,9 @@ Writable = bytearray | memoryview
 Readable = bytes | bytearray | memoryview
 
 
+OnEarlyData = Callable[[stcp.Connection, bytes], None]
+
+
 class StreamSocket(SecureSocket):
     """A secured byte stream; made by :func:`sealwire.wrap_socket`."""
 
@@ -38,6 +41,8 @@ class StreamSocket(SecureSocket):
         server_hostname: str | None,
         limits: Limits,
         sessions: Sessions | None = None,
+        replayable: bytes = b"",
+        on_early_data: OnEarlyData | None = None,
     ) -> None:
         super().__init__(sock)
         now = time.monotonic()
@@ -45,10 +50,19 @@ class StreamSocket(SecureSocket):
             self._connection = stcp.Connection.server(config, now=now, limits=limits)
         else:
             sessions = sessions or Sessions.of_peer(config, "TLS 1.3", sock.getpeername(), server_hostname)
+            ticket = sessions.take()
             self._connection = stcp.Connection.client(
-                config, now=now, server_name=server_hostname, limits=limits, ticket=sessions.take()
+                config,
+                now=now,
+                server_name=server_hostname,
+                limits=limits,
+                ticket=ticket,
+                early_data=sessions.allows(ticket, replayable),
             )
+            if self._connection.max_replayable_bytes:
+                self._connection.send_replayable(replayable)
         self._sessions = sessions
+        self._on_early_data = on_early_data
         self._eof = False
 
     @property
@@ -74,6 +88,8 @@ class StreamSocket(SecureSocket):
             else:
                 self._eof = True
                 connection.receive_eof()
+        if self._on_early_data is not None and connection.early_buffered:
+            self._on_early_data(connection, connection.read_early())
         due = connection.deadline()
         if due is not None and due <= now:
             connection.wake(now)
@@ -160,6 +176,15 @@ class StreamSocket(SecureSocket):
 
         self._until(take, self._timeout, receive=True)
         return taken[0]
+
+    def read_early(self, n: int = -1) -> bytes:
+        """A server's: early data the client sent, unless ``on_early_data`` took it.
+
+        This process accepts a flight once; other servers of that client's may have seen it as well.
+        """
+        self.do_handshake()
+        with self._lock:
+            return self._connection.read_early(n)
 
     def _readable(self) -> bool:
         connection = self._connection
@@ -265,12 +290,19 @@ class ListeningSocket:
     """A listening TCP socket whose :meth:`accept` gives secured connections."""
 
     def __init__(
-        self, sock: socket.socket, context: Context, *, limits: Limits, do_handshake_on_connect: bool
+        self,
+        sock: socket.socket,
+        context: Context,
+        *,
+        limits: Limits,
+        do_handshake_on_connect: bool,
+        on_early_data: OnEarlyData | None = None,
     ) -> None:
         self._sock = sock
         self._context = context
         self._limits = limits
         self._do_handshake_on_connect = do_handshake_on_connect
+        self._on_early_data = on_early_data
 
     def accept(self) -> tuple[StreamSocket, Any]:
         """The next connection and its address; errors of one handshake are raised here.
@@ -282,7 +314,12 @@ class ListeningSocket:
         try:
             sock.settimeout(self._sock.gettimeout())
             secure = StreamSocket(
-                sock, self._context.config(), server_side=True, server_hostname=None, limits=self._limits
+                sock,
+                self._context.config(),
+                server_side=True,
+                server_hostname=None,
+                limits=self._limits,
+                on_early_data=self._on_early_data,
             )
             if self._do_handshake_on_connect:
                 secure.do_handshake()

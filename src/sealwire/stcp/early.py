@@ -1,0 +1,80 @@
+"""Early data over a byte stream: what was sent, what came, and what is skipped (RFC 8446 section 4.2.10).
+
+A client's early data goes out in records of its own keys, until EndOfEarlyData.  A server that took it
+keeps it apart from what came later, for whoever asks for it by name.  A server that did not cannot read it:
+over a stream it has to go past it, record by record, to the first one that opens under the handshake keys
+or, after a HelloRetryRequest, that is no protected one; so much and no more than a client may send.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sealwire.errors import Alert, ProtocolError
+from sealwire.limits import Account, Purpose
+from sealwire.record.stream import STREAM_HEADER_BYTES, TAG_BYTES
+from sealwire.stcp.outgoing import charge
+
+if TYPE_CHECKING:
+    from sealwire.wire import Buffer
+
+# What a server skips that would itself take none: other hosts that seal tickets with the same keys may.
+_LEAST_SKIPPED_BYTES: Final = 16_384
+_RECORD_OVERHEAD_BYTES: Final = STREAM_HEADER_BYTES + TAG_BYTES + 1
+
+
+class EarlyStream:
+    """The early data of one connection.
+
+    Attributes:
+        skipping: the server rejected early data and has not met its end yet.
+        sent: bytes of early data sent.
+    """
+
+    __slots__ = ("_account", "_came", "_received", "_skipped", "sent", "skipping")
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._received = bytearray()
+        self._came = 0
+        self._skipped = 0
+        self.skipping = False
+        self.sent = 0
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that came and were not read."""
+        return len(self._received)
+
+    def receive(self, content: Buffer, limit: int) -> None:
+        """Keep what came; `limit` is what the ticket allows in all.
+
+        Raises:
+            ProtocolError: unexpected_message, it is more.
+            LimitReached: there is no room in the account.
+        """
+        self._came += len(content)
+        if self._came > limit:
+            # RFC 8446 section 4.6.1 [8446-0RTT-1]
+            raise ProtocolError(Alert.UNEXPECTED_MESSAGE, f"more than {limit} bytes of early data came")
+        charge(self._account, Purpose.RECEIVE_QUEUE, len(content))
+        self._received += content
+
+    def read(self, n: int) -> bytes:
+        """Take up to `n` bytes of what came, all of it for -1."""
+        taken = bytes(self._received) if n < 0 else bytes(memoryview(self._received)[:n])
+        del self._received[: len(taken)]
+        self._account.release(Purpose.RECEIVE_QUEUE, len(taken))
+        return taken
+
+    def skip(self, record: Buffer, limit: int) -> None:
+        """Go past a record of rejected early data.
+
+        Raises:
+            ProtocolError: unexpected_message, there was more of it than anybody may send.
+        """
+        # RFC 8446 section 4.2.10 [8446-0RTT-3].  A record counts for a byte at least, so that empty ones
+        # come to an end as well.
+        self._skipped += max(len(record) - _RECORD_OVERHEAD_BYTES, 1)
+        if self._skipped > max(limit, _LEAST_SKIPPED_BYTES):
+            raise ProtocolError(Alert.UNEXPECTED_MESSAGE, "rejected early data has no end")

@@ -122,9 +122,14 @@ class Replay:
 
 
 class _RecordedVerifier:
+    """The verifier of a Config; writes down the chains it judges."""
+
     def __init__(self, verifier: Any, calls: list[Callable[[], object]]) -> None:
         self._verifier = verifier
         self._calls = calls
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._verifier, name)
 
     def verify(self, chain: Sequence[bytes], *, purpose: Any, name: str | None) -> object:
         self._calls.append(lambda: self._verifier.verify(chain, purpose=purpose, name=name))

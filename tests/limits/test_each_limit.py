@@ -202,6 +202,48 @@ def test_certificate_chain_length(transport: str) -> None:
     assert isinstance(error, (HandshakeError, CertificateError))
 
 
+@pytest.mark.parametrize("transport", ["dtls", "stcp"])
+def test_certificate_chain_length_above_the_usual(transport: str) -> None:
+    identity = certificates.server(intermediates=12)
+    server, client = (
+        configs.server_context(identity).config(),
+        configs.client_context(identity.cafile).config(),
+    )
+    assert shake_hands(transport, server, client, Limits(certificate_chain_length=13)) is None
+    for fewer in (12, 10):
+        error = shake_hands(transport, server, client, Limits(certificate_chain_length=fewer))
+        assert isinstance(error, HandshakeError)
+        assert f"{fewer} certificates" in str(error)
+
+
+@pytest.mark.parametrize("transport", ["dtls", "stcp"])
+def test_what_a_peer_shows_is_charged_as_long_as_it_is_kept(transport: str) -> None:
+    held = []
+    for size in (9_000, 30_000):
+        server, client = with_chain(size)
+        if transport == "dtls":
+            rig = joined(server=server, client=client, handshake=False)
+            both = (rig.client, rig.server)
+            rig.run_until(lambda both=both: all(one.state is dtls.State.CONNECTED for one in both))  # type: ignore[misc]
+            ledger = rig.ledger
+            held.append(ledger.held)
+            for side in both:
+                side.abort()
+        else:
+            ledger = Ledger(Limits().total_bytes)
+            one = stcp.Connection.client(client, now=0.0, server_name="localhost", ledger=ledger)
+            other = stcp.Connection.server(server, now=0.0)
+            for _ in range(10):
+                other.receive_data(one.data_to_send())
+                one.receive_data(other.data_to_send())
+            assert one.state == "connected"
+            held.append(ledger.held)
+            one.abort(ProtocolError(Alert.USER_CANCELED, "enough"))
+            one.data_to_send()
+        assert ledger.held == 0
+    assert 20_000 <= held[1] - held[0] <= 23_000
+
+
 def shake_hands(transport: str, server: Config, client: Config, limits: Limits) -> OSError | None:
     """The client's error, None if there was none."""
     if transport == "dtls":

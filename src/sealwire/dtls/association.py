@@ -291,12 +291,12 @@ class Association:
             self.counters.discard(Discard.RECEIVE_QUEUE_FULL)
 
     def _connected(self) -> None:
+        handshake_over(self._account, self._layer.engine.session.peer_bytes)
         self.state = State.CONNECTED
         self.was_connected = True
         self._incoming.keep_early = False
         self._handshake_deadline = None
         self._budget = None
-        handshake_over(self._account)
         self._early.answered()
         self._events.append(Connected(self._layer.engine.session))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sealwire.errors import LimitReached
+from sealwire.errors import Alert, LimitReached, ProtocolError
 from sealwire.limits import Account, Ledger, Limits, Purpose
 
 # What the objects of a connection weigh while it shakes hands, and later.  Over 1,000 connections of
@@ -13,6 +13,8 @@ from sealwire.limits import Account, Ledger, Limits, Purpose
 # chains and for what the allocator rounds up.
 HANDSHAKE_BYTES: Final = 32 * 1024
 CONNECTION_BYTES: Final = 16 * 1024
+# An ordinary chain is in that already.
+_PEER_BYTES_INCLUDED: Final = 2 * 1024
 
 
 def open_account(ledger: Ledger, limits: Limits) -> Account:
@@ -27,6 +29,14 @@ def open_account(ledger: Ledger, limits: Limits) -> Account:
     return account
 
 
-def handshake_over(account: Account) -> None:
-    """Give back what only the handshake needed."""
-    account.release(Purpose.CONNECTION, HANDSHAKE_BYTES - CONNECTION_BYTES)
+def handshake_over(account: Account, peer_bytes: int) -> None:
+    """Give back what only the handshake needed; keep, or charge, what the peer's certificates hold.
+
+    Raises:
+        ProtocolError: internal_error, the account has no room for them.
+    """
+    change = CONNECTION_BYTES + max(peer_bytes - _PEER_BYTES_INCLUDED, 0) - HANDSHAKE_BYTES
+    if change <= 0:
+        account.release(Purpose.CONNECTION, -change)
+    elif not account.charge(Purpose.CONNECTION, change):
+        raise ProtocolError(Alert.INTERNAL_ERROR, "no memory is left for the peer's certificates")

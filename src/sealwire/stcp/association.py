@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 
 #: What the objects of one connection weigh in the ledger (measured with tracemalloc, rounded up).
 CONNECTION_BYTES: Final = 8 * 1024
+# An ordinary chain is in that already.
+_PEER_BYTES_INCLUDED: Final = 2 * 1024
 
 # Events kept for an owner that does not ask: what a server can make a client hold [8446-POST-3].
 _MAX_EVENTS: Final = 16
@@ -295,6 +297,8 @@ class Association:
                 self.counters.key_updates += 1
 
     def _connected(self) -> None:
+        held = self._handshake.session.peer_bytes
+        charge(self._account, Purpose.CONNECTION, max(held - _PEER_BYTES_INCLUDED, 0))
         self.state = "connected"
         self._deadline = None
         self._events.append(Connected())

@@ -236,6 +236,13 @@ class Session:
     early_data: EarlyData = EarlyData.NOT_OFFERED
 
     @property
+    def peer_bytes(self) -> int:
+        """What keeping `peer` holds of memory that the peer chose the size of."""
+        if isinstance(self.peer, PeerCertificate):
+            return sum(map(len, self.peer.chain)) + len(self.peer.ocsp_response)
+        return 0 if self.peer is None else len(self.peer.spki)
+
+    @property
     def peer_certificate(self) -> PeerCertificate | None:
         """The peer's certificates; None where it showed none, a raw public key for one."""
         return self.peer if isinstance(self.peer, PeerCertificate) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,12 +21,15 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
 # Each name is used below: an example nobody runs is not one.
 RUN_HERE = {
     "blocking_echo.py",
+    "certificate_compression.py",
     "changing_address.py",
     "datagram_echo_client.py",
     "datagram_echo_server.py",
     "key_updates.py",
     "early_data.py",
+    "ocsp_stapling.py",
     "psk_echo.py",
+    "raw_public_keys.py",
     "resumption.py",
     "sans_io_loop.py",
     "stream_echo.py",
@@ -135,6 +139,36 @@ def test_resumption() -> None:
         "TLSv1.3 resumed, 2 tickets kept",
         "DTLSv1.3 resumed, 2 tickets kept, from a file",
     ]
+
+
+def test_raw_public_keys() -> None:
+    done = run("raw_public_keys.py")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode().splitlines() == [
+        "the device showed a key of 44 bytes, certificate: None",
+        "device: 21.5 C",
+        "stranger: the peer sent a fatal alert: certificate_unknown",
+    ]
+
+
+def test_ocsp_stapling() -> None:
+    done = run("ocsp_stapling.py")
+    assert (done.returncode, done.stderr) == (0, b"")
+    absent, good, revoked = done.stdout.decode().splitlines()
+    assert "bad_certificate_status_response" in absent
+    assert re.fullmatch(r"good: hello, with a response of \d+ bytes", good)
+    assert revoked == "revoked: the peer's certificate was revoked by its issuer (certificate_revoked)"
+
+
+def test_certificate_compression() -> None:
+    identity = certificates.server(intermediates=2)
+    done = run(
+        "certificate_compression.py",
+        *("--cert", identity.certfile, "--key", identity.keyfile, "--cafile", identity.cafile),
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    plain, packed = (int(line.split()[-5]) for line in done.stdout.decode().splitlines())
+    assert packed < plain - 200
 
 
 @pytest.mark.parametrize("seed", range(4))

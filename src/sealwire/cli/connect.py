@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import sealwire
+from sealwire.cli import identity
 from sealwire.cli import options as common
 from sealwire.cli.explain import explain
-from sealwire.cli.say import Exit, Failure, Say
+from sealwire.cli.say import Exit, Say
 
 if TYPE_CHECKING:
     from sealwire.drive.aio import DatagramChannel, StreamReader, StreamWriter
@@ -23,7 +24,9 @@ _READ_BYTES = 64 * 1024
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("peer", type=common.peer, metavar="HOST:PORT", help="where to connect")
     parser.add_argument(
-        "--cafile", metavar="FILE", help="trust the CAs in this file (default: the system's; with --psk none)"
+        "--cafile",
+        metavar="FILE",
+        help="trust the CAs in this file (default: the system's; with --psk or --expected-rpks none)",
     )
     parser.add_argument("--servername", metavar="NAME", help="name to expect of the server (default: HOST)")
     parser.add_argument("--insecure", action="store_true", help="accept any certificate; for tests")
@@ -43,6 +46,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="after the end of stdin, stay until nothing came for so long (default: 1)",
     )
+    identity.client_options(parser)
     common.psk_options(parser)
     common.session_options(parser)
     parser.add_argument(
@@ -56,8 +60,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, say: Say) -> Exit:
-    if args.key is not None and args.cert is None:
-        raise Failure(Exit.USAGE, "--key is given without --cert", "name the certificate with --cert")
+    identity.own_key(args, "enable-client-rpk", args.enable_client_rpk)
     context = sealwire.Context(sealwire.PROTOCOL_CLIENT)
     key = common.psk(args)
     if key is not None:
@@ -67,14 +70,13 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
         context.verify_mode = sealwire.CERT_NONE
     elif args.cafile is None:
         # Who gives a key means its holder, and not whoever has a certificate for that name.
-        if key is None:
+        if key is None and args.expected_rpks is None:
             context.load_default_certs()
     else:
         common.configure(
             Exit.ENVIRONMENT, "--cafile", lambda: context.load_verify_locations(cafile=args.cafile)
         )
-    if args.cert is not None:
-        common.load_certificate(context, args)
+    identity.apply_client(context, args)
     common.apply_transport_options(context, args)
     where = common.written(*args.peer)
     context.session_store = store = common.session_store(args)

@@ -29,9 +29,19 @@ _CERTIFICATE_STEPS = {
     CertificateFailure.REJECTED: "see docs/certificates.md for what certificates need",
 }
 
+# Where the alert says more than the class of failure.
+_CERTIFICATE_ALERT_STEPS = {
+    Alert.BAD_CERTIFICATE_STATUS_RESPONSE: (
+        "the peer must staple a fresh OCSP response (serve --status-file); --status none does without"
+    ),
+    Alert.UNSUPPORTED_CERTIFICATE: "give --cafile for a certificate, or ask for a raw public key there",
+}
+
 _ALERT_STEPS = {
     Alert.BAD_CERTIFICATE: "it did not accept our certificate; check --cert",
     Alert.CERTIFICATE_EXPIRED: "it finds our certificate expired; renew it, or check both clocks",
+    Alert.CERTIFICATE_REVOKED: "our certificate was revoked; get a new one",
+    Alert.BAD_CERTIFICATE_STATUS_RESPONSE: "it wants a good OCSP response; check --status-file",
     Alert.CERTIFICATE_REQUIRED: "it asks for a client certificate; give --cert and --key",
     Alert.CERTIFICATE_UNKNOWN: "it did not accept our certificate; check --cert",
     Alert.UNKNOWN_CA: "it does not know the CA of our certificate; check --cert",
@@ -58,6 +68,12 @@ _PROTOCOL_STEPS = {
 }
 
 
+def _certificate_step(error: CertificateError) -> str:
+    if error.failure is CertificateFailure.REJECTED and error.alert in _CERTIFICATE_ALERT_STEPS:
+        return _CERTIFICATE_ALERT_STEPS[error.alert]
+    return _CERTIFICATE_STEPS[error.failure]
+
+
 def explain(error: BaseException, where: str = "the peer") -> Failure:
     """The sentence for `error`; `where` names the other side, such as ``host:4433``."""
     match error:
@@ -65,7 +81,7 @@ def explain(error: BaseException, where: str = "the peer") -> Failure:
             return Failure(
                 Exit.NO,
                 f"{where}: {error.reason}",
-                _CERTIFICATE_STEPS[error.failure],
+                _certificate_step(error),
                 alert=error.alert.words,
                 failure=error.failure.value,
             )

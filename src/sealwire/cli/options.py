@@ -188,12 +188,6 @@ def apply_transport_options(context: sealwire.Context, args: argparse.Namespace)
         configure(Exit.ENVIRONMENT, "--keylogfile", log_keys)
 
 
-def load_certificate(context: sealwire.Context, args: argparse.Namespace) -> None:
-    """Present --cert with --key."""
-    option = "--cert" if args.key is None else "--cert, --key"
-    configure(Exit.ENVIRONMENT, option, lambda: context.load_cert_chain(args.cert, args.key))
-
-
 def configure(code: Exit, option: str, action: Callable[[], object]) -> None:
     """Do what `option` asks; what is wrong with it ends the verb with `code` and names the option."""
     try:
@@ -259,11 +253,14 @@ def facts(connected: Facts) -> dict[str, object]:
         names = certificate.names if certificate is not None else ()
     except sealwire.CertificateError:  # nobody verified it, so it may be anything
         names = ()
+    raw = session.peer_raw_public_key
     return {
         "version": connected.version(),
         "suite": session.suite.name,
         "group": connected.group(),
         "peer": names[0] if names else None,
+        "raw_public_key": None if raw is None else f"sha256:{raw.fingerprint.hex()}",
+        "stapled": connected.get_ocsp_response() is not None,
         "psk_identity": connected.psk_identity(),
         "alpn": connected.selected_alpn_protocol(),
         "retried": session.retried,
@@ -276,11 +273,15 @@ def facts(connected: Facts) -> dict[str, object]:
 
 def in_words(negotiated: dict[str, object]) -> str:
     """One line of `facts`."""
-    parts = [f"{negotiated['version']}, {negotiated['suite']}, {negotiated['group']}"]
+    parts = [f"{negotiated['version']}, {negotiated['suite']}, {negotiated['group'] or 'no key exchange'}"]
     if negotiated["psk_identity"] is not None:
         parts.append(f"pre-shared key {negotiated['psk_identity']!r}")
+    elif negotiated["raw_public_key"] is not None:
+        parts.append(f"peer has raw public key {negotiated['raw_public_key']}")
     else:
         parts.append(f"peer {negotiated['peer']}" if negotiated["peer"] else "peer showed no name")
+    if negotiated["stapled"]:
+        parts.append("OCSP response stapled")
     if negotiated["resumed"]:
         parts.append("resumed")
     if negotiated["early_data"] != "not offered":

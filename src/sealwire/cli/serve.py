@@ -8,6 +8,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import sealwire
+from sealwire.cli import identity
 from sealwire.cli import options as common
 from sealwire.cli.explain import explain
 from sealwire.cli.say import Exit, Failure, Say
@@ -34,6 +35,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", metavar="FILE", help="its private key (default: in the same file)")
     parser.add_argument("--client-ca", metavar="FILE", help="demand client certificates of these CAs")
     parser.add_argument("--echo", action="store_true", help="send back what comes instead of printing it")
+    identity.server_options(parser)
     common.psk_options(parser)
     common.ticket_options(parser)
     parser.add_argument(
@@ -50,11 +52,9 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, say: Say) -> Exit:
     context = sealwire.Context(sealwire.PROTOCOL_SERVER)
     key = common.psk(args)
-    if args.cert is not None:
-        common.load_certificate(context, args)
-    elif args.key is not None:
-        raise Failure(Exit.USAGE, "--key is given without --cert", "name the certificate with --cert")
-    elif key is None:
+    identity.own_key(args, "enable-server-rpk", args.enable_server_rpk)
+    identity.apply_server(context, args)
+    if args.cert is None and key is None and not args.enable_server_rpk:
         raise Failure(
             Exit.USAGE, "a server needs --cert or --psk", "`sealwire cert` makes certificates for tests"
         )

@@ -30,7 +30,7 @@ from sealwire.crypto.keys import (
 )
 from sealwire.errors import CertificateError, ConfigurationError
 
-__all__ = ["RawPublicKey", "parse_raw_public_key", "spki_public_key"]
+__all__ = ["RawPublicKey", "parse_raw_public_key", "spki_public_key", "split_raw_public_keys"]
 
 _PEM_BLOCK: Final = re.compile(rb"-----BEGIN PUBLIC KEY-----\s(.*?)-----END PUBLIC KEY-----", re.DOTALL)
 
@@ -81,6 +81,13 @@ def spki_public_key(spki: bytes) -> PublicKey:
         if encoding == spki:
             return PssPublicKey(key, hash_name)
     raise unsupported("the parameters of the peer's raw RSA key are not those of a TLS 1.3 signature scheme")
+
+
+def split_raw_public_keys(data: bytes) -> list[bytes]:
+    """The keys of a file one by one, for :func:`parse_raw_public_key`: PEM blocks, or one in DER."""
+    if b"-----BEGIN " not in data:
+        return [data]
+    return [block.group() for block in _PEM_BLOCK.finditer(data)] or [data]
 
 
 def parse_raw_public_key(data: str | bytes) -> bytes:

@@ -44,9 +44,8 @@ async def on_channel(channel):
 async def main(directory):
     at_hand = [b""]  # renewed in the background; handshakes only look at it
     server = sealwire.Context(sealwire.PROTOCOL_SERVER)
-    server.load_cert_chain(
-        directory / "server.pem", directory / "server.key", ocsp_response=lambda: at_hand[0]
-    )
+    certificate, key = directory / "server.pem", directory / "server.key"
+    server.load_cert_chain(certificate, key, ocsp_response=lambda: at_hand[0])
 
     client = sealwire.create_default_context(cafile=directory / "ca.pem")
     client.staple_mode = sealwire.STAPLE_REQUIRED

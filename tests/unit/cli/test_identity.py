@@ -43,7 +43,7 @@ def test_raw_public_keys_on_both_sides(pki: Path, tmp_path: Path, transport: tup
         "--expected-rpks", listed, *transport,
     ) as server:  # fmt: skip
         where = f"127.0.0.1:{server.port}"
-        own = ("--key", pki / "client.key", "--enable-client-rpk", *transport)
+        own: tuple[str | Path, ...] = ("--key", pki / "client.key", "--enable-client-rpk", *transport)
         ended = sealwire("connect", where, "--expected-rpks", server_key, *own, given=b"hello")
         assert (ended.code, ended.out) == (0, b"hello"), ended.err
         assert "peer has raw public key sha256:" in ended.err
@@ -67,7 +67,7 @@ def test_staples(pki: Path, tmp_path: Path, transport: tuple[str, ...]) -> None:
         "--status-file", file, *transport,
     ) as server:  # fmt: skip
         where = f"localhost:{server.port}"
-        trust = ("--cafile", pki / "ca.pem", *transport)
+        trust: tuple[str | Path, ...] = ("--cafile", pki / "ca.pem", *transport)
         for mode, told in (("required", True), ("optional", True), ("none", False)):
             ended = sealwire("--json", "connect", where, "--status", mode, *trust)
             assert ended.code == 0, ended

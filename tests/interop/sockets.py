@@ -196,8 +196,8 @@ class DatagramClient(_Datagrams):
     """A DTLS client of ours on a connected UDP socket."""
 
     def __init__(self, config: Any, port: int, *, server_name: str = "localhost", **options: Any) -> None:
-        self.sock = _roomy(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        self.sock.connect(("127.0.0.1", port))
+        self._port = port
+        self.move()
         self.connection = dtls.Connection.client(
             config, now=time.monotonic(), server_name=server_name, **options
         )
@@ -206,6 +206,11 @@ class DatagramClient(_Datagrams):
 
     def describe(self) -> str:
         return f"{self.connection.state}, {self.connection.error}, {self.connection.counters.snapshot()}"
+
+    def move(self) -> None:
+        """From another port from now on; the old socket stays open, so that the port stays taken."""
+        self.sock = _roomy(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        self.sock.connect(("127.0.0.1", self._port))
 
     def turn(self) -> None:
         connection = self.connection

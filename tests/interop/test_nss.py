@@ -21,8 +21,11 @@ from sealwire.crypto.groups import Group, parse_groups
 from sealwire.errors import Alert, CertificateError, CertificateFailure, HandshakeError, PeerAlert
 from tests import certificates, configs
 from tests.certificates import Kind
+from tests.interop import features
 from tests.interop.programs import Nss, Program, dropped_datagrams, receive_queue, running
 from tests.interop.sockets import DatagramClient, DatagramServer, free_udp_port
+
+shows = functools.partial(features.shows, peer="NSS")
 
 #: Our name, tstclnt's name.
 GROUPS = (("X25519", "x25519"), ("P-256", "P256"), ("P-384", "P384"), ("X25519MLKEM768", "mlkem768x25519"))
@@ -113,6 +116,7 @@ def serve(
 
 # Without a cookie a server sends three times the hello at first.  NSS, which cannot acknowledge what it
 # got of a flight in a way that proves anything, then needs a hello long enough for the whole flight.
+@shows("{group}", they="client")
 @pytest.mark.parametrize(
     ("group", "theirs", "require_cookie"),
     [(*group, True) for group in GROUPS] + [(*group, False) for group in GROUPS[2:]],
@@ -131,6 +135,7 @@ def test_nss_as_client_with_each_group(nss: Nss, group: str, theirs: str, requir
     serve(nss, server, nss.database(trust=certificates.server()), check, ["-I", theirs])
 
 
+@shows("retry for another group", they="client")
 @pytest.mark.parametrize("require_cookie", [True, False], ids=["cookie", "no cookie"])
 @pytest.mark.requirement("8446-NEG-4")
 def test_nss_as_client_needs_a_retry_for_the_group(nss: Nss, require_cookie: bool) -> None:
@@ -144,6 +149,7 @@ def test_nss_as_client_needs_a_retry_for_the_group(nss: Nss, require_cookie: boo
     serve(nss, server, nss.database(trust=certificates.server()), check, ["-I", "x25519,P384"])
 
 
+@shows("{kind.name} certificate", "cookie", they="client")
 @pytest.mark.parametrize("kind", KINDS)
 def test_nss_as_client_verifies_each_kind_of_certificate(nss: Nss, kind: Kind) -> None:
     identity = certificates.server(kind)
@@ -156,6 +162,7 @@ def test_nss_as_client_verifies_each_kind_of_certificate(nss: Nss, kind: Kind) -
     )
 
 
+@shows("long chain", they="client")
 def test_nss_as_client_takes_a_chain_of_20_kilobytes(nss: Nss) -> None:
     identity = certificates.large_server(20_000)
     server = DatagramServer(configs.server_context(identity).config())
@@ -167,6 +174,7 @@ def test_nss_as_client_takes_a_chain_of_20_kilobytes(nss: Nss) -> None:
     )
 
 
+@shows("{suite}", they="client")
 @pytest.mark.parametrize(("suite", "number"), SUITES)
 def test_nss_as_client_with_each_suite(nss: Nss, suite: str, number: str) -> None:
     server = DatagramServer(configs.server_context().config())
@@ -178,6 +186,7 @@ def test_nss_as_client_with_each_suite(nss: Nss, suite: str, number: str) -> Non
     serve(nss, server, nss.database(trust=certificates.server()), check, ["-c", number])
 
 
+@shows("mutual authentication", they="client")
 @pytest.mark.requirement("8446-AUTH-2")
 @pytest.mark.parametrize("kind", KINDS)
 def test_nss_as_client_shows_a_certificate(nss: Nss, kind: Kind) -> None:
@@ -194,6 +203,7 @@ def test_nss_as_client_shows_a_certificate(nss: Nss, kind: Kind) -> None:
     serve(nss, server, database, check, ["-n", "own"])
 
 
+@shows("missing client certificate refused", they="client")
 @pytest.mark.requirement("8446-AUTH-3")
 def test_nss_as_client_without_the_certificate_we_want(nss: Nss) -> None:
     context = configs.server_context(client_roots=certificates.client().cafile)
@@ -206,6 +216,7 @@ def test_nss_as_client_without_the_certificate_we_want(nss: Nss) -> None:
         assert program.process.returncode != 0
 
 
+@shows("untrusted certificate refused", they="client")
 def test_nss_as_client_does_not_trust_us(nss: Nss) -> None:
     server = DatagramServer(configs.server_context().config())
     stranger = certificates.server(Kind.RSA_2048)
@@ -217,6 +228,7 @@ def test_nss_as_client_does_not_trust_us(nss: Nss) -> None:
     assert failure.value.alert in (Alert.UNKNOWN_CA, Alert.BAD_CERTIFICATE, Alert.CERTIFICATE_UNKNOWN)
 
 
+@shows("close_notify", they="client")
 def test_nss_as_client_ends_when_we_do(nss: Nss) -> None:
     """It says nothing at the end of its input; it leaves when our close_notify comes."""
     server = DatagramServer(configs.server_context().config())
@@ -233,6 +245,7 @@ def test_nss_as_client_ends_when_we_do(nss: Nss) -> None:
     serve(nss, server, nss.database(trust=certificates.server()), check)
 
 
+@shows("data both ways, equal hashes", they="client")
 @pytest.mark.parametrize("kind", [Kind.ECDSA_P256, Kind.RSA_2048])
 def test_a_megabyte_each_way_with_nss_as_client(nss: Nss, kind: Kind) -> None:
     identity = certificates.server(kind)
@@ -248,6 +261,7 @@ def test_a_megabyte_each_way_with_nss_as_client(nss: Nss, kind: Kind) -> None:
 # NSS is the server.
 
 
+@shows("{group}", they="server")
 @pytest.mark.parametrize(("group", "theirs"), GROUPS)
 def test_nss_as_server_with_each_group(nss: Nss, group: str, theirs: str) -> None:
     port = free_udp_port()
@@ -261,6 +275,7 @@ def test_nss_as_server_with_each_group(nss: Nss, group: str, theirs: str) -> Non
         client.close()
 
 
+@shows("retry for another group", they="server")
 @pytest.mark.requirement("8446-NEG-4", "9147-5.1-4")
 @pytest.mark.parametrize(("group", "theirs"), [("P-256", "P256"), ("P-384", "P384")])
 def test_nss_as_server_asks_for_a_retry(nss: Nss, group: str, theirs: str) -> None:
@@ -274,6 +289,7 @@ def test_nss_as_server_asks_for_a_retry(nss: Nss, group: str, theirs: str) -> No
         client.close()
 
 
+@shows("first hello in two datagrams", they="server")
 def test_nss_as_server_and_everything_by_default(nss: Nss) -> None:
     """Our first hello is hybrid and split over two datagrams."""
     port = free_udp_port()
@@ -284,6 +300,7 @@ def test_nss_as_server_and_everything_by_default(nss: Nss) -> None:
         client.close()
 
 
+@shows("{kind.name} certificate", "server name", they="server")
 @pytest.mark.parametrize("kind", KINDS)
 def test_nss_as_server_with_each_kind_of_certificate(nss: Nss, kind: Kind) -> None:
     port = free_udp_port()
@@ -298,6 +315,7 @@ def test_nss_as_server_with_each_kind_of_certificate(nss: Nss, kind: Kind) -> No
         client.close()
 
 
+@shows("{suite}", they="server")
 @pytest.mark.parametrize(("suite", "number"), SUITES)
 def test_nss_as_server_with_each_suite(nss: Nss, suite: str, number: str) -> None:
     port = free_udp_port()
@@ -309,6 +327,7 @@ def test_nss_as_server_with_each_suite(nss: Nss, suite: str, number: str) -> Non
         client.close()
 
 
+@shows("untrusted certificate refused", they="server")
 @pytest.mark.requirement("8446-AUTH-5")
 def test_nss_as_server_that_we_do_not_trust(nss: Nss) -> None:
     port = free_udp_port()
@@ -321,6 +340,7 @@ def test_nss_as_server_that_we_do_not_trust(nss: Nss) -> None:
         assert failure.value.failure is CertificateFailure.UNKNOWN_ISSUER
 
 
+@shows("close_notify", they="server")
 def test_nss_as_server_goes_away_in_order(nss: Nss) -> None:
     port = free_udp_port()
     with nss.server(port, nss.database(own=certificates.server())) as program:
@@ -336,6 +356,7 @@ def test_nss_as_server_goes_away_in_order(nss: Nss) -> None:
         client.close()
 
 
+@shows("data both ways, equal hashes", they="server")
 @pytest.mark.parametrize("kind", [Kind.ECDSA_P256, Kind.RSA_2048])
 def test_a_megabyte_each_way_with_nss_as_server(nss: Nss, kind: Kind) -> None:
     port = free_udp_port()

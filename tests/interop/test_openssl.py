@@ -26,8 +26,11 @@ from sealwire.errors import (
 )
 from tests import certificates, configs
 from tests.certificates import Identity, Kind
+from tests.interop import features
 from tests.interop.programs import Openssl, Program, running
 from tests.interop.sockets import Stream, listen, port_of
+
+shows = functools.partial(features.shows, peer="OpenSSL")
 
 SUITES = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
 #: Our name, OpenSSL's name.  Its 3.0 has no hybrid group.
@@ -66,6 +69,7 @@ def echo_once(stream: Stream, program: Program) -> None:
 # Our server, their client.
 
 
+@shows("{suite}", "{group}", "server name", they="client")
 @pytest.mark.parametrize("suite", SUITES)
 @pytest.mark.parametrize(("group", "theirs"), GROUPS)
 def test_s_client_with_each_suite_and_group(openssl: Openssl, suite: str, group: str, theirs: str) -> None:
@@ -88,6 +92,7 @@ def test_s_client_with_each_suite_and_group(openssl: Openssl, suite: str, group:
         assert program.wait() == 0
 
 
+@shows("retry for another group", they="client")
 @pytest.mark.requirement("8446-NEG-4")
 def test_s_client_needs_a_retry(openssl: Openssl) -> None:
     """It offers a share for P-384 and would take X25519, which is all we have."""
@@ -105,6 +110,7 @@ def test_s_client_needs_a_retry(openssl: Openssl) -> None:
         assert program.wait() == 0
 
 
+@shows("{kind.name} certificate", they="client")
 @pytest.mark.parametrize("kind", Kind)
 def test_s_client_verifies_each_kind_of_certificate(openssl: Openssl, kind: Kind) -> None:
     identity = certificates.server(kind)
@@ -121,6 +127,7 @@ def test_s_client_verifies_each_kind_of_certificate(openssl: Openssl, kind: Kind
         assert program.wait() == 0
 
 
+@shows("long chain", they="client")
 def test_s_client_takes_a_chain_with_intermediates_of_20_kilobytes(openssl: Openssl) -> None:
     identity = certificates.large_server(20_000)
     context = configs.server_context(identity)
@@ -132,6 +139,7 @@ def test_s_client_takes_a_chain_with_intermediates_of_20_kilobytes(openssl: Open
         assert program.wait() == 0
 
 
+@shows("ALPN", they="client")
 def test_s_client_negotiates_alpn(openssl: Openssl) -> None:
     context = configs.server_context(alpn=["second", "third"])
     with (
@@ -162,6 +170,7 @@ def test_s_client_with_no_protocol_in_common_gets_the_alert(openssl: Openssl) ->
         assert "no application protocol" in program.said
 
 
+@shows("mutual authentication", they="client")
 @pytest.mark.requirement("8446-AUTH-2")
 @pytest.mark.parametrize("kind", Kind)
 def test_s_client_shows_each_kind_of_certificate(openssl: Openssl, kind: Kind) -> None:
@@ -183,6 +192,7 @@ def test_s_client_shows_each_kind_of_certificate(openssl: Openssl, kind: Kind) -
         assert program.wait() == 0
 
 
+@shows("missing client certificate refused", they="client")
 @pytest.mark.requirement("8446-AUTH-3")
 def test_s_client_without_the_certificate_we_want(openssl: Openssl) -> None:
     context = configs.server_context(client_roots=certificates.client().cafile)
@@ -211,6 +221,7 @@ def test_s_client_without_the_certificate_we_want(openssl: Openssl) -> None:
         assert program.wait() == 0
 
 
+@shows("untrusted certificate refused", they="client")
 def test_s_client_refuses_our_certificate_and_we_hear_why(openssl: Openssl) -> None:
     context = configs.server_context()
     stranger = certificates.server(Kind.RSA_2048).cafile
@@ -235,6 +246,7 @@ def test_s_client_that_ends_without_a_word_is_a_truncation(openssl: Openssl) -> 
         assert isinstance(stream.connection.error, Truncated)
 
 
+@shows("data both ways, equal hashes", "close_notify", they="client")
 @pytest.mark.parametrize("suite", SUITES)
 def test_a_megabyte_each_way_with_s_client(openssl: Openssl, suite: str) -> None:
     context = configs.server_context()
@@ -258,6 +270,7 @@ def test_a_megabyte_each_way_with_s_client(openssl: Openssl, suite: str) -> None
 # Their server, our client.
 
 
+@shows("{suite}", "{group}", they="server")
 @pytest.mark.parametrize("suite", SUITES)
 @pytest.mark.parametrize(("group", "theirs"), GROUPS)
 def test_s_server_with_each_suite_and_group(openssl: Openssl, suite: str, group: str, theirs: str) -> None:
@@ -276,6 +289,7 @@ def test_s_server_with_each_suite_and_group(openssl: Openssl, suite: str, group:
         stream.close()
 
 
+@shows("retry for another group", they="server")
 @pytest.mark.requirement("8446-NEG-4")
 @pytest.mark.parametrize("theirs", ["P-256", "P-384"])
 def test_s_server_asks_for_a_retry(openssl: Openssl, theirs: str) -> None:
@@ -298,6 +312,7 @@ def test_s_server_and_the_default_groups(openssl: Openssl) -> None:
         stream.close()
 
 
+@shows("{kind.name} certificate", they="server")
 @pytest.mark.parametrize("kind", Kind)
 def test_s_server_with_each_kind_of_certificate(openssl: Openssl, kind: Kind) -> None:
     identity = certificates.server(kind)
@@ -308,6 +323,7 @@ def test_s_server_with_each_kind_of_certificate(openssl: Openssl, kind: Kind) ->
         stream.close()
 
 
+@shows("mutual authentication", they="server")
 @pytest.mark.requirement("8446-AUTH-2")
 @pytest.mark.parametrize("kind", Kind)
 def test_s_server_asks_for_each_kind_of_certificate(openssl: Openssl, kind: Kind) -> None:
@@ -324,6 +340,7 @@ def test_s_server_asks_for_each_kind_of_certificate(openssl: Openssl, kind: Kind
         stream.close()
 
 
+@shows("missing client certificate refused", they="server")
 @pytest.mark.requirement("8446-AUTH-3")
 def test_s_server_insists_on_a_certificate_we_have_not(openssl: Openssl) -> None:
     with openssl.server(
@@ -336,6 +353,7 @@ def test_s_server_insists_on_a_certificate_we_have_not(openssl: Openssl) -> None
         assert stream.connection.error.alert is Alert.CERTIFICATE_REQUIRED
 
 
+@shows("ALPN", they="server")
 def test_s_server_negotiates_alpn(openssl: Openssl) -> None:
     context = configs.client_context(alpn=["first", "second"])
     with openssl.server(certificates.server(), "-rev", "-alpn", "second,third") as (_, port):
@@ -348,6 +366,7 @@ def _wrong_name() -> Identity:
     return certificates.server(names=("elsewhere.example",))
 
 
+@shows("untrusted certificate refused", they="server")
 @pytest.mark.parametrize(
     ("identity", "roots", "failure"),
     [
@@ -389,6 +408,7 @@ def test_s_server_that_speaks_only_tls_1_2(openssl: Openssl) -> None:
         assert failure.value.alert is Alert.PROTOCOL_VERSION
 
 
+@shows("data both ways, equal hashes", "close_notify", they="server")
 @pytest.mark.parametrize("suite", SUITES)
 def test_a_megabyte_each_way_with_s_server(openssl: Openssl, suite: str) -> None:
     # Its input is digits, because it takes some letters for commands; -quiet, which ends that, would

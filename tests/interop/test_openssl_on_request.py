@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,10 +15,13 @@ from sealwire import stcp
 from sealwire.context import PROTOCOL_SERVER, Context
 from sealwire.crypto.signatures import SignatureScheme, sign
 from tests import certificates, configs
+from tests.interop import features
 from tests.interop.programs import Openssl
 from tests.interop.sockets import Stream, listen, port_of
 from tests.interop.test_openssl import connected, echo_once
 from tests.unit.crypto.authority import authority, issue, rsa_key
+
+shows = functools.partial(features.shows, peer="OpenSSL")
 
 ALGORITHMS = [
     ("TLS_AES_128_CCM_SHA256", "P-521"),
@@ -50,6 +54,7 @@ def served(context: Context, openssl: Openssl, cafile: Path, *options: str) -> s
 CIPHERS = ("-cipher", "DEFAULT@SECLEVEL=0", "-ciphersuites")
 
 
+@shows("{suite}", "{group}", they="client")
 @each_algorithm
 def test_s_client(openssl: Openssl, suite: str, group: str) -> None:
     context = chosen(configs.server_context(), suite, group)
@@ -58,6 +63,7 @@ def test_s_client(openssl: Openssl, suite: str, group: str) -> None:
     assert "Verification: OK" in said
 
 
+@shows("{suite}", "{group}", they="server")
 @each_algorithm
 def test_s_server(openssl: Openssl, suite: str, group: str) -> None:
     context = chosen(configs.client_context(), suite, group)

@@ -21,6 +21,7 @@ from sealwire import stcp
 from sealwire.crypto.psk import ExternalPsk
 from sealwire.errors import Alert, HandshakeError, PeerAlert
 from tests import certificates, psks
+from tests.interop.features import shows
 from tests.interop.programs import Nss, Openssl, Program, running
 from tests.interop.sockets import DatagramClient, DatagramServer, Stream, free_udp_port, listen, port_of
 from tests.psks import DEVICE, SECRET
@@ -95,6 +96,7 @@ def echo_once(stream: Stream, program: Program) -> None:
     program.wait_for(lambda: b"from sealwire\n" in program.output, "our line")
 
 
+@shows("external PSK with key exchange", peer="OpenSSL", they="client")
 @EACH_SUITE
 def test_s_client_with_each_suite(openssl: Openssl, suite: str, number: str, key: ExternalPsk) -> None:
     options = options_for(key, number, openssl.directory)
@@ -129,6 +131,7 @@ def test_s_client_needs_a_retry(openssl: Openssl) -> None:
         echo_once(stream, program)
 
 
+@shows("wrong PSK refused", peer="OpenSSL", they="client")
 @pytest.mark.requirement("8446-PSK-2")
 def test_s_client_with_a_wrong_key(openssl: Openssl) -> None:
     options = options_for(WRONG, "1301", openssl.directory)
@@ -141,6 +144,7 @@ def test_s_client_with_a_wrong_key(openssl: Openssl) -> None:
         assert "alert decrypt error" in program.said
 
 
+@shows("unknown PSK, certificate instead", peer="OpenSSL", they="client")
 @pytest.mark.requirement("8446-PSK-2")
 def test_s_client_whose_key_we_do_not_know(openssl: Openssl) -> None:
     """With a certificate of ours it goes on, until it does not trust that."""
@@ -182,6 +186,7 @@ def connecting(port: int, key: ExternalPsk, name: str | None = None, **options: 
     return Stream(sock, stcp.Connection.client(config, now=time.monotonic(), server_name=name))
 
 
+@shows("external PSK with key exchange", peer="OpenSSL", they="server")
 @EACH_SUITE
 def test_s_server_with_each_suite(openssl: Openssl, suite: str, number: str, key: ExternalPsk) -> None:
     options = options_for(key, number, openssl.directory)
@@ -206,6 +211,7 @@ def test_s_server_needs_a_retry(openssl: Openssl, suite: str, number: str, key: 
         echo_once(stream, program)
 
 
+@shows("wrong PSK refused", peer="OpenSSL", they="server")
 @pytest.mark.requirement("8446-PSK-2")
 def test_s_server_takes_another_key_for_a_wrong_one(openssl: Openssl) -> None:
     options = options_for(DEVICE, "1301", openssl.directory)
@@ -216,6 +222,7 @@ def test_s_server_takes_another_key_for_a_wrong_one(openssl: Openssl) -> None:
         assert failure.value.alert in (Alert.ILLEGAL_PARAMETER, Alert.DECRYPT_ERROR)
 
 
+@shows("unknown PSK, certificate instead", peer="OpenSSL", they="server")
 @pytest.mark.requirement("8446-PSK-2")
 def test_s_server_that_does_not_know_our_key_shows_its_certificate(openssl: Openssl) -> None:
     options = options_for(DEVICE, "1301", openssl.directory)
@@ -254,6 +261,7 @@ def exchange(loop: DatagramClient | DatagramServer, program: Program) -> None:
 NSS_SUITES = [("TLS_AES_128_GCM_SHA256", "1301"), ("TLS_CHACHA20_POLY1305_SHA256", "1303")]
 
 
+@shows("external PSK with key exchange", peer="NSS", they="client")
 @pytest.mark.requirement("8446-KS-3", "8446-PSK-2", "9147-5.1-2")
 @pytest.mark.parametrize("require_cookie", [True, False], ids=["cookie", "no cookie"])
 @pytest.mark.parametrize(("suite", "number"), NSS_SUITES)
@@ -266,6 +274,7 @@ def test_nss_as_client(nss: Nss, suite: str, number: str, require_cookie: bool) 
         exchange(server, program)
 
 
+@shows("wrong PSK refused", peer="NSS", they="client")
 @pytest.mark.requirement("8446-PSK-2")
 def test_nss_as_client_with_a_wrong_key(nss: Nss) -> None:
     server = DatagramServer(psks.server(DEVICE))
@@ -275,6 +284,7 @@ def test_nss_as_client_with_a_wrong_key(nss: Nss) -> None:
         assert failure.value.alert is Alert.DECRYPT_ERROR
 
 
+@shows("external PSK with key exchange", peer="NSS", they="server")
 @pytest.mark.parametrize(("suite", "number"), NSS_SUITES)
 def test_nss_as_server(nss: Nss, suite: str, number: str) -> None:
     port = free_udp_port()
@@ -288,6 +298,7 @@ def test_nss_as_server(nss: Nss, suite: str, number: str) -> None:
         client.close()
 
 
+@shows("unknown PSK, certificate instead", peer="NSS", they="server")
 @pytest.mark.requirement("8446-PSK-2")
 def test_nss_as_server_does_not_know_our_key(nss: Nss) -> None:
     """It shows its certificate, which our client trusts or, with a key alone, does not."""
@@ -342,6 +353,7 @@ def newer_python() -> list[str]:
     pytest.skip("absent: a Python (3.13 on) whose ssl has PSK callbacks")
 
 
+@shows("external PSK with key exchange", peer="Python ssl", they="client")
 def test_python_as_client(tmp_path: Path) -> None:
     python = newer_python()
     with listen() as listener:
@@ -356,6 +368,7 @@ def test_python_as_client(tmp_path: Path) -> None:
             assert program.output == b"b'from sealwire' None TLSv1.3\n"
 
 
+@shows("external PSK with key exchange", peer="Python ssl", they="server")
 def test_python_as_server(tmp_path: Path) -> None:
     python = newer_python()
     with running([*python, _THEIR_SERVER, "device", SECRET.hex()], tmp_path) as program:

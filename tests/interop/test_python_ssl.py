@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import ssl
@@ -14,6 +15,9 @@ from sealwire.context import Context
 from sealwire.errors import Alert, CertificateError, CertificateFailure, HandshakeError, PeerAlert
 from tests import certificates, configs
 from tests.certificates import Kind
+from tests.interop import features
+
+shows = functools.partial(features.shows, peer="Python ssl")
 
 
 class Wire:
@@ -115,6 +119,7 @@ def our_server(context: Context, theirs: ssl.SSLContext) -> Wire:
     return Wire(theirs, stcp.Connection.server(context.config(), now=0.0), they_serve=False)
 
 
+@shows("{kind.name} certificate", "close_notify", they="server")
 @pytest.mark.parametrize("kind", Kind)
 def test_ssl_as_server_with_each_kind_of_certificate(kind: Kind) -> None:
     wire = our_client(configs.client_context(certificates.server(kind).cafile), their_server(kind))
@@ -124,6 +129,7 @@ def test_ssl_as_server_with_each_kind_of_certificate(kind: Kind) -> None:
     wire.close()
 
 
+@shows("{kind.name} certificate", "server name", "close_notify", they="client")
 @pytest.mark.parametrize("kind", Kind)
 def test_ssl_as_client_with_each_kind_of_certificate(kind: Kind) -> None:
     wire = our_server(configs.server_context(certificates.server(kind)), their_client(kind))
@@ -137,6 +143,8 @@ def test_ssl_as_client_with_each_kind_of_certificate(kind: Kind) -> None:
     wire.close()
 
 
+@shows("{suite}", "data both ways, equal hashes", they="client")
+@shows("{suite}", "data both ways, equal hashes", they="server")
 @pytest.mark.parametrize(
     "suite", ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"]
 )
@@ -153,6 +161,7 @@ def test_each_suite_both_ways(suite: str) -> None:
         wire.close()
 
 
+@shows("retry for another group", "{group}", they="server")
 @pytest.mark.parametrize(("group", "curve"), [("P-256", "prime256v1"), ("P-384", "secp384r1")])
 @pytest.mark.requirement("8446-NEG-4")
 def test_ssl_as_server_asks_for_a_retry(group: str, curve: str) -> None:
@@ -165,6 +174,7 @@ def test_ssl_as_server_asks_for_a_retry(group: str, curve: str) -> None:
     wire.close()
 
 
+@shows("retry for another group", "P-384", they="client")
 @pytest.mark.requirement("8446-NEG-4")
 def test_ssl_as_client_gets_a_retry() -> None:
     """Its first share is for X25519; we have only P-384."""
@@ -175,6 +185,8 @@ def test_ssl_as_client_gets_a_retry() -> None:
     wire.close()
 
 
+@shows("ALPN", they="client")
+@shows("ALPN", they="server")
 def test_alpn_both_ways() -> None:
     server = their_server()
     server.set_alpn_protocols(["second", "third"])
@@ -191,6 +203,7 @@ def test_alpn_both_ways() -> None:
     assert wire.theirs.selected_alpn_protocol() == "second"
 
 
+@shows("mutual authentication", they="server")
 @pytest.mark.parametrize("kind", Kind)
 def test_ssl_as_server_wants_a_certificate(kind: Kind) -> None:
     own = certificates.client(kind)
@@ -204,6 +217,7 @@ def test_ssl_as_server_wants_a_certificate(kind: Kind) -> None:
     wire.close()
 
 
+@shows("mutual authentication", they="client")
 @pytest.mark.parametrize("kind", Kind)
 def test_ssl_as_client_shows_a_certificate(kind: Kind) -> None:
     own = certificates.client(kind)
@@ -218,6 +232,7 @@ def test_ssl_as_client_shows_a_certificate(kind: Kind) -> None:
     wire.close()
 
 
+@shows("missing client certificate refused", they="client")
 @pytest.mark.requirement("8446-AUTH-3")
 def test_ssl_as_client_has_no_certificate_to_show() -> None:
     wire = our_server(configs.server_context(client_roots=certificates.client().cafile), their_client())
@@ -229,6 +244,7 @@ def test_ssl_as_client_has_no_certificate_to_show() -> None:
         wire.attempt(lambda: wire.theirs.read(1))
 
 
+@shows("untrusted certificate refused", they="client")
 def test_ssl_as_client_does_not_trust_us() -> None:
     wire = our_server(configs.server_context(), their_client(Kind.RSA_2048))
     with pytest.raises(PeerAlert) as failure:
@@ -236,6 +252,7 @@ def test_ssl_as_client_does_not_trust_us() -> None:
     assert failure.value.alert is Alert.UNKNOWN_CA
 
 
+@shows("untrusted certificate refused", they="server")
 def test_we_do_not_trust_ssl_as_server() -> None:
     stranger = configs.client_context(certificates.server(Kind.RSA_2048).cafile)
     wire = our_client(stranger, their_server())
@@ -246,6 +263,7 @@ def test_we_do_not_trust_ssl_as_server() -> None:
     assert "UNKNOWN_CA" in str(wire.their_error).upper()
 
 
+@shows("KeyUpdate by us", "KeyUpdate by them", they="client")
 @pytest.mark.requirement("8446-POST-1")
 def test_key_updates_are_understood_and_answered() -> None:
     wire = our_server(configs.server_context(), their_client())

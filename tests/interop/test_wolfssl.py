@@ -5,17 +5,20 @@ from __future__ import annotations
 import functools
 import hashlib
 import time
+from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from sealwire import dtls
-from sealwire.context import Context
+from sealwire.context import PROTOCOL_CLIENT, PROTOCOL_SERVER, Context
 from sealwire.crypto.certificates import PeerCertificate
 from sealwire.crypto.groups import Group
 from sealwire.crypto.psk import ExternalPsk
+from sealwire.crypto.rawkeys import RawPublicKey
 from sealwire.errors import Alert, CertificateError, CertificateFailure, HandshakeError, PeerAlert
 from tests import certificates, configs, psks
-from tests.certificates import Kind
+from tests.certificates import Identity, Kind
 from tests.interop import features
 from tests.interop.driven import EXPORTER, LossySocket, exchange, exchange_much, update_all
 from tests.interop.sockets import DatagramClient, DatagramServer
@@ -246,6 +249,49 @@ def test_wolfssl_as_server_that_we_do_not_trust(wolfssl: Wolfssl) -> None:
         assert peer.wait_for("failed")["alert_received"] == Alert.UNKNOWN_CA
 
 
+def raw_key(identity: Identity, directory: Path) -> bytes:
+    """The public half of an identity's key, DER; also in a file of that directory."""
+    key = load_pem_private_key(identity.keyfile.read_bytes(), None)
+    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    (directory / "raw.der").write_bytes(spki)
+    return spki
+
+
+@shows("raw public keys", they="client")
+def test_raw_public_keys_with_wolfssl_as_client(wolfssl: Wolfssl) -> None:
+    """Ours it takes from anybody (without roots it verifies nobody); its own is one we know."""
+    own = certificates.client()
+    context = Context(PROTOCOL_SERVER)
+    context.load_raw_public_key(certificates.server().keyfile)
+    context.set_raw_public_keys([raw_key(own, wolfssl.directory)])
+    server = DatagramServer(context.config())
+    options = {"raw_public_key": wolfssl.directory / "raw.der", "keyfile": own.keyfile}
+    types = {"client_cert_types": [2], "server_cert_types": [2]}
+    with wolfssl.client(server.port, None, None, **options, **types) as peer:
+        connection = server.accept()
+        said = peer.wait_for("connected", server)
+        assert (said["client_cert_type"], said["server_cert_type"]) == (2, 2)
+        assert isinstance(connection.session.peer, RawPublicKey)
+        exchange(server, connection, peer)
+
+
+@shows("raw public keys", they="server")
+def test_raw_public_keys_with_wolfssl_as_server(wolfssl: Wolfssl) -> None:
+    identity = certificates.server()
+    context = Context(PROTOCOL_CLIENT)
+    context.check_hostname = False
+    context.set_raw_public_keys([raw_key(identity, wolfssl.directory)])
+    context.set_groups(["X25519"])
+    options = {"raw_public_key": wolfssl.directory / "raw.der", "keyfile": identity.keyfile}
+    with wolfssl.server(None, server_cert_types=[2], **options) as (peer, port):
+        client = DatagramClient(context.config(), port)
+        client.handshake()
+        assert peer.wait_for("connected", client)["server_cert_type"] == 2
+        assert isinstance(client.connection.session.peer, RawPublicKey)
+        exchange(client, client.connection, peer)
+        client.close()
+
+
 # --- pre-shared keys and resumption -----------------------------------------------------------
 
 #: Suite and the key that goes with it.
@@ -286,6 +332,35 @@ def test_wolfssl_as_server_with_a_pre_shared_key(wolfssl: Wolfssl, suite: str, h
         session = client.connection.session
         assert (session.suite.name, session.psk_identity, session.peer) == (suite, b"device", None)
         assert peer.wait_for("connected", client)["psk_identity"] == "device"
+        exchange(client, client.connection, peer)
+        client.close()
+
+
+@shows("external PSK alone (psk_ke)", they="client")
+@pytest.mark.requirement("8446-PSK-2")
+def test_wolfssl_as_client_with_a_pre_shared_key_alone(wolfssl: Wolfssl) -> None:
+    context = psks.server_context(ExternalPsk("device", SECRET))
+    context.set_psk_key_exchange_modes("psk_ke", allow_without_forward_secrecy=True)
+    server = DatagramServer(context.config())
+    psk = psk_of("TLS_AES_128_GCM_SHA256") | {"dhe": "never"}
+    with wolfssl.client(server.port, None, psk=psk) as peer:
+        connection = server.accept()
+        peer.wait_for("connected", server)
+        assert (connection.session.psk_identity, connection.session.group) == (b"device", None)
+        exchange(server, connection, peer)
+
+
+@shows("external PSK alone (psk_ke)", they="server")
+@pytest.mark.requirement("8446-PSK-2")
+def test_wolfssl_as_server_with_a_pre_shared_key_alone(wolfssl: Wolfssl) -> None:
+    context = psks.client_context(ExternalPsk("device", SECRET), groups=["X25519"])
+    context.set_psk_key_exchange_modes("psk_ke", allow_without_forward_secrecy=True)
+    psk = psk_of("TLS_AES_128_GCM_SHA256") | {"dhe": "never"}
+    with wolfssl.server(certificates.server(), psk=psk) as (peer, port):
+        client = DatagramClient(context.config(), port)
+        client.handshake()
+        session = client.connection.session
+        assert (session.psk_identity, session.group) == (b"device", None)
         exchange(client, client.connection, peer)
         client.close()
 
@@ -396,6 +471,51 @@ def test_connection_ids_with_wolfssl_as_server(wolfssl: Wolfssl, ours: int, thei
         assert (ids.ours, said["cid_send"] or "") == (own, own.hex())
         exchange(client, client.connection, peer)
         client.close()
+
+
+@shows("we move to another port, they follow", they="server")
+@pytest.mark.requirement("9146-3", "9147-9-1")
+def test_wolfssl_as_server_follows_us_to_another_port(wolfssl: Wolfssl) -> None:
+    with wolfssl.server(certificates.server(), cid="0102030405") as (peer, port):
+        client = DatagramClient(configs.client_context(groups=["X25519"]).config(), port, connection_id=b"us")
+        client.handshake()
+        peer.wait_for("connected", client)
+        exchange(client, client.connection, peer)
+        old = client.sock.getsockname()
+        client.move()
+        assert client.sock.getsockname() != old
+        client.connection.send(b"from elsewhere")
+        peer.wait_for("data", client, 1)
+        exchange(client, client.connection, peer)
+        client.close()
+
+
+@shows("they move to another port, we follow if told to", they="client")
+@pytest.mark.requirement("9146-3", "9147-9-1", "9147-9-3")
+def test_we_follow_wolfssl_as_client_to_another_port_if_told_to(wolfssl: Wolfssl) -> None:
+    """It answers no path challenge, so by default its data is taken and ours goes where it was."""
+    for follow in (False, True):
+
+        def decide(connection: dtls.Connection, address: object, follow: bool = follow) -> bool:
+            return follow
+
+        server = DatagramServer(configs.server_context().config(), cid_bytes=8, on_address_change=decide)
+        with wolfssl.client(server.port, certificates.server(), cid="0102") as peer:
+            connection = server.accept()
+            exchange(server, connection, peer)
+            assert isinstance(connection.address, tuple)
+            old = connection.address
+            peer.tell("rebind")
+            peer.send(b"from elsewhere")
+            server.run_until(functools.partial(has_heard, server), "its data")
+            assert (connection.address != old) == follow
+            if follow:
+                exchange(server, connection, peer)
+        server.close()
+
+
+def has_heard(server: DatagramServer) -> bool:
+    return server.received[-1] == b"from elsewhere"
 
 
 # --- keys over time, data, loss, ends ---------------------------------------------------------

@@ -6,8 +6,12 @@ wolfSSL comes as a library, so this is the program around it.  It runs in a proc
 because the library wants a newer C library than this system has (:mod:`tests.interop.wolfssl`
 starts it under that one), and uses nothing but the standard library of whatever Python that is.
 The socket is wolfSSL's own business: it reads, writes and repeats by itself; here are the loop,
-the clock and the words.  On its input come commands, on its output events; both are listed in
-:class:`tests.interop.wolfssl.Wolfssl`.
+the clock and the words.
+
+Options: role, port (client), certfile or raw_public_key (DER), keyfile, cafile (verify against it;
+nobody is verified without), suites (its names), groups and key_shares (numbers), tickets (how many),
+client_cert_types, server_cert_types (numbers of RFC 7250), psk {identity, secret, suite, dhe: only or
+never}, srtp, mtu, cid (hex), alpn, cookie (server), server_name (client).
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import json
 import os
 import select
 import socket
+import struct
 import sys
 import time
 from collections.abc import Sequence
@@ -26,12 +31,13 @@ from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_size_t, c_ubyte, c_uin
 from typing import Any
 
 # Values of wolfssl/ssl.h and wolfssl/error-ssl.h.
-_PEM = 1
+_PEM, _DER = 1, 2
 _VERIFY_PEER, _VERIFY_DEMAND = 1, 2
 _WANT = (2, 3)  # WOLFSSL_ERROR_WANT_READ, ..._WANT_WRITE
 _ZERO_RETURN = 6
 _ALPN_FAILED_ON_MISMATCH = 2
 _MESSAGE_BYTES = 16_384
+_DATAGRAM_BYTES = 65_535
 
 _PSK_CLIENT = CFUNCTYPE(
     c_uint, c_void_p, c_char_p, c_void_p, c_uint, c_void_p, c_uint, POINTER(c_char_p)
@@ -44,6 +50,7 @@ _PROTOTYPES: dict[str, tuple[Any, Sequence[Any]]] = {
     "lib_version": (c_char_p, ()),
     "CTX_new": (c_void_p, (c_void_p,)),
     "CTX_use_certificate_chain_file": (c_int, (c_void_p, c_char_p)),
+    "CTX_use_certificate_file": (c_int, (c_void_p, c_char_p, c_int)),
     "CTX_use_PrivateKey_file": (c_int, (c_void_p, c_char_p, c_int)),
     "CTX_load_verify_locations": (c_int, (c_void_p, c_char_p, c_char_p)),
     "CTX_set_verify": (None, (c_void_p, c_int, c_void_p)),
@@ -72,6 +79,8 @@ _PROTOTYPES: dict[str, tuple[Any, Sequence[Any]]] = {
     "dtls13_use_quick_timeout": (c_int, (c_void_p,)),
     "dtls13_has_pending_msg": (c_int, (c_void_p,)),
     "dtls_got_timeout": (c_int, (c_void_p,)),
+    "dtls_set_pending_peer": (c_int, (c_void_p, c_char_p, c_uint)),
+    "inject": (c_int, (c_void_p, c_char_p, c_int)),
     "dtls_set_mtu": (c_int, (c_void_p, c_ushort)),
     "dtls13_allow_ch_frag": (c_int, (c_void_p, c_int)),
     "dtls_cid_max_size": (c_int, ()),
@@ -164,7 +173,10 @@ class Peer:
     def _make_context(self) -> int:
         library, options = self.library, self.options
         context: int = library.CTX_new((library.server if self.serves else library.client)())
-        if certificate := options.get("certfile"):
+        if key := options.get("raw_public_key"):
+            self.demand("CTX_use_certificate_file", context, key.encode(), _DER)
+            self.demand("CTX_use_PrivateKey_file", context, options["keyfile"].encode(), _PEM)
+        elif certificate := options.get("certfile"):
             self.demand("CTX_use_certificate_chain_file", context, certificate.encode())
             self.demand("CTX_use_PrivateKey_file", context, options["keyfile"].encode(), _PEM)
         if roots := options.get("cafile"):
@@ -305,6 +317,8 @@ class Peer:
             self._say_connected()
         buffer = ctypes.create_string_buffer(_MESSAGE_BYTES)
         while not self.done:
+            if self.serves and self.options.get("cid"):
+                self._take_from_anywhere()
             n = library.read(ssl, buffer, _MESSAGE_BYTES)
             if n <= 0:
                 self._check(n)
@@ -313,6 +327,20 @@ class Peer:
             self.received += n
             self.digest.update(data)
             say("data", n=self.received, sha256=self.digest.hexdigest(), hex=data[:64].hex())
+
+    def _take_from_anywhere(self) -> None:
+        """Give wolfSSL the next datagram and its source; if it authenticates, the peer is there now.
+
+        By itself it reads from one address only.
+        """
+        try:
+            datagram, (host, port) = self.sock.recvfrom(_DATAGRAM_BYTES)
+        except BlockingIOError:
+            return
+        # A sockaddr_in: family in the machine's order, port and address in the network's.
+        address = struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", port, socket.inet_aton(host))
+        self.demand("dtls_set_pending_peer", self.ssl, address, len(address))
+        self.demand("inject", self.ssl, datagram, len(datagram))
 
     def _check(self, result: int) -> None:
         error = self.library.get_error(self.ssl, result)

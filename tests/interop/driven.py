@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from sealwire import dtls
 from tests.interop.programs import Program
-from tests.interop.sockets import DatagramClient, DatagramServer, GaveUp
+from tests.interop.sockets import DatagramClient, DatagramServer, GaveUp, watch
 
 #: The label the drivers export keying material under, and the context.
 EXPORTER = b"EXPORTER-sealwire-interop"
@@ -29,6 +29,11 @@ class DrivenPeer:
 
     def __init__(self, program: Program) -> None:
         self.program = program
+        watch(self._check_alive)
+
+    def _check_alive(self) -> None:
+        if self.program.ended and not self.program.stopped:
+            raise GaveUp(f"the peer ended: {self.program.process.returncode}, {self.program.said[-2_000:]}")
 
     @property
     def events(self) -> list[dict[str, Any]]:

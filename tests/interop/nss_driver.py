@@ -9,7 +9,8 @@ of its own because NSS keeps its databases per process, and uses nothing but the
 Options: role, port (client), database (its key is called "own"), suites and groups (numbers),
 key_shares (how many), server_name, client_certificate (a client shows "own"), want_certificate
 (a server demands one), cookie, psk {identity, secret, hash}, tickets, early_data, record_size_limit,
-short_headers, srtp (numbers), alpn, early (a client's early data, as hex).
+short_headers, srtp (numbers), alpn, early (a client's early data, as hex), staple (a server's OCSP
+response, as hex; a client: whether it asks for one).
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ from typing import Any
 _DTLS_1_3 = 0x0304
 _OPTIONS = {
     "security": 1, "request_certificate": 3, "as_client": 5, "as_server": 6, "no_cache": 9,
-    "require_certificate": 10, "tickets": 18, "alpn": 26, "early_data": 33, "record_size_limit": 34,
-    "short_headers": 36,
+    "require_certificate": 10, "tickets": 18, "staple": 24, "alpn": 26, "early_data": 33,
+    "record_size_limit": 34, "short_headers": 36,
 }  # fmt: skip
 _HASHES = {"sha256": 4, "sha384": 5}
 _WOULD_BLOCK = -5998
@@ -67,6 +68,27 @@ class _Item(Structure):
     """SECItem."""
 
     _fields_ = (("type", c_int), ("data", c_char_p), ("length", c_uint))
+
+
+class _Pointers(Structure):
+    """SECItem again, with a pointer that does not stop at a zero byte."""
+
+    _fields_ = (("type", c_int), ("data", c_void_p), ("length", c_uint))
+
+
+class _ItemArray(Structure):
+    """SECItemArray."""
+
+    _fields_ = (("items", POINTER(_Item)), ("length", c_uint))
+
+
+class _ServerCertificate(Structure):
+    """SSLExtraServerCertData; an auth_type of 0 leaves what the key is used for to NSS."""
+
+    _fields_ = (
+        ("auth_type", c_int), ("chain", c_void_p), ("staples", POINTER(_ItemArray)), ("timestamps", c_void_p),
+        ("delegated", c_void_p), ("delegated_key", c_void_p),
+    )  # fmt: skip
 
 
 class _ChannelInfo(Structure):
@@ -132,6 +154,7 @@ _PROTOTYPES: dict[tuple[str, str], tuple[Any, Sequence[Any]]] = {
     ("ssl3", "SSL_AlertSentCallback"): (c_int, (c_void_p, _ALERT, c_void_p)),
     ("ssl3", "SSL_GetChannelInfo"): (c_int, (c_void_p, POINTER(_ChannelInfo), c_uint)),
     ("ssl3", "SSL_PeerCertificate"): (c_void_p, (c_void_p,)),
+    ("ssl3", "SSL_PeerStapledOCSPResponses"): (POINTER(_ItemArray), (c_void_p,)),
     ("ssl3", "SSL_ExportKeyingMaterial"): (
         c_int, (c_void_p, c_char_p, c_uint, c_int, c_char_p, c_uint, c_char_p, c_uint)
     ),
@@ -249,6 +272,7 @@ class Peer:
         for name in ("tickets", "early_data", "record_size_limit", "short_headers"):
             if (value := options.get(name)) is not None:
                 self.set(name, value)
+        self.set("staple", bool(options.get("staple")))
         if psk := options.get("psk"):
             self._add_psk(psk)
         if profiles := options.get("srtp"):
@@ -276,7 +300,13 @@ class Peer:
         certificate = library.PK11_FindCertFromNickname(b"own", None)
         if certificate:
             key = library.PK11_FindKeyByAnyCert(certificate, None)
-            self.demand("SSL_ConfigServerCert", self.fd, certificate, key, None, 0)
+            extra = _ServerCertificate(0)
+            if staple := options.get("staple"):
+                response = bytes.fromhex(staple)
+                item = _Item(0, response, len(response))
+                extra.staples = ctypes.pointer(_ItemArray(ctypes.pointer(item), 1))
+            size = ctypes.sizeof(extra)
+            self.demand("SSL_ConfigServerCert", self.fd, certificate, key, ctypes.byref(extra), size)
         if options.get("want_certificate"):
             self.set("request_certificate", 1)
             self.set("require_certificate", 1)
@@ -418,6 +448,7 @@ class Peer:
             early_data_accepted=bool(info.early_data_accepted),
             psk_type=info.psk_type,
             certificate=self._peer_certificate(),
+            staple=self._peer_staple(),
             alpn=protocol.raw[: n.value].decode() if agreed else None,
             srtp=profile.value if library.SSL_GetSRTPCipher(fd, profile) == 0 else None,
             exporter=exported.raw.hex(),
@@ -428,9 +459,17 @@ class Peer:
         certificate = self.library.SSL_PeerCertificate(self.fd)
         if not certificate:
             return None
-        item = _Item.from_address(certificate + _DER_CERT_OFFSET)
-        pointer = c_void_p.from_address(certificate + _DER_CERT_OFFSET + _Item.data.offset)
-        return hashlib.sha256(ctypes.string_at(pointer.value or 0, item.length)).hexdigest()
+        item = _Pointers.from_address(certificate + _DER_CERT_OFFSET)
+        return hashlib.sha256(ctypes.string_at(item.data, item.length)).hexdigest()
+
+    def _peer_staple(self) -> str | None:
+        """SHA-256 of the OCSP response the peer stapled."""
+        responses = self.library.SSL_PeerStapledOCSPResponses(self.fd)
+        if not responses or not responses[0].length:
+            return None
+        item = responses[0].items[0]
+        pointer = ctypes.cast(responses[0].items, POINTER(_Pointers))[0].data
+        return hashlib.sha256(ctypes.string_at(pointer, item.length)).hexdigest()
 
     # --- commands -----------------------------------------------------------------------------
 

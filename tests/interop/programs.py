@@ -30,6 +30,8 @@ class Program:
         self, arguments: Sequence[str | Path], directory: Path, environment: dict[str, str] | None = None
     ) -> None:
         self.name = Path(arguments[0]).name
+        #: Whether it was we who ended it.
+        self.stopped = False
         # Input comes over a socket: tstclnt does not see the end of a pipe, only that it hung up, and
         # spins on that for ever.
         self._input, theirs = socket.socketpair()
@@ -83,6 +85,7 @@ class Program:
             raise GaveUp(f"{self.name} does not end; it said: {self.said[-2_000:]}") from None
 
     def stop(self) -> None:
+        self.stopped = True
         self.end_of_input()
         if not self.ended:
             self.process.kill()

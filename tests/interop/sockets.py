@@ -20,12 +20,19 @@ PATIENCE_SECONDS = 30.0
 _TURN_SECONDS = 0.02
 
 _opened: list[socket.socket] = []
+_watched: list[Callable[[], None]] = []
 
 
 def close_all() -> None:
     """Close every socket of the loops below; a fixture does so after each test, however it went."""
     while _opened:
         _opened.pop().close()
+    _watched.clear()
+
+
+def watch(check: Callable[[], None]) -> None:
+    """Call `check` in every turn until the test ends, so that a peer that died is not waited for."""
+    _watched.append(check)
 
 
 class GaveUp(AssertionError):
@@ -171,6 +178,8 @@ class _Datagrams:
         while not predicate():
             if time.monotonic() > end:
                 raise GaveUp(f"{what}: {self.describe()}")
+            for check in _watched:
+                check()
             self.turn()
 
     def describe(self) -> str:

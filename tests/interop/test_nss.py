@@ -13,12 +13,15 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from sealwire import dtls
+from sealwire.crypto import compression
 from sealwire.crypto.groups import Group, parse_groups
 from sealwire.errors import Alert, CertificateError, CertificateFailure, HandshakeError, PeerAlert
+from sealwire.tls13 import acceptance, messages, presentation
 from tests import certificates, configs
 from tests.certificates import Kind
 from tests.interop import features
@@ -382,3 +385,37 @@ def test_a_peer_that_speaks_only_dtls_1_2_is_refused_in_one_round(nss: Nss) -> N
             client.handshake()
         assert isinstance(failure.value, (PeerAlert, HandshakeError))
         assert failure.value.alert is Alert.PROTOCOL_VERSION
+
+
+# --- certificate compression (RFC 8879) -------------------------------------------------------
+
+COMPRESSING = "--zlib-certificate-compression"
+
+
+@shows("certificate compression", they="client")
+def test_nss_as_client_reads_a_compressed_certificate(nss: Nss, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = mock.Mock(wraps=messages.CompressedCertificate)
+    monkeypatch.setattr(presentation, "CompressedCertificate", seen)
+    identity = certificates.server(Kind.RSA_2048)
+    context = configs.server_context(identity)
+    context.set_certificate_compression("zlib")
+    server = DatagramServer(context.config())
+    with nss.client(server.port, nss.database(trust=identity), COMPRESSING) as program:
+        exchange(server, server.accept(), program)
+    assert seen.called
+
+
+@shows("certificate compression", they="server")
+def test_nss_as_server_compresses_its_certificate(nss: Nss, monkeypatch: pytest.MonkeyPatch) -> None:
+    unpacked = mock.Mock(wraps=compression.decompress)
+    monkeypatch.setattr(acceptance, "decompress", unpacked)
+    identity = certificates.server(Kind.RSA_2048)
+    context = configs.client_context(identity.cafile)
+    context.set_certificate_compression("zlib")
+    port = free_udp_port()
+    with nss.server(port, nss.database(own=identity), COMPRESSING) as program:
+        client = DatagramClient(context.config(), port)
+        client.handshake()
+        exchange(client, client.connection, program)
+        client.close()
+    assert unpacked.called

@@ -12,19 +12,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from cryptography.x509 import load_der_x509_certificate
 
 from sealwire import dtls
+from sealwire.context import PROTOCOL_SERVER, Context
 from sealwire.crypto.certificates import PeerCertificate
 from sealwire.crypto.groups import Group
+from sealwire.crypto.ocsp import StapleMode
 from sealwire.crypto.psk import ExternalPsk
-from sealwire.errors import Alert, HandshakeError, PeerAlert
+from sealwire.errors import Alert, CertificateError, HandshakeError, PeerAlert
 from tests import certificates, configs, psks
-from tests.certificates import Kind
+from tests.certificates import Identity, Kind
 from tests.interop import features
 from tests.interop.driven import EXPORTER, DrivenPeer, LossySocket, exchange, exchange_much, update_all
 from tests.interop.programs import Nss, running
 from tests.interop.sockets import DatagramClient, DatagramServer
 from tests.psks import SECRET
+from tests.staples import staple
 
 DRIVER = Path(__file__).with_name("nss_driver.py")
 shows = functools.partial(features.shows, peer="NSS")
@@ -133,6 +137,41 @@ def test_nss_as_server_with_p_521(nss: Nss) -> None:
         assert peer.wait_for("connected", client)["group"] == Group.SECP521R1
         exchange(client, client.connection, peer)
         client.close()
+
+
+# --- what comes with certificates -------------------------------------------------------------
+
+
+def stapled() -> tuple[Identity, bytes]:
+    """A server's identity, and a good OCSP response for it."""
+    identity = certificates.server()
+    return identity, staple(load_der_x509_certificate(identity.chain[0]), *certificates.root())
+
+
+@shows("stapled OCSP response", they="client")
+def test_nss_as_client_gets_a_staple(nss: Nss) -> None:
+    identity, response = stapled()
+    context = Context(PROTOCOL_SERVER)
+    context.load_cert_chain(identity.certfile, identity.keyfile, ocsp_response=response)
+    server = DatagramServer(context.config())
+    with driven(nss, "client", nss.database(trust=identity), port=server.port, staple=1) as peer:
+        server.accept()
+        assert peer.wait_for("connected", server)["staple"] == hashlib.sha256(response).hexdigest()
+
+
+@shows("stapled OCSP response", they="server")
+def test_nss_as_server_gives_a_staple(nss: Nss) -> None:
+    identity, response = stapled()
+    context = configs.client_context(identity.cafile)
+    context.staple_mode = StapleMode.REQUIRED
+    with served(nss, nss.database(own=identity), staple=response.hex()) as (peer, port):
+        client = DatagramClient(context.config(), port)
+        client.handshake()
+        exchange(client, client.connection, peer)
+        client.close()
+    # Without one our client ends the connection: that it demanded one is no empty word.
+    with served(nss, nss.database(own=identity)) as (_, port), pytest.raises(CertificateError):
+        DatagramClient(context.config(), port).handshake()
 
 
 # --- keys that are not in certificates --------------------------------------------------------

@@ -106,7 +106,10 @@ ONLY_DATAGRAMS: Final = frozenset(
 )
 
 #: (Peer, feature, their role): how we know that it cannot.
-LACKS: Final[dict[tuple[str, str, Role], str]] = {}
+LACKS: Final[dict[tuple[str, str, Role], str]] = {
+    ("wolfSSL", "early data (0-RTT)", role): "Debian builds it without: it has no wolfSSL_write_early_data"
+    for role in (CLIENT, SERVER)
+}
 
 
 def shows(*features: str, peer: str, they: Role) -> pytest.MarkDecorator:

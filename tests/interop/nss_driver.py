@@ -45,6 +45,7 @@ _OPTIONS = {
     "require_certificate": 10, "tickets": 18, "staple": 24, "alpn": 26, "early_data": 33,
     "record_size_limit": 34, "short_headers": 36,
 }  # fmt: skip
+_SUPPRESS_END_OF_EARLY_DATA = 41
 _HASHES = {"sha256": 4, "sha384": 5}
 _WOULD_BLOCK = -5998
 _HKDF_KEY_GEN, _ORIGIN_UNWRAP, _DERIVE = 0x402C, 4, 0x10C
@@ -273,6 +274,9 @@ class Peer:
             if (value := options.get(name)) is not None:
                 self.set(name, value)
         self.set("staple", bool(options.get("staple")))
+        if options.get("early_data"):
+            # Without this NSS sends EndOfEarlyData over datagrams as well (RFC 9147 section 5.6 forbids it).
+            self.demand("SSL_OptionSet", fd, _SUPPRESS_END_OF_EARLY_DATA, 1)
         if psk := options.get("psk"):
             self._add_psk(psk)
         if profiles := options.get("srtp"):

@@ -22,7 +22,7 @@ _TIMES: Final = {"ended", "forward_first", "forward_last", "backward_first", "ba
 _TEXT: Final = "u"
 _NUMBER: Final = "g"
 _LEFT_OUT: Final = {
-    *("source_address", "destination_address", "history_letters", "padding", "end_reason"),
+    *("source_address", "destination_address", "history_letters", "facts_bytes", "end_reason"),
     *(f"{way}_gap_square_sum_{part}" for way in ("forward", "backward") for part in ("low", "high")),
 }
 _VERSION_AT: Final = 36

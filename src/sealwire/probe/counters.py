@@ -28,6 +28,12 @@ class ProbeCounters:
     clamped_times: int = counter(
         "packets", "packets whose time does not fit and was cut to the nearest that does"
     )
+    dissected: int = counter("flows", "flows whose first payload was looked at")
+    undissected: int = counter("flows", "flows for whose dissection there was no room")
+    dissection_bytes: int = counter("bytes", "what dissection holds now")
+    dissection_peak: int = counter("bytes", "most of that at once")
+    dissection_refusals: int = counter("pieces", "pieces dissection did not keep for lack of room")
+    events: int = counter("events", "transactions and handshakes told")
     discards: dict[PacketDiscard, int] = field(default_factory=dict)
     ends: dict[EndReason, int] = field(default_factory=dict)
 

@@ -89,6 +89,8 @@ class Packet:
     #: 0: whole; 1: first fragment; 2: later fragment (no ports).
     fragment: int = 0
     fragment_id: int = 0
+    #: What the capture has of the payload; the header may claim more (`payload_bytes`).
+    payload: memoryview = memoryview(b"")
 
 
 _VLAN_TYPES: Final = frozenset({0x8100, 0x88A8, 0x9100})
@@ -277,11 +279,16 @@ def _transport(
                 packet.window = _u16(data, at + 14)
         else:
             header = 12 if protocol in (SCTP, DCCP) else 8
+            # Behind a datagram there may be padding that only the IP header counts.
+            if protocol == UDP and end >= at + 6 and (length := _u16(data, at + 4)) >= 8:
+                end = min(end, at + length)
             if tunnels and protocol == UDP and packet.fragment == 0:
                 inside = _udp_tunnel(data, at + 8, end, packet, tunnels)
                 if inside is not None:
                     return inside
         packet.payload_bytes = max(claimed - header, 0)
+        if packet.fragment == 0:
+            packet.payload = data[at + header : max(end, at + header)]
     elif protocol in (ICMP, ICMP6):
         if end < at + 2:
             return PacketDiscard.TRUNCATED_TRANSPORT
@@ -289,6 +296,8 @@ def _transport(
         first, second, packet.one_way = icmp_pair(protocol, data[at], data[at + 1])
         packet.key_ports = (first, second)
         packet.payload_bytes = max(claimed - 8, 0)
+        if packet.fragment == 0:
+            packet.payload = data[at + 8 : max(end, at + 8)]
     elif tunnels and packet.fragment == 0 and protocol in (4, 41, GRE):
         inner = (
             _gre(data, at, end, tunnels)

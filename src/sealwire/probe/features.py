@@ -135,7 +135,7 @@ FIELDS: Final[tuple[Field, ...]] = (
         "letters",
         "what happened, in Zeek's letters, each once a direction",
     ),
-    Field("padding", "I", "", "zero"),
+    Field("facts_bytes", "I", "bytes", "size of what dissection says of the flow"),
     *_direction("forward", "forward", ""),
     *_direction("backward", "backward", "reverse"),
 )
@@ -149,7 +149,7 @@ FIRST: Final = struct.Struct("<iI")
 
 def row_struct(first_packets: int = 0) -> struct.Struct:
     """The layout of a row that ends with the sizes and gaps of `first_packets` packets."""
-    return struct.Struct("<" + "".join(field.code for field in FIELDS) + f"{FIRST.size * first_packets}s")
+    return struct.Struct("<" + "".join(field.code for field in FIELDS) + f"{FIRST.size * first_packets}s0s")
 
 
 # The mapping of ICMP types to the type that answers it, from the Community ID specification.
@@ -183,7 +183,7 @@ class _Row(NamedTuple):
     handshake_client: int
     response: int
     history_letters: bytes
-    padding: int
+    facts_bytes: int
     forward_packets: int
     forward_bytes: int
     forward_payload_bytes: int
@@ -233,6 +233,8 @@ class _Row(NamedTuple):
     backward_ttl_max: int
     backward_tos: int
     first_sequence: bytes
+    #: A block of `dissect.facts`; empty without dissection or where nothing is known.
+    facts_block: bytes
 
 
 class Flow(_Row):
@@ -359,9 +361,20 @@ def variance(n: int, total: int, squares: int) -> float:
     return max(n * squares - total * total, 0) / (n * n)
 
 
-def unpack(rows: bytes | memoryview, first_packets: int = 0) -> Iterator[Flow]:
-    """The flows of concatenated rows."""
-    return map(Flow._make, row_struct(first_packets).iter_unpack(rows))
+def unpack(rows: bytes | memoryview, first_packets: int = 0, facts: bytes = b"") -> Iterator[Flow]:
+    """The flows of concatenated rows; `facts` are their facts blocks, one behind the other."""
+    flows = map(Flow._make, row_struct(first_packets).iter_unpack(rows))
+    return _with_facts(flows, facts) if facts else flows
+
+
+def _with_facts(flows: Iterator[Flow], facts: bytes) -> Iterator[Flow]:
+    at = 0
+    for flow in flows:
+        if flow.facts_bytes:
+            yield flow._replace(facts_block=facts[at : at + flow.facts_bytes])
+            at += flow.facts_bytes
+        else:
+            yield flow
 
 
 def address(packed: bytes, version: int) -> str:

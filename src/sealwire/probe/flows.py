@@ -19,6 +19,8 @@ from typing import Final
 
 from sealwire.probe.counters import ProbeCounters
 from sealwire.probe.decode import Packet, PacketDiscard, decode
+from sealwire.probe.dissect.case import Case
+from sealwire.probe.dissect.desk import Desk, Ends
 from sealwire.probe.features import FIRST, HISTORY_BYTES, TCP, EndReason, Mark, icmp_pair, row_struct
 from sealwire.probe.files import (
     ENHANCED,
@@ -76,7 +78,9 @@ class Table:
         self._idle: OrderedDict[bytes, Tally] = OrderedDict()
         self._ending: OrderedDict[bytes, Tally] = OrderedDict()
         self._fragments: deque[tuple[bytes, tuple[int, int]]] = deque(maxlen=FRAGMENTS)
-        self._rows: list[tuple[int, int, bytes]] = []
+        self._rows: list[tuple[int, int, bytes, bytes]] = []
+        self._facts = b""
+        self._desk = Desk(settings.max_dissection_bytes) if settings.dissect else None
         self._counters = ProbeCounters()
         self._finishing = False
         self._shard, self._shards = shard, shards
@@ -274,6 +278,7 @@ class Table:
         self._counters.flow_bytes += packet.ip_bytes
         flow = self._idle.get(key) or self._ending.get(key)
         part = 0
+        inherited: tuple[Case | None, bool] = (None, False)
         if flow is not None:
             fresh = packet.tcp and packet.fragment == 0 and packet.flags & (SYN | ACK | RST | FIN) == SYN
             if flow.deadline and fresh:
@@ -281,12 +286,15 @@ class Table:
                 flow = None
             elif self._active_ns and not flow.deadline and self.clock - flow.started >= self._active_ns:
                 part = flow.part + 1
+                # What is known of a connection holds for its next part.
+                inherited = (flow.case, flow.dissected)
                 self._export(flow, EndReason.ACTIVE, self.clock)
                 flow = None
         if flow is None:
             self._make_room(RECORD_BYTES, None)
             flow = self._open(key, packet, upward, part)
             flow.update(packet, time, wire_bytes, 0, first)
+            flow.case, flow.dissected = inherited
         else:
             if not flow.deadline:
                 flow.touched = self.clock
@@ -295,12 +303,24 @@ class Table:
                 self._make_room(self._extension_bytes, flow)
                 self._hold(self._extension_bytes)
             flow.update(packet, time, wire_bytes, int(upward != flow.upward), first)
+        if self._desk is not None and not flow.dissected and packet.payload:
+            backward = int(upward != flow.upward)
+            flow.case, flow.dissected = self._desk.packet(
+                flow.case, self._ends(flow), packet, backward, self.clock
+            )
         if self._linger_ns and not flow.deadline and packet.protocol == TCP:
             flags = flow.ways[0].flags, flow.ways[1].flags
             if (flags[0] | flags[1]) & RST or flags[0] & flags[1] & FIN:
                 flow.deadline = self.clock + self._linger_ns
                 del self._idle[flow.key]
                 self._ending[flow.key] = flow
+
+    @staticmethod
+    def _ends(flow: Tally) -> Ends:
+        head = flow.head
+        forward = head.sequence + 1 & 0xFFFFFFFF if head.tcp and head.flags & SYN else -1
+        backward = flow.syn_ack[0] if flow.syn_ack is not None else -1
+        return Ends(head, flow.part, flow.ways[0].first, flow.first_packet, (forward, backward))
 
     @property
     def _extension_bytes(self) -> int:
@@ -346,7 +366,7 @@ class Table:
 
     def _advance(self, time: int) -> bool:
         """Export what ended before `time`; False if rows must be taken before all of it could be."""
-        if len(self._rows) >= 4 * FULL_ROWS:
+        if len(self._rows) >= 4 * FULL_ROWS or (self._desk is not None and self._desk.full):
             return False
         if time < self.clock:
             return True
@@ -389,6 +409,12 @@ class Table:
         counters.exported += 1
         counters.ends[reason] = counters.ends.get(reason, 0) + 1
         head = flow.head
+        facts = b""
+        if flow.case is not None and self._desk is not None:
+            if reason is EndReason.ACTIVE:
+                facts = flow.case.block()
+            else:
+                facts = self._desk.close(flow.case, self._ends(flow), ended)
         row = self._row.pack(
             *(
                 head.source,
@@ -401,9 +427,9 @@ class Table:
             *(int(reason), flow.marks, head.vlan, head.vlan_inner, flow.part, flow.first_packet, ended),
             *(flow.handshake_server, flow.handshake_client, flow.response),
             bytes(flow.history).ljust(HISTORY_BYTES, b"\0"),
-            *(0, *forward.row(), *backward.row(), b"".join(flow.firsts)),
+            *(len(facts), *forward.row(), *backward.row(), b"".join(flow.firsts), b""),
         )
-        self._rows.append((ended, flow.first_packet, row))
+        self._rows.append((ended, flow.first_packet, row, facts))
 
     def take(self) -> bytes:
         """Rows that are complete in order: those that ended before the clock, all of them at the end."""
@@ -413,10 +439,24 @@ class Table:
             while ready and self._rows[ready - 1][0] >= self.clock:
                 ready -= 1
         taken, self._rows = self._rows[:ready], self._rows[ready:]
-        return b"".join(row for _, _, row in taken)
+        self._facts = b"".join(facts for _, _, _, facts in taken)
+        return b"".join(row for _, _, row, _ in taken)
+
+    def take_facts(self) -> bytes:
+        """The facts blocks of the rows that the last take() gave."""
+        taken, self._facts = self._facts, b""
+        return taken
+
+    def take_events(self) -> bytes:
+        """Events older than the clock, all of them at the end, as records of `dissect.facts`."""
+        if self._desk is None:
+            return b""
+        return self._desk.take(None if self._finishing else self.clock)
 
     def counters(self) -> ProbeCounters:
         """What was counted so far."""
+        if self._desk is not None:
+            self._desk.count(self._counters)
         return self._counters
 
 

@@ -35,6 +35,10 @@ class Settings:
     max_bytes: int = 512 * 1024 * 1024
     #: How many first packets of a flow keep their size and gap.
     first_packets: int = 0
+    #: Find out what flows are, from their first packets.
+    dissect: bool = False
+    #: Most bytes that may take, all flows together.
+    max_dissection_bytes: int = 64 * 1024 * 1024
     #: Look inside GRE, VXLAN, GTP-U and IP in IP.
     tunnels: bool = False
 
@@ -49,6 +53,7 @@ class Settings:
             ("max_flows", 1, 100_000_000),
             ("max_bytes", 65_536, 1 << 44),
             ("first_packets", 0, 255),
+            ("max_dissection_bytes", 65_536, 1 << 32),
         ):
             value = getattr(self, name)
             if not least <= value <= most:
@@ -111,9 +116,9 @@ def from_mapping(table: Mapping[str, object], base: Settings | None = None) -> S
         timeout = name in ("idle_timeout", "active_timeout", "linger")
         if timeout and (value == "none" or value == 0):
             found[name] = None
-        elif name == "tunnels":
+        elif name in ("tunnels", "dissect"):
             if not isinstance(value, bool):
-                raise ConfigurationError(f"tunnels must be true or false, not {value!r}")
+                raise ConfigurationError(f"{name} must be true or false, not {value!r}")
             found[name] = value
         elif isinstance(value, bool) or not isinstance(value, (int, float) if timeout else int):
             raise ConfigurationError(f"{name} must be a number, not {value!r}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sealwire.probe.decode import Packet
+from sealwire.probe.dissect.case import Case
 from sealwire.probe.features import FIRST, NOTHING, Mark
 
 FIN: Final = 0x01
@@ -92,6 +93,10 @@ class Tally:
     syn_ack: tuple[int, int] | None = None
     request: int = NOTHING
     firsts: list[bytes] = field(default_factory=list)
+    #: What dissection knows; None before the first payload and where it is off.
+    case: Case | None = None
+    #: Dissection wants no more packets.
+    dissected: bool = False
     latest: int = 0
 
     def letter(self, index: int, backward: int) -> None:

@@ -109,7 +109,7 @@ def _state(flow: Flow) -> str:
 
 _ELSEWHERE: Final = frozenset(
     {
-        *("source_port", "destination_port", "ip_version", "protocol", "end_reason", "marks", "padding"),
+        *("source_port", "destination_port", "ip_version", "protocol", "end_reason", "marks", "facts_bytes"),
         *("vlan", "vlan_inner", "source_address", "destination_address", "history_letters"),
         *(f"{way}_{name}" for way in ("forward", "backward") for name in ("packets", "wire_bytes")),
         *(f"{way}_gap_square_sum_{part}" for way in ("forward", "backward") for part in ("low", "high")),

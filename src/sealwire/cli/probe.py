@@ -56,6 +56,9 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--tunnels", action="store_true", help="look inside GRE, VXLAN, GTP-U, PPPoE, IP in IP"
     )
     parser.add_argument(
+        "--no-dissection", action="store_true", help="only count: no protocols, names, fingerprints"
+    )
+    parser.add_argument(
         "--workers", type=int, metavar="N", default=1, help="threads that read one file (default: 1)"
     )
     parser.add_argument(
@@ -84,7 +87,7 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
     with contextlib.ExitStack() as stack:
         interface = _interface(args)
         reading = _source(args, interface, chosen, stack)
-        sink = _sink(args, stack, to_stdout)
+        sink = _sink(args, stack, to_stdout, chosen.dissect)
         top: list[tuple[int, int, Flow]] = []
         if interface is not None:
             # The filter is in place: what is sent from now on is seen.
@@ -154,7 +157,7 @@ def _source(
 
 def _settings(args: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
     """TOML, then the environment, then options: the later one wins."""
-    chosen = Settings()
+    chosen = Settings(dissect=True)
     try:
         if args.config:
             with Path(args.config).open("rb") as file:
@@ -166,6 +169,8 @@ def _settings(args: argparse.Namespace, environment: Mapping[str, str]) -> Setti
                 changes[name] = getattr(args, name)
         if args.tunnels:
             changes["tunnels"] = True
+        if args.no_dissection:
+            changes["dissect"] = False
         return replace(chosen, **changes)
     except (ConfigurationError, tomllib.TOMLDecodeError) as error:
         raise Failure(Exit.USAGE, str(error), "") from error
@@ -211,7 +216,9 @@ def _pseudonym_key(name: str | None) -> bytes | None:
     return key
 
 
-def _sink(args: argparse.Namespace, stack: contextlib.ExitStack, to_stdout: bool) -> Sink | None:
+def _sink(
+    args: argparse.Namespace, stack: contextlib.ExitStack, to_stdout: bool, dissected: bool
+) -> Sink | None:
     if args.write is None and not to_stdout:
         return None
     form = args.format or _SUFFIXES.get(Path(args.write).suffix, "eve")
@@ -219,7 +226,7 @@ def _sink(args: argparse.Namespace, stack: contextlib.ExitStack, to_stdout: bool
     try:
         file = sys.stdout.buffer if to_stdout else Path(args.write).open("wb")  # noqa: SIM115
         out = file if to_stdout else stack.enter_context(file)
-        sink: Sink = SINKS[form](out)
+        sink: Sink = SINKS[form](out, dissected)
         return sink
     except ConfigurationError as error:
         raise Failure(Exit.ENVIRONMENT, str(error), "") from error

@@ -1,5 +1,6 @@
-# What the compiled record layer may call.  Sizes are bytes; functions answer 1 for yes, 0 for no.
+# What the compiled record layer and the probe may call.  Sizes are bytes; functions answer 1 for yes, 0 for no.
 
+from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
 
 # The functions of libcrypto, as found at run time.  Contexts and ciphers are opaque.
@@ -18,6 +19,9 @@ ctypedef struct Api:
     int (*decrypt_init)(void* context, void* cipher, const uint8_t* key, const uint8_t* iv, const void* params) noexcept nogil
     int (*decrypt_update)(void* context, uint8_t* out, int* written, const uint8_t* data, int n) noexcept nogil
     int (*decrypt_final)(void* context, uint8_t* out, int* written) noexcept nogil
+    void* (*fetch_digest)(void* library, const char* name, const char* properties) noexcept nogil
+    int (*digest)(const void* data, size_t n, uint8_t* out, unsigned int* size, const void* kind, void* engine) noexcept nogil
+    uint8_t* (*hmac)(const void* kind, const void* key, int key_n, const uint8_t* data, size_t n, uint8_t* out, unsigned int* size) noexcept nogil
 
 # The suites' algorithms.  Each is an AEAD and the cipher that masks record numbers beside it.
 cdef enum Algorithm:
@@ -56,3 +60,31 @@ cdef int open(
 ) noexcept nogil
 # RFC 9147 section 4.2.3: `count` samples to as many masks, SAMPLE_BYTES apart, 2 bytes used of each.
 cdef int mask(void* context, Algorithm algorithm, const uint8_t* samples, int count, uint8_t* out) noexcept nogil
+
+# --- for the probe: hashes that identify, and packets whose keys are public ------------------------
+
+cdef enum Digest:
+    SHA256 = 0
+    MD5 = 1
+
+# Fetches and tests what is below; raises Unavailable (MD5 is missing where only FIPS 140 is provided).
+cdef int need_digests() except -1
+# 32 or 16 bytes to `out`.
+cdef void digest(Digest kind, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil
+# 32 bytes to `out`.
+cdef void hmac_sha256(const uint8_t* key, int key_n, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil
+
+# AES-128-GCM and AES-128 for many keys, one after the other.
+cdef struct Opening:
+    void* aead
+    void* block
+
+cdef int start_opening(Opening* opening) except -1
+cdef void end_opening(Opening* opening) noexcept
+# As open() with AES_128_GCM and this key.
+cdef int open_with(
+    Opening* opening, const uint8_t* key, const uint8_t* nonce, const uint8_t* aad, int aad_n,
+    const uint8_t* data, int n, uint8_t* out
+) noexcept nogil
+# One block of 16 bytes.
+cdef int sample_with(Opening* opening, const uint8_t* key, const uint8_t* sample, uint8_t* out) noexcept nogil

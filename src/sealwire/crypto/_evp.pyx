@@ -36,6 +36,8 @@ cdef enum:
 cdef Api _api
 cdef void* _aead_ciphers[ALGORITHMS]
 cdef void* _mask_ciphers[ALGORITHMS]
+cdef void* _digests[2]
+cdef bint _digests_ready = False
 cdef bint _ready = False
 _description = ""
 _reason = ""
@@ -128,6 +130,15 @@ cdef str _take(void* handle):
         void*, uint8_t*, int*, const uint8_t*, int
     ) noexcept nogil>dlsym(handle, b"EVP_DecryptUpdate")
     _api.decrypt_final = <int (*)(void*, uint8_t*, int*) noexcept nogil>dlsym(handle, b"EVP_DecryptFinal_ex")
+
+    # Only the probe uses these; need_digests() says if they are missing.
+    _api.fetch_digest = <void* (*)(void*, const char*, const char*) noexcept nogil>dlsym(handle, b"EVP_MD_fetch")
+    _api.digest = <int (*)(
+        const void*, size_t, uint8_t*, unsigned int*, const void*, void*
+    ) noexcept nogil>dlsym(handle, b"EVP_Digest")
+    _api.hmac = <uint8_t* (*)(
+        const void*, const void*, int, const uint8_t*, size_t, uint8_t*, unsigned int*
+    ) noexcept nogil>dlsym(handle, b"HMAC")
 
     text = "libcrypto"
     if _api.version_text != NULL:
@@ -427,3 +438,84 @@ cdef int _masked_right(int algorithm, tuple answer) except -1:
         return out[:2] == expected and out[SAMPLE_BYTES : SAMPLE_BYTES + 2] == expected
     finally:
         release(context)
+
+
+# --- for the probe -------------------------------------------------------------------------------
+
+# SHA-256 and MD5 of "abc": FIPS 180-4 example, RFC 1321 appendix A.5; HMAC: RFC 4231 section 4.3.
+_ABC = (
+    (SHA256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+    (MD5, "900150983cd24fb0d6963f7d28e17f72"),
+)
+_JEFE = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+
+
+cdef int need_digests() except -1:
+    global _digests_ready
+    cdef uint8_t out[32]
+    cdef bytes text = b"what do ya want for nothing?"
+    if _digests_ready:
+        return 0
+    api()
+    if _api.fetch_digest == NULL or _api.digest == NULL or _api.hmac == NULL:
+        raise Unavailable("libcrypto lacks EVP_MD_fetch, EVP_Digest or HMAC")
+    for kind, name, size in ((SHA256, b"SHA256", 32), (MD5, b"MD5", 16)):
+        _digests[<int>kind] = _api.fetch_digest(NULL, name, NULL)
+        if _digests[<int>kind] == NULL:
+            _api.clear_errors()
+            raise Unavailable(f"libcrypto has no {name.decode()}")
+    for kind, answer in _ABC:
+        digest(kind, b"abc", 3, out)
+        if out[: len(answer) // 2] != bytes.fromhex(answer):
+            raise Unavailable("libcrypto gives wrong answers for a digest")
+    hmac_sha256(b"Jefe", 4, text, len(text), out)
+    if out[:32] != bytes.fromhex(_JEFE):
+        raise Unavailable("libcrypto gives wrong answers for HMAC")
+    _digests_ready = True
+    return 0
+
+
+cdef void digest(Digest kind, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil:
+    cdef unsigned int size = 0
+    if _api.digest(data, n, out, &size, _digests[<int>kind], NULL) <= 0:
+        memset(out, 0, 16 if kind == MD5 else 32)
+        _api.clear_errors()
+
+
+cdef void hmac_sha256(const uint8_t* key, int key_n, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil:
+    cdef unsigned int size = 0
+    if _api.hmac(_digests[<int>SHA256], key, key_n, data, n, out, &size) == NULL:
+        memset(out, 0, 32)
+        _api.clear_errors()
+
+
+cdef int start_opening(Opening* opening) except -1:
+    cdef uint8_t key[16]
+    memset(key, 0, 16)
+    opening.aead = opening.block = NULL
+    opening.aead = new_aead(AES_128_GCM, key, False)
+    opening.block = new_mask(AES_128_GCM, key)
+    return 0
+
+
+cdef void end_opening(Opening* opening) noexcept:
+    release(opening.aead)
+    release(opening.block)
+    opening.aead = opening.block = NULL
+
+
+cdef int open_with(
+    Opening* opening, const uint8_t* key, const uint8_t* nonce, const uint8_t* aad, int aad_n,
+    const uint8_t* data, int n, uint8_t* out
+) noexcept nogil:
+    if _api.decrypt_init(opening.aead, NULL, key, NULL, NULL) <= 0:
+        _api.clear_errors()
+        return 0
+    return open(opening.aead, AES_128_GCM, nonce, aad, aad_n, data, n, out)
+
+
+cdef int sample_with(Opening* opening, const uint8_t* key, const uint8_t* sample, uint8_t* out) noexcept nogil:
+    if _api.encrypt_init(opening.block, NULL, key, NULL, NULL) <= 0:
+        _api.clear_errors()
+        return 0
+    return mask(opening.block, AES_128_GCM, sample, 1, out)

@@ -25,6 +25,7 @@ cdef enum:
     MAX_EXTENSIONS = 12
     MAX_TUNNELS = 4
     MAX_OFFLOADED_BYTES = 0xFFFFFF
+    MAX_PAYLOAD = 0xFFFF
     NO_VLAN = 0xFFFF
     VXLAN_PORT = 4789
     GTPU_PORT = 2152
@@ -53,6 +54,9 @@ cdef struct Packet:
     uint16_t window
     uint16_t vlan
     uint16_t vlan_inner
+    # Where the payload is in the data, and how much of it is there.
+    int64_t payload_at
+    uint32_t captured
 
 
 cdef struct Found:
@@ -199,6 +203,11 @@ cdef inline int64_t extensions(const uint8_t* data, int64_t n, int64_t at, Packe
     return BAD_EXTENSIONS
 
 
+cdef inline void set_payload(Packet* packet, int64_t at, int64_t end) noexcept nogil:
+    packet.payload_at = at
+    packet.captured = <uint32_t>min(max(end - at, 0), <int64_t>MAX_PAYLOAD) if packet.fragment == 0 else 0
+
+
 cdef inline bint ported(int protocol) noexcept nogil:
     return protocol == 6 or protocol == 17 or protocol == 132 or protocol == 136 or protocol == 33
 
@@ -269,7 +278,7 @@ cdef inline int step_inside(const uint8_t* data, int64_t end, Packet* packet, Fo
 
 cdef inline int ip_packet(const uint8_t* data, int64_t n, int64_t at, int version, int64_t wire, Packet* packet, int64_t* end_out) noexcept nogil:
     # Where the transport header begins (above 0), or a reason; `end_out` is where it ends.
-    cdef int64_t total, header, here, end, claimed
+    cdef int64_t total, header, here, end, claimed, length
     cdef uint32_t fragment
     if n <= at:
         return TRUNCATED_IP
@@ -342,10 +351,16 @@ cdef inline int ip_packet(const uint8_t* data, int64_t n, int64_t at, int versio
                 packet.window = <uint16_t>u16(data + here + 14)
         else:
             header = 12 if packet.protocol == 132 or packet.protocol == 33 else 8
+            if packet.protocol == 17 and end >= here + 6:
+                length = u16(data + here + 4)
+                if length >= 8:
+                    end = min(end, here + length)
         packet.payload_bytes = <uint32_t>max(claimed - header, 0)
+        set_payload(packet, here + header, end)
     elif packet.protocol == 1 or packet.protocol == 58:
         if end < here + 2:
             return TRUNCATED_TRANSPORT
         set_icmp(packet, data[here], data[here + 1])
         packet.payload_bytes = <uint32_t>max(claimed - 8, 0)
+        set_payload(packet, here + 8, end)
     return <int>here

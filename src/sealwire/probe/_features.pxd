@@ -50,6 +50,7 @@ cdef enum:
     ENDING = 4
     TCP_FIELDS = 8
     FRAGMENT_SHIFT = 4  # two bits
+    DISSECTED = 64
 
     # Bits of Extension.letters[0] above those of the ten letters
     FOLLOWS = 0x1000  # and 0x2000, backward
@@ -106,7 +107,7 @@ cdef struct Row:
     int64_t handshake_client
     int64_t response
     uint8_t history[HISTORY_BYTES]
-    uint32_t padding
+    uint32_t facts_bytes
     Way ways[2]
 
 
@@ -173,6 +174,7 @@ cdef struct Record:
     uint8_t ttl
     uint8_t tos
     uint8_t flags
+    uint32_t case  # what dissection knows, 0 for nothing
 
 
 cdef inline void start_extension(Extension* e) noexcept nogil:
@@ -396,7 +398,7 @@ cdef inline void fill_row(Row* row, const Record* r, const Extension* e, uint8_t
     row.handshake_server, row.handshake_client = e.handshake_server, e.handshake_client
     row.response = e.response
     memcpy(row.history, e.history, HISTORY_BYTES)
-    row.padding = 0
+    row.facts_bytes = 0
     memcpy(row.ways, e.ways, sizeof(e.ways))
     for i in range(2):
         if row.ways[i].window_min > row.ways[i].window_max:

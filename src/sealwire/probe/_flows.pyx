@@ -18,17 +18,21 @@ from libc.string cimport memcpy, memset
 from sealwire.probe._ahead cimport AHEAD, Ahead, Filter, fetch_extension, fetch_record, look, place, prefetch
 from sealwire.probe._decode cimport REASONS, UNKNOWN_INTERFACE, Packet
 from sealwire.probe._features cimport (
-    ACK, ENDING, FIN, RST, SYN, UPWARD, Entry, Extension, Record, Row, Sequence, fill_row, replay, start_record,
-    update,
+    ACK, DISSECTED, ENDING, FIN, RST, SYN, UPWARD, Entry, Extension, Record, Row, Sequence, fill_row, replay,
+    start_record, update,
 )
 from sealwire.probe._records cimport (
     BUDGET, FULL, MORE, NO_MEMORY, RECORD, STRANGER, Input, Interface, RingPacket, first_in_block, next_record,
     ring_packet,
 )
+from sealwire.probe._rows cimport Rows, add_block, last_end, new_row, take_rows
 from sealwire.probe._siphash cimport siphash
 from sealwire.probe._table cimport (
-    Fragments, List, Pool, Rows, by_first_packet, by_order, fragment, free_pool, give_piece, grow, is_of,
-    new_row, piece, put_last, put_out, take_piece,
+    Fragments, List, Pool, by_first_packet, fragment, free_pool, give_piece, grow, is_of, piece, put_last,
+    put_out, take_piece,
+)
+from sealwire.probe.dissect._hot cimport (
+    Desk, desk_close, desk_forget, desk_full, desk_packet, desk_take, end_desk, start_desk,
 )
 
 from sealwire.probe.files import Kind, Stop
@@ -91,6 +95,9 @@ cdef class Table:
     cdef uint64_t _discards[REASONS]
     cdef uint64_t _ends[ENDS]
     cdef Filter _filter
+    cdef Desk _desk
+    cdef bint _dissecting
+    cdef bytes _facts
     #: Latest packet time, ns.
     cdef readonly int64_t clock
 
@@ -116,12 +123,25 @@ cdef class Table:
         self._buckets = <uint32_t*>calloc(FIRST_BUCKETS, sizeof(uint32_t))
         if self._buckets == NULL:
             raise MemoryError
+        self._facts = b""
+        if settings.dissect:
+            self._dissecting = True
+            start_desk(&self._desk, settings.max_dissection_bytes)
 
     def __dealloc__(self):
+        cdef uint32_t number
+        if self._dissecting:
+            for number in (self._alive.oldest, self._ending.oldest):
+                while number:
+                    if self._record(number).case:
+                        desk_forget(&self._desk, self._record(number).case)
+                    number = self._record(number).newer
+            end_desk(&self._desk)
         free_pool(&self._records)
         free_pool(&self._extensions)
         free(self._buckets)
         free(self._rows.data)
+        free(self._rows.blocks)
         free(self._left)
 
     # --- input ---------------------------------------------------------------------------------
@@ -198,7 +218,7 @@ cdef class Table:
         one.record.body, one.record.captured, one.record.wire = body, captured, wire_bytes
         one.record.time, one.record.cut, one.record.face = time, cut, face
         look(&one, data, self._filter, self._tunnels)
-        return self._packet(&one, vlan)
+        return self._packet(&one, data, vlan)
 
     def feed_block(self, data, int64_t block, int64_t at, uint32_t left, uint32_t link):
         """See :meth:`sealwire.probe.flows.Table.feed_block`."""
@@ -285,14 +305,14 @@ cdef class Table:
             one = &ring[done & (AHEAD - 1)]
             if one.record.timeless:  # it happened after what was before it
                 one.record.time = self.clock
-            status = self._packet(one, -1)
+            status = self._packet(one, scout.data, -1)
             if status != MORE:
                 return status
             input.at = one.record.next
             done += 1
             budget -= 1
 
-    cdef int _packet(self, Ahead* one, int vlan) noexcept nogil:
+    cdef int _packet(self, Ahead* one, const uint8_t* data, int vlan) noexcept nogil:
         # Count a packet that was looked at.
         cdef Packet* p = &one.packet
         cdef int64_t time = one.record.time
@@ -313,7 +333,7 @@ cdef class Table:
             p.vlan = <uint16_t>vlan
         if not one.placed:
             place(one, self._key)
-        return self._count(one)
+        return self._count(one, data + one.record.body)
 
     # --- the table -----------------------------------------------------------------------------
 
@@ -323,7 +343,7 @@ cdef class Table:
     cdef inline Extension* _extension(self, uint32_t number) noexcept nogil:
         return <Extension*>piece(&self._extensions, number)
 
-    cdef int _count(self, const Ahead* one) noexcept nogil:
+    cdef int _count(self, const Ahead* one, const uint8_t* data) noexcept nogil:
         cdef const Packet* p = &one.packet
         cdef int64_t time = one.record.time
         cdef uint32_t wire_bytes = one.record.wire
@@ -332,8 +352,8 @@ cdef class Table:
         cdef uint32_t found, extension
         cdef Record* r
         cdef Extension* e
-        cdef uint32_t part = 0
-        cdef uint8_t flags, others
+        cdef uint32_t part = 0, inherited = 0
+        cdef uint8_t flags, others, dissected = 0
         if self._shards > 1 and (hash >> 32) % self._shards != self._shard:
             return MORE
         self._flow_packets += 1
@@ -350,6 +370,7 @@ cdef class Table:
                 found = 0
             elif self._active_ns and not r.state & ENDING and self.clock - r.started >= self._active_ns:
                 part = r.part + 1
+                inherited, dissected = r.case, r.state & DISSECTED
                 self._export(found, ACTIVE, self.clock)
                 found = 0
         if not found:
@@ -358,6 +379,8 @@ cdef class Table:
             if not found:
                 return NO_MEMORY
             r = self._record(found)
+            r.case = inherited
+            r.state |= dissected
             flags, others = p.flags, 0
         else:
             if not r.state & ENDING:
@@ -376,6 +399,11 @@ cdef class Table:
             e = self._extension(r.extension)
             update(e, &r.marks, p, time, wire_bytes, upward != (r.state & UPWARD), self._first_packets)
             flags, others = e.ways[0].flags, e.ways[1].flags
+        if self._dissecting and p.captured and not r.state & DISSECTED:
+            e = self._extension(r.extension) if r.extension else NULL
+            if desk_packet(&self._desk, &r.case, r, e, p, data, upward != ((r.state & UPWARD) != 0), self.clock):
+                r.state |= DISSECTED
+            self._no_memory |= self._desk.budget.no_memory
         if self._linger_ns and p.protocol == 6 and not r.state & ENDING:
             if (flags | others) & RST or flags & others & FIN:
                 put_out(&self._records, &self._alive, r)
@@ -436,7 +464,7 @@ cdef class Table:
     cdef bint _advance(self, int64_t time) noexcept nogil:
         cdef int64_t idle_end, ending_end, end
         cdef uint32_t number
-        if self._no_memory or self._rows.count >= 4 * FULL_ROWS:
+        if self._no_memory or self._rows.count >= 4 * FULL_ROWS or desk_full(&self._desk):
             return False
         if time < self.clock:
             return True
@@ -452,15 +480,12 @@ cdef class Table:
                 number, end = self._ending.oldest, ending_end
             if end > time or not number:
                 break
-            if self._rows.count >= FULL_ROWS and self._last_end() != end:
+            if self._rows.count >= FULL_ROWS and last_end(&self._rows) != end:
                 self.clock = max(self.clock, end)
                 return False
             self._export(number, IDLE if idle_end < ending_end else self._end_of(self._record(number)), end)
         self.clock = time
         return True
-
-    cdef inline int64_t _last_end(self) noexcept nogil:
-        return (<Row*>(self._rows.data + (self._rows.count - 1) * self.row_bytes)).ended
 
     cdef void _export(self, uint32_t number, int reason, int64_t ended) noexcept nogil:
         cdef Record* r = self._record(number)
@@ -485,15 +510,25 @@ cdef class Table:
                 e = <Extension*>first
                 replay(r, &r.marks, e, self._first_packets)
             fill_row(row, r, e, <uint8_t>reason, ended)
+            row.facts_bytes = self._export_facts(r, reason, ended) if r.case else 0
             if self._first_packets:
                 memcpy(row + 1, <Sequence*>(e + 1) + 1, self._first_packets * sizeof(Entry))
         else:
             self._no_memory = True
         if r.extension:
             give_piece(&self._extensions, r.extension)
+        if r.case and reason != ACTIVE:
+            desk_forget(&self._desk, r.case)
         give_piece(&self._records, number)
         self._exported += 1
         self._ends[reason] += 1
+
+    cdef uint32_t _export_facts(self, const Record* r, int reason, int64_t ended) noexcept nogil:
+        # The flow's facts block behind those of the rows before; its size.
+        cdef Extension* e = self._extension(r.extension) if r.extension else NULL
+        if reason != ACTIVE:  # else the case goes on with the next part
+            desk_close(&self._desk, r.case, r, e, ended)
+        return add_block(&self._rows, &self._desk, r.case, &self._no_memory)
 
     def finish(self):
         """See :meth:`sealwire.probe.flows.Table.finish`."""
@@ -528,45 +563,19 @@ cdef class Table:
 
     def take(self):
         """See :meth:`sealwire.probe.flows.Table.take`."""
-        cdef size_t n = self._rows.count, ready, i, size = self.row_bytes
-        cdef Row** order = <Row**>malloc((n + 1) * sizeof(Row*))
-        cdef bint sorted = True
-        cdef bytes taken
-        cdef char* out
-        cdef uint8_t* kept
-        if order == NULL:
-            raise MemoryError
-        kept = NULL
-        try:
-            for i in range(n):
-                order[i] = <Row*>(self._rows.data + i * size)
-                if i and by_order(&order[i - 1], &order[i]) > 0:
-                    sorted = False
-            if not sorted:
-                qsort(order, n, sizeof(Row*), by_order)
-            ready = n
-            if not self._finishing and n < 4 * FULL_ROWS:
-                while ready and order[ready - 1].ended >= self.clock:
-                    ready -= 1
-            taken = PyBytes_FromStringAndSize(NULL, ready * size)
-            out = PyBytes_AS_STRING(taken)
-            if sorted and ready:
-                memcpy(out, self._rows.data, ready * size)
-            elif ready:
-                for i in range(ready):
-                    memcpy(out + i * size, order[i], size)
-            if ready < n:
-                kept = <uint8_t*>malloc((n - ready) * size)
-                if kept == NULL:
-                    raise MemoryError
-                for i in range(ready, n):
-                    memcpy(kept + (i - ready) * size, order[i], size)
-            free(self._rows.data)
-            self._rows.data = kept
-            self._rows.count = self._rows.room = n - ready
-        finally:
-            free(order)
+        cdef bytes facts
+        taken, facts = take_rows(&self._rows, self.clock, self._finishing or self._rows.count >= 4 * FULL_ROWS)
+        self._facts = facts
         return taken
+
+    def take_facts(self):
+        """See :meth:`sealwire.probe.flows.Table.take_facts`."""
+        taken, self._facts = self._facts, b""
+        return taken
+
+    def take_events(self):
+        """See :meth:`sealwire.probe.flows.Table.take_events`."""
+        return desk_take(&self._desk, self.clock, self._finishing) if self._dissecting else b""
 
     def longest_chain(self):
         """Flows in the fullest place of the hash index, for tests."""
@@ -586,7 +595,9 @@ cdef class Table:
             packets=self._packets, wire_bytes=self._wire_bytes, flow_packets=self._flow_packets,
             flow_bytes=self._flow_bytes, flows=self._flows, exported=self._exported, active=self._active,
             peak=self._peak, held_bytes=self._held, peak_bytes=self._peak_held, backwards=self._backwards,
-            clamped_times=self._clamped,
+            clamped_times=self._clamped, dissected=self._desk.opened, undissected=self._desk.refused,
+            dissection_bytes=self._desk.budget.held, dissection_peak=self._desk.budget.peak,
+            dissection_refusals=self._desk.budget.refused, events=self._desk.told,
         )
         counted.discards = {PacketDiscard(i): self._discards[i] for i in range(REASONS) if self._discards[i]}
         counted.ends = {EndReason(i): self._ends[i] for i in range(ENDS) if self._ends[i]}

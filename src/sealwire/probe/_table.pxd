@@ -6,7 +6,7 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 
 from sealwire.probe._decode cimport STRAY_FRAGMENT, Packet, set_icmp
-from sealwire.probe._features cimport ONE_WAY, UPWARD, Record, Row
+from sealwire.probe._features cimport ONE_WAY, UPWARD, Record
 from sealwire.probe._siphash cimport siphash
 
 cdef enum:
@@ -104,37 +104,6 @@ cdef inline void free_pool(Pool* pool) noexcept nogil:
     for i in range(pool.slab_count):
         free(pool.slabs[i])
     free(pool.slabs)
-
-
-cdef struct Rows:
-    # Finished flows that were not taken yet.
-    uint8_t* data
-    size_t size  # bytes of one
-    size_t count
-    size_t room
-
-
-cdef inline Row* new_row(Rows* rows) noexcept nogil:
-    # One more, or NULL when there is no memory.
-    cdef size_t room
-    cdef uint8_t* data
-    if rows.count == rows.room:
-        room = rows.room * 2 if rows.room else <size_t>256
-        data = <uint8_t*>realloc(rows.data, room * rows.size)
-        if data == NULL:
-            return NULL
-        rows.data = data
-        rows.room = room
-    rows.count += 1
-    return <Row*>(rows.data + (rows.count - 1) * rows.size)
-
-
-cdef inline int by_order(const void* left, const void* right) noexcept nogil:
-    cdef const Row* a = (<const Row**>left)[0]
-    cdef const Row* b = (<const Row**>right)[0]
-    if a.ended != b.ended:
-        return -1 if a.ended < b.ended else 1
-    return -1 if a.first_packet < b.first_packet else 1 if a.first_packet > b.first_packet else 0
 
 
 cdef inline int by_first_packet(const void* left, const void* right) noexcept nogil:

@@ -10,10 +10,13 @@ import hashlib
 import importlib
 import struct
 from collections.abc import Iterator, Sequence
+from heapq import merge
 from typing import Any, Final
 
 from sealwire.errors import ConfigurationError
 from sealwire.probe import engine
+from sealwire.probe.dissect.facts import EVENT_HEAD, Event, Facts, events
+from sealwire.probe.dissect.table import DISSECTED_COLUMNS, dissected_columns
 from sealwire.probe.features import FIELDS, EndReason, Flow, address, row_struct, unpack
 
 _FORMATS: Final = {"Q": "L", "q": "l", "I": "I", "H": "S", "B": "C"}
@@ -26,6 +29,9 @@ _LEFT_OUT: Final = {
     *(f"{way}_gap_square_sum_{part}" for way in ("forward", "backward") for part in ("low", "high")),
 }
 _VERSION_AT: Final = 36
+# In an event: behind length and time; behind both addresses and ports.
+_EVENT_ENDS_AT: Final = 12
+_EVENT_VERSION_AT: Final = 48
 
 
 def _offsets() -> dict[str, tuple[int, str]]:
@@ -67,20 +73,57 @@ COLUMNS: Final[tuple[tuple[str, str], ...]] = (
 )
 
 
+def columns_of(dissected: bool) -> tuple[tuple[str, str], ...]:
+    """Columns of the Arrow form, with those of dissection or without."""
+    return COLUMNS + DISSECTED_COLUMNS if dissected else COLUMNS
+
+
 class Batch:
-    """Rows of finished flows, in order."""
+    """Rows of finished flows, in order, and what dissection says of them.
 
-    __slots__ = ("first_packets", "rows")
+    `facts` are the facts blocks of the rows, one behind the other; `event_data` the events that happened
+    before the next batch's.
+    """
 
-    def __init__(self, rows: bytes, first_packets: int = 0) -> None:
+    __slots__ = ("dissected", "event_data", "facts", "first_packets", "rows")
+
+    def __init__(
+        self,
+        rows: bytes,
+        first_packets: int = 0,
+        facts: bytes = b"",
+        event_data: bytes = b"",
+        dissected: bool = False,
+    ) -> None:
         self.rows = rows
         self.first_packets = first_packets
+        self.facts = facts
+        self.event_data = event_data
+        self.dissected = dissected
 
     def __len__(self) -> int:
         return len(self.rows) // row_struct(self.first_packets).size
 
     def __iter__(self) -> Iterator[Flow]:
-        return unpack(self.rows, self.first_packets)
+        return unpack(self.rows, self.first_packets, self.facts)
+
+    def events(self) -> Iterator[Event]:
+        """Handshakes and transactions, in order of time."""
+        return iter(sorted(events(self.event_data), key=lambda event: (event.time, event.first_packet)))
+
+    def told(self) -> Iterator[tuple[Event, bytes]]:
+        """Events with their bytes, as they came."""
+        at = 0
+        for event in events(self.event_data):
+            n = EVENT_HEAD.size + len(event.facts.block)
+            yield event, self.event_data[at : at + n]
+            at += n
+
+    def records(self) -> Iterator[Flow | Event]:
+        """Flows and events together in order of time, whatever the input was cut into."""
+        if not self.event_data:
+            return iter(self)
+        return merge(self.events(), iter(self), key=_moment)
 
     def pseudonymised(self, key: bytes) -> Batch:
         """The batch with each address replaced by a keyed hash of it.
@@ -95,14 +138,18 @@ class Batch:
         for at in range(0, len(rows), row_struct(self.first_packets).size):
             version = rows[at + _VERSION_AT : at + _VERSION_AT + 1]
             for where in (at, at + 16):
-                old = bytes(version + rows[where : where + 16])
-                new = names.get(old)
-                if new is None:
-                    digest = hashlib.blake2b(old, digest_size=14, key=key).digest()
-                    new = names[old] = bytes((0xFD, old[0])) + digest
-                rows[where : where + 16] = new
+                rows[where : where + 16] = _pseudonym(names, bytes(version + rows[where : where + 16]), key)
             rows[at + _VERSION_AT] = 6
-        return Batch(bytes(rows), self.first_packets)
+        told = bytearray(self.event_data)
+        at = 0
+        while at < len(told):
+            (length,) = struct.unpack_from("<I", told, at)
+            kind = bytes((told[at + _EVENT_VERSION_AT],))
+            for where in (at + _EVENT_ENDS_AT, at + _EVENT_ENDS_AT + 16):
+                told[where : where + 16] = _pseudonym(names, kind + bytes(told[where : where + 16]), key)
+            told[at + _EVENT_VERSION_AT] = 6
+            at += length
+        return Batch(bytes(rows), self.first_packets, self.facts, bytes(told), self.dissected)
 
     def columns(self) -> list[list[bytes]]:
         """The buffers of COLUMNS: one of values, or offsets and characters."""
@@ -123,24 +170,26 @@ class Batch:
                 columns.append([_gather(self.rows, size, offset, struct.calcsize("<" + code))])
         for _, way, method in _DERIVED:
             columns.append([struct.pack(f"<{len(flows)}d", *(getattr(flow, method)(way) for flow in flows))])
+        if self.dissected:
+            columns += dissected_columns([Facts(flow.facts_block) for flow in flows])
         return columns
 
     def __arrow_c_schema__(self) -> object:
         """Arrow's PyCapsule interface."""
-        return schema_capsule()
+        return schema_capsule(self.dissected)
 
     def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]:
         """Arrow's PyCapsule interface; `requested_schema` is only ever a wish and is not granted."""
         if engine.COMPILED:
             from sealwire.probe import _arrow
 
-            return _arrow.capsules(list(COLUMNS), self.columns(), len(self))
+            return _arrow.capsules(list(columns_of(self.dissected)), self.columns(), len(self))
         capsules: tuple[object, object] = self._with_pyarrow().__arrow_c_array__()
         return capsules
 
     def _with_pyarrow(self) -> Any:
         pa = pyarrow()
-        schema = arrow_schema()
+        schema = arrow_schema(self.dissected)
         arrays = [
             pa.Array.from_buffers(kind, len(self), [None, *map(pa.py_buffer, buffers)])
             for kind, buffers in zip(schema.types, self.columns(), strict=True)
@@ -151,13 +200,30 @@ class Batch:
 _REASONS: Final = {int(reason): reason.name.lower() for reason in EndReason}
 
 
-def schema_capsule() -> object:
-    """COLUMNS as an Arrow schema."""
+def _moment(record: Flow | Event) -> tuple[int, int, int]:
+    return (
+        (record.time, 0, record.first_packet)
+        if isinstance(record, Event)
+        else (record.ended, 1, record.first_packet)
+    )
+
+
+def _pseudonym(names: dict[bytes, bytes], old: bytes, key: bytes) -> bytes:
+    """What stands for an address with its version in front."""
+    new = names.get(old)
+    if new is None:
+        digest = hashlib.blake2b(old, digest_size=14, key=key).digest()
+        new = names[old] = bytes((0xFD, old[0])) + digest
+    return new
+
+
+def schema_capsule(dissected: bool = False) -> object:
+    """The columns as an Arrow schema."""
     if engine.COMPILED:
         from sealwire.probe import _arrow
 
-        return _arrow.schema_capsule(list(COLUMNS))
-    capsule: object = arrow_schema().__arrow_c_schema__()
+        return _arrow.schema_capsule(list(columns_of(dissected)))
+    capsule: object = arrow_schema(dissected).__arrow_c_schema__()
     return capsule
 
 
@@ -169,14 +235,14 @@ def pyarrow() -> Any:
         raise ConfigurationError("this needs pyarrow: pip install 'sealwire[probe]'") from None
 
 
-def arrow_schema() -> Any:
-    """COLUMNS as a pyarrow.Schema."""
+def arrow_schema(dissected: bool = False) -> Any:
+    """The columns as a pyarrow.Schema."""
     pa = pyarrow()
     types = {
         **{"L": pa.uint64(), "l": pa.int64(), "I": pa.uint32(), "S": pa.uint16(), "C": pa.uint8()},
         **{_TEXT: pa.string(), _NUMBER: pa.float64(), _TIME: pa.timestamp("ns", "UTC")},
     }
-    return pa.schema([pa.field(name, types[kind], nullable=False) for name, kind in COLUMNS])
+    return pa.schema([pa.field(name, types[kind], nullable=False) for name, kind in columns_of(dissected)])
 
 
 def _texts(texts: Sequence[str]) -> list[bytes]:

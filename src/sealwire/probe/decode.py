@@ -30,6 +30,8 @@ MAX_EXTENSIONS: Final = 12
 MAX_TUNNELS: Final = 4
 #: Largest packet believed when its IP header names no size and the capture's length stands in.
 MAX_OFFLOADED_BYTES: Final = 0xFFFFFF
+#: Payload of one packet that is looked at.
+MAX_PAYLOAD: Final = 0xFFFF
 
 
 class PacketDiscard(enum.IntEnum):
@@ -62,6 +64,9 @@ class LinkType(enum.IntEnum):
     LINUX_SLL2 = 276
 
 
+_EMPTY: Final = memoryview(b"")
+
+
 @dataclass(slots=True)
 class Packet:
     """What a flow needs to know of a packet."""
@@ -90,7 +95,7 @@ class Packet:
     fragment: int = 0
     fragment_id: int = 0
     #: What the capture has of the payload; the header may claim more (`payload_bytes`).
-    payload: memoryview = memoryview(b"")
+    payload: memoryview = _EMPTY
 
 
 _VLAN_TYPES: Final = frozenset({0x8100, 0x88A8, 0x9100})
@@ -279,16 +284,16 @@ def _transport(
                 packet.window = _u16(data, at + 14)
         else:
             header = 12 if protocol in (SCTP, DCCP) else 8
-            # Behind a datagram there may be padding that only the IP header counts.
-            if protocol == UDP and end >= at + 6 and (length := _u16(data, at + 4)) >= 8:
-                end = min(end, at + length)
             if tunnels and protocol == UDP and packet.fragment == 0:
                 inside = _udp_tunnel(data, at + 8, end, packet, tunnels)
                 if inside is not None:
                     return inside
+        # Behind a datagram there may be padding that only the IP header counts.
+        if protocol == UDP and end >= at + 6 and (length := _u16(data, at + 4)) >= 8:
+            end = min(end, at + length)
         packet.payload_bytes = max(claimed - header, 0)
         if packet.fragment == 0:
-            packet.payload = data[at + header : max(end, at + header)]
+            packet.payload = data[at + header : max(end, at + header)][:MAX_PAYLOAD]
     elif protocol in (ICMP, ICMP6):
         if end < at + 2:
             return PacketDiscard.TRUNCATED_TRANSPORT
@@ -297,7 +302,7 @@ def _transport(
         packet.key_ports = (first, second)
         packet.payload_bytes = max(claimed - 8, 0)
         if packet.fragment == 0:
-            packet.payload = data[at + 8 : max(end, at + 8)]
+            packet.payload = data[at + 8 : max(end, at + 8)][:MAX_PAYLOAD]
     elif tunnels and packet.fragment == 0 and protocol in (4, 41, GRE):
         inner = (
             _gre(data, at, end, tunnels)

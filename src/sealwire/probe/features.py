@@ -18,7 +18,10 @@ import ipaddress
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from sealwire.probe.dissect.facts import Facts
 
 #: A feature with no value: no round trip was seen, no VLAN tag was there.
 NOTHING: Final = -1
@@ -321,6 +324,23 @@ class Flow(_Row):
         return flow_id(self)
 
     @property
+    def facts(self) -> Facts:
+        """What dissection says of the flow; empty without it."""
+        from sealwire.probe.dissect.facts import Facts
+
+        return Facts(self.facts_block)
+
+    @property
+    def application(self) -> str:
+        """Name of the protocol the flow speaks; "" if nobody knows, and without dissection."""
+        return self.facts.application
+
+    @property
+    def server_name(self) -> str:
+        """Name of the server from TLS, QUIC, HTTP, DNS or STUN; "" if there is none."""
+        return self.facts.server_name
+
+    @property
     def first_packets(self) -> list[tuple[int, int]]:
         """Size (negative: backward) and gap to the packet before (us) of the first packets, if asked for."""
         return [entry for entry in FIRST.iter_unpack(self.first_sequence) if entry[0]]
@@ -396,11 +416,15 @@ def icmp_pair(protocol: int, kind: int, code: int) -> tuple[int, int, bool]:
 
 def community_id(flow: _Row, seed: int = 0) -> str:
     """Community ID version 1 of a flow's addresses, ports and protocol."""
-    source, destination = flow.source_address, flow.destination_address
-    if flow.ip_version == 4:
+    return community_id_of(*flow[:6], seed)
+
+
+def community_id_of(
+    source: bytes, destination: bytes, first: int, second: int, version: int, protocol: int, seed: int = 0
+) -> str:
+    """Community ID version 1 of addresses (16 bytes, IPv4 in the first four), ports and protocol."""
+    if version == 4:
         source, destination = source[:4], destination[:4]
-    protocol = flow.protocol
-    first, second = flow.source_port, flow.destination_port
     one_way = False
     if protocol in (ICMP, ICMP6):
         first, second, one_way = icmp_pair(protocol, first, second)
@@ -416,7 +440,11 @@ def community_id(flow: _Row, seed: int = 0) -> str:
 
 def flow_id(flow: _Row) -> int:
     """53 bits from addresses, ports, protocol, beginning and part."""
-    key = ROW_KEY.pack(*flow[:6], flow.part, flow.forward_first, flow.first_packet)
+    return id_of(ROW_KEY.pack(*flow[:6], flow.part, flow.forward_first, flow.first_packet))
+
+
+def id_of(key: bytes) -> int:
+    """The flow id of ROW_KEY's fields."""
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") & _FLOW_ID_MASK
 
 

@@ -13,11 +13,14 @@ import functools
 import importlib
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import IO, Any, Final, Protocol
 
-from sealwire.probe.batch import COLUMNS, Batch, arrow_schema, pyarrow
-from sealwire.probe.features import FIELDS, ICMP, ICMP6, NOTHING, TCP, Flow
+from sealwire.probe.batch import COLUMNS, Batch, arrow_schema, columns_of, pyarrow
+from sealwire.probe.dissect.eve import ends, transaction
+from sealwire.probe.dissect.facts import Event
+from sealwire.probe.dissect.table import DISSECTED_COLUMNS, value_of
+from sealwire.probe.features import FIELDS, ICMP, ICMP6, NOTHING, TCP, Flow, community_id_of, id_of
 
 #: Names of protocols as Suricata writes them; others are numbers.
 _PROTOCOLS: Final = {1: "ICMP", 6: "TCP", 17: "UDP", 47: "GRE", 50: "ESP", 58: "IPv6-ICMP", 132: "SCTP"}
@@ -33,6 +36,12 @@ _FLAGS: Final = (
     ("ecn", 64),
     ("cwr", 128),
 )
+
+
+class MakeSink(Protocol):
+    """How a sink is made; `dissected` says whether the batches will have what dissection says."""
+
+    def __call__(self, out: IO[bytes], dissected: bool = False) -> Sink: ...
 
 
 class Sink(Protocol):
@@ -98,6 +107,35 @@ def eve(flow: Flow) -> dict[str, Any]:
             **{name: True for name, bit in _FLAGS if flags & bit},
         }
     record["sealwire"] = _more(flow)
+    if flow.facts_block:
+        facts = flow.facts
+        if facts.application:
+            record["app_proto"] = facts.application
+        record["sealwire"]["certainty"] = facts.certainty.name.lower()
+        record["sealwire"]["facts"] = facts.as_dict()
+    return record
+
+
+def eve_event(event: Event) -> dict[str, Any]:
+    """An event as an EVE record; addresses and ports are those of its flow."""
+    source, destination = ends(event)
+    name = event.facts.application
+    record: dict[str, Any] = {
+        "timestamp": timestamp(event.time),
+        "flow_id": id_of(event.key),
+        "event_type": name,
+    }
+    if vlans := event.vlans:
+        record["vlan"] = vlans
+    record["src_ip"], record["src_port"] = source, event.source_port
+    record["dest_ip"], record["dest_port"] = destination, event.destination_port
+    record["ip_v"] = event.ip_version
+    record["proto"] = _PROTOCOLS.get(event.protocol) or f"{event.protocol:03d}"
+    record["community_id"] = community_id_of(
+        *(event.source_address, event.destination_address, event.source_port, event.destination_port),
+        *(event.ip_version, event.protocol),
+    )
+    record[name] = transaction(event)
     return record
 
 
@@ -151,11 +189,14 @@ def eve_line(flow: Flow) -> str:
 class EveSink:
     """JSON lines."""
 
-    def __init__(self, out: IO[bytes]) -> None:
+    def __init__(self, out: IO[bytes], dissected: bool = False) -> None:
         self._out = out
 
     def write(self, batch: Batch) -> None:
-        lines = [eve_line(flow) for flow in batch]
+        lines = [
+            eve_line(record) if isinstance(record, Flow) else _encode(eve_event(record))
+            for record in batch.records()
+        ]
         if lines:
             self._out.write(("\n".join(lines) + "\n").encode("ascii"))
 
@@ -169,15 +210,20 @@ CSV_COLUMNS: Final = tuple(name for name, _ in COLUMNS)
 class CsvSink:
     """Comma-separated values with a header; times in nanoseconds since 1970."""
 
-    def __init__(self, out: IO[bytes]) -> None:
+    def __init__(self, out: IO[bytes], dissected: bool = False) -> None:
         self._out = out
-        self._out.write((",".join(CSV_COLUMNS) + "\r\n").encode("ascii"))
+        self._dissected = dissected
+        self._out.write((",".join(name for name, _ in columns_of(dissected)) + "\r\n").encode("ascii"))
 
     def write(self, batch: Batch) -> None:
         text = io.StringIO()
         writer = csv.writer(text)
         for flow in batch:
-            writer.writerow([_csv_value(flow, name) for name in CSV_COLUMNS])
+            values = [_csv_value(flow, name) for name in CSV_COLUMNS]
+            if self._dissected:
+                facts = flow.facts
+                values += [value_of(facts, name) for name, _ in DISSECTED_COLUMNS]
+            writer.writerow(values)
         self._out.write(text.getvalue().encode("ascii", "backslashreplace"))
 
     def close(self) -> None:
@@ -204,10 +250,10 @@ def _csv_value(flow: Flow, name: str) -> object:
 class ParquetSink:
     """A Parquet file, through pyarrow; ConfigurationError where that is absent."""
 
-    def __init__(self, out: IO[bytes]) -> None:
+    def __init__(self, out: IO[bytes], dissected: bool = False) -> None:
         self._pyarrow = pyarrow()
         parquet = importlib.import_module("pyarrow.parquet")
-        self._writer = parquet.ParquetWriter(out, arrow_schema(), compression="zstd")
+        self._writer = parquet.ParquetWriter(out, arrow_schema(dissected), compression="zstd")
 
     def write(self, batch: Batch) -> None:
         if len(batch):
@@ -220,9 +266,9 @@ class ParquetSink:
 class ArrowSink:
     """An Arrow IPC stream, through pyarrow; ConfigurationError where that is absent."""
 
-    def __init__(self, out: IO[bytes]) -> None:
+    def __init__(self, out: IO[bytes], dissected: bool = False) -> None:
         self._pyarrow = pyarrow()
-        self._writer = self._pyarrow.ipc.new_stream(out, arrow_schema())
+        self._writer = self._pyarrow.ipc.new_stream(out, arrow_schema(dissected))
 
     def write(self, batch: Batch) -> None:
         if len(batch):
@@ -232,7 +278,7 @@ class ArrowSink:
         self._writer.close()
 
 
-SINKS: Final[dict[str, Callable[[IO[bytes]], Sink]]] = {
+SINKS: Final[dict[str, MakeSink]] = {
     "eve": EveSink,
     "csv": CsvSink,
     "parquet": ParquetSink,
@@ -243,5 +289,9 @@ SINKS: Final[dict[str, Callable[[IO[bytes]], Sink]]] = {
 def to_arrow(batches: Iterable[Batch]) -> Any:
     """A pyarrow.Table of batches, such as ``read(file).batches()``; needs pyarrow."""
     pa = pyarrow()
-    columns = [pa.record_batch(batch) for batch in batches if len(batch)]
-    return pa.Table.from_batches(columns, schema=arrow_schema())
+    dissected, columns = False, []
+    for batch in batches:
+        dissected = batch.dissected
+        if len(batch):
+            columns.append(pa.record_batch(batch))
+    return pa.Table.from_batches(columns, schema=arrow_schema(dissected))

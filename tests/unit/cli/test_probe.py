@@ -107,7 +107,7 @@ def test_settings_come_from_toml_the_environment_and_options_in_this_order(
     import os
 
     assert probe._settings(args, os.environ) == Settings(
-        idle_timeout=200.0, active_timeout=None, linger=None, max_flows=7, tunnels=True
+        idle_timeout=200.0, active_timeout=None, linger=None, max_flows=7, tunnels=True, dissect=True
     )
 
 

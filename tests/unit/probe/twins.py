@@ -18,6 +18,8 @@ class Walked:
     rows: bytes
     counters: dict[str, int]
     end: tuple[str, int]
+    facts: bytes = b""
+    events: bytes = b""
 
 
 def walk(
@@ -32,9 +34,17 @@ def walk(
     layout, at = begun
     table = kind(settings, key)
     rows: list[bytes] = []
+    facts: list[bytes] = []
+    events: list[bytes] = []
+
+    def take() -> None:
+        rows.append(table.take())
+        facts.append(table.take_facts())
+        events.append(table.take_events())
+
     while True:
         at, stop = table.feed(layout, data, at, budget)
-        rows.append(table.take())
+        take()
         if stop in (Stop.MORE, Stop.CORRUPT):
             break
         if stop is Stop.CONTROL:
@@ -46,8 +56,10 @@ def walk(
                 break
             at = behind
     while table.finish():
-        rows.append(table.take())
-    return Walked(b"".join(rows), table.counters().snapshot(), (stop.name, at))
+        take()
+    take()
+    counters = table.counters().snapshot()
+    return Walked(b"".join(rows), counters, (stop.name, at), b"".join(facts), b"".join(events))
 
 
 def same(capture: bytes, settings: Settings, *, key: bytes = bytes(16)) -> Walked:

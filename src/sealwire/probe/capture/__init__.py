@@ -6,7 +6,9 @@ first_packet).  Files are mapped, not read; a file must not be made shorter whil
 
 from __future__ import annotations
 
+import functools
 import heapq
+import importlib.metadata
 import mmap
 import os
 import queue
@@ -14,6 +16,7 @@ import stat
 import struct
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +25,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from sealwire.errors import ConfigurationError
 from sealwire.probe import files
-from sealwire.probe.batch import Batch
+from sealwire.probe.batch import OFFSETS, Batch
 from sealwire.probe.counters import ProbeCounters
+from sealwire.probe.dissect.inspector import Inspector
+from sealwire.probe.dissect.plugin import Dissector
 from sealwire.probe.engine import Settings, Table
 from sealwire.probe.features import Flow
 
@@ -36,10 +41,14 @@ __all__ = ["CaptureError", "Reading", "read"]
 #: Packets walked in one call: enough to make the call disappear, few enough to show progress.
 _BUDGET = 65_536
 _STREAM_BYTES = 1 << 20
+#: Entry points of dissectors in Python.
+PLUGINS = "sealwire.probe.dissectors"
 #: Batches of one worker that may wait for the others.
 _WAITING = 8
 _ORDER = struct.Struct("<Qq")
 _ORDER_AT = 48  # first_packet and ended in a row
+_FACTS = struct.Struct("<I")
+_FACTS_AT = OFFSETS["facts_bytes"][0]
 
 Source = str | os.PathLike[str] | BinaryIO
 
@@ -125,6 +134,7 @@ class Reading:
         self._programs: dict[int, Program] = {}
         self._window = _Window(source)
         self._table = Table(settings, os.urandom(16) if key is None else key, shard=shard, shards=shards)
+        self._inspector = inspector(settings) if settings.dissect else None
         self._position = 0
         self._used = False
 
@@ -166,13 +176,20 @@ class Reading:
         if self._used:
             raise ValueError("a capture is read once; read() it again")
         self._used = True
-        first = self.settings.first_packets
         try:
-            yield from (Batch(rows, first) for rows in self._rows())
+            yield from self._batches()
         finally:
             self.close()
 
-    def _rows(self) -> Iterator[bytes]:
+    def _taken(self) -> Batch:
+        """What the table has ready."""
+        settings, table = self.settings, self._table
+        rows = table.take()
+        if self._inspector is None:
+            return Batch(rows, settings.first_packets)
+        return self._inspector.batch(rows, table.take_facts(), table.take_events())
+
+    def _batches(self) -> Iterator[Batch]:
         window, table = self._window, self._table
         while (begun := files.begin(window.data, window.final)) is None:
             window.more(0)
@@ -181,7 +198,7 @@ class Reading:
             filters = [self._program(face.link) for face in layout.interfaces] if self._bpf else None
             at, stop = table.feed(layout, window.data, at, _BUDGET, filters)
             self._position = window.base + at
-            yield table.take()
+            yield self._taken()
             if stop is Stop.CORRUPT:
                 self.note = (
                     f"damaged: what is at byte {window.base + at} cannot be a record; the rest was not read"
@@ -204,7 +221,9 @@ class Reading:
                 at = behind
         self._position = window.base + at
         while table.finish():
-            yield table.take()
+            yield self._taken()
+        if self._inspector is not None:  # the last events wait for the end
+            yield self._taken()
 
     def _program(self, link: int) -> Program | None:
         if link not in self._programs:
@@ -223,6 +242,7 @@ class ParallelReading(Reading):
             settings,
             max_flows=max(settings.max_flows // workers, 1),
             max_bytes=max(settings.max_bytes // workers, 65_536),
+            max_dissection_bytes=max(settings.max_dissection_bytes // workers, 65_536),
         )
         self._parts = [
             Reading(source, share, bpf=bpf, key=key, shard=number, shards=workers)
@@ -241,9 +261,9 @@ class ParallelReading(Reading):
         """The parts' counters together."""
         return ProbeCounters.of_shards([part.counters for part in self._parts])
 
-    def _rows(self) -> Iterator[bytes]:
+    def _batches(self) -> Iterator[Batch]:
         stopped = threading.Event()
-        lanes: list[queue.Queue[bytes | BaseException | None]] = [queue.Queue(_WAITING) for _ in self._parts]
+        lanes: list[queue.Queue[Batch | BaseException | None]] = [queue.Queue(_WAITING) for _ in self._parts]
         threads = [
             threading.Thread(target=_pump, args=(part, lane, stopped), daemon=True)
             for part, lane in zip(self._parts, lanes, strict=True)
@@ -252,25 +272,59 @@ class ParallelReading(Reading):
             thread.start()
         size = self._table.row_bytes
         try:
-            pending: list[bytes] = []
-            for _, row in heapq.merge(*(_sorted_rows(lane, size) for lane in lanes)):
-                pending.append(row)
+            pending: list[_Item] = []
+            for _, item in heapq.merge(*(_items(lane, size) for lane in lanes), key=_item_order):
+                pending.append(item)
                 if len(pending) == 4096:
-                    yield b"".join(pending)
+                    yield self._joined(pending)
                     pending.clear()
                     self._position = min(part.position[0] for part in self._parts)
-            yield b"".join(pending)
+            yield self._joined(pending)
         finally:
             stopped.set()
             for thread in threads:
                 thread.join()
         self.note = self._parts[0].note
 
+    def _joined(self, items: list[_Item]) -> Batch:
+        rows, facts, told = (b"".join(item[index] for item in items) for index in range(3))
+        return Batch(rows, self.settings.first_packets, facts, told, self.settings.dissect)
+
+
+#: A row, its facts block, an event: a row and its block, or an event.
+_Item = tuple[bytes, bytes, bytes]
+#: Time, whether it is a row, first packet.
+_Moment = tuple[int, int, int]
+
+
+def _item_order(item: tuple[_Moment, _Item]) -> _Moment:
+    return item[0]
+
+
+def inspector(settings: Settings) -> Inspector:
+    """The last stage of dissection, with the plugins that are installed."""
+    return Inspector(settings, plugins(), time.process_time_ns)
+
+
+@functools.cache
+def plugins() -> tuple[Dissector, ...]:
+    """Dissectors of the entry point group; ConfigurationError names one that cannot be used."""
+    found = []
+    for entry in importlib.metadata.entry_points(group=PLUGINS):
+        try:
+            made = entry.load()()
+        except Exception as error:
+            raise ConfigurationError(f"the dissector {entry.name} cannot be used: {error}") from error
+        if not isinstance(made, Dissector) or not made.application:
+            raise ConfigurationError(f"the dissector {entry.name} is no Dissector with an application")
+        found.append(made)
+    return tuple(found)
+
 
 def _pump(part: Reading, lane: queue.Queue[Any], stopped: threading.Event) -> None:
     """One worker: rows into its lane until the end, which is None, or an exception."""
 
-    def put(item: bytes | BaseException | None) -> bool:
+    def put(item: Batch | BaseException | None) -> bool:
         while not stopped.is_set():
             try:
                 lane.put(item, timeout=0.2)
@@ -281,20 +335,28 @@ def _pump(part: Reading, lane: queue.Queue[Any], stopped: threading.Event) -> No
 
     try:
         for batch in part.batches():
-            if batch.rows and not put(batch.rows):
+            if (batch.rows or batch.event_data) and not put(batch):
                 return
         put(None)
     except Exception as error:
         put(error)
 
 
-def _sorted_rows(lane: queue.Queue[Any], size: int) -> Iterator[tuple[tuple[int, int], bytes]]:
-    while (item := lane.get()) is not None:
-        if isinstance(item, BaseException):
-            raise item
-        for at in range(0, len(item), size):
-            first_packet, ended = _ORDER.unpack_from(item, at + _ORDER_AT)
-            yield (ended, first_packet), item[at : at + size]
+def _items(lane: queue.Queue[Any], size: int) -> Iterator[tuple[_Moment, _Item]]:
+    """Rows and events of one worker in order of time."""
+    while (batch := lane.get()) is not None:
+        if isinstance(batch, BaseException):
+            raise batch
+        found = [((event.time, 0, event.first_packet), (b"", b"", data)) for event, data in batch.told()]
+        rows, here = batch.rows, 0
+        for at in range(0, len(rows), size):
+            first_packet, ended = _ORDER.unpack_from(rows, at + _ORDER_AT)
+            (n,) = _FACTS.unpack_from(rows, at + _FACTS_AT)
+            found.append(
+                ((ended, 1, first_packet), (rows[at : at + size], batch.facts[here : here + n], b""))
+            )
+            here += n
+        yield from sorted(found, key=_item_order)
 
 
 def read(

@@ -21,7 +21,7 @@ from typing import Final
 
 from sealwire.errors import ConfigurationError, Error
 from sealwire.probe.batch import Batch
-from sealwire.probe.capture import Reading
+from sealwire.probe.capture import Reading, inspector
 from sealwire.probe.capture.bpf import Program
 from sealwire.probe.decode import LinkType
 from sealwire.probe.engine import Settings, Table
@@ -99,6 +99,7 @@ class LiveReading(Reading):
         self.note = ""
         self._used = False
         self._table = Table(settings, os.urandom(16))
+        self._inspector = inspector(settings) if settings.dissect else None
         self._link = link_type(interface)
         self._seconds, self._most = seconds, packets
         self._stopping = False
@@ -169,12 +170,11 @@ class LiveReading(Reading):
             raise ValueError("a capture is read once")
         self._used = True
         try:
-            for rows in self._rows():
-                yield Batch(rows, self.settings.first_packets)
+            yield from self._batches()
         finally:
             self.close()
 
-    def _rows(self) -> Iterator[bytes]:
+    def _batches(self) -> Iterator[Batch]:
         poller = select.poll()
         poller.register(self._socket.fileno(), select.POLLIN | select.POLLERR)
         end = None if self._seconds is None else time.monotonic() + self._seconds
@@ -186,7 +186,7 @@ class LiveReading(Reading):
                     poller.poll(wait * 1000)
                 if not self._ready():
                     self._table.tick(time.time_ns() - _BEHIND_NS)
-                    yield self._table.take()
+                    yield self._taken()
                     continue
                 yield from self._walk_block()
             except KeyboardInterrupt:
@@ -197,13 +197,15 @@ class LiveReading(Reading):
             while self._ready():
                 yield from self._walk_block()
         while self._table.finish():
-            yield self._table.take()
+            yield self._taken()
+        if self._inspector is not None:
+            yield self._taken()
 
-    def _walk_block(self) -> Iterator[bytes]:
+    def _walk_block(self) -> Iterator[Batch]:
         at, left = 0, 0
         while True:
             at, left = self._table.feed_block(self._view, self._block * BLOCK_BYTES, at, left, self._link)
-            yield self._table.take()
+            yield self._taken()
             if not left:
                 break
         self._give_back()

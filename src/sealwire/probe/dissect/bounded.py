@@ -1,4 +1,4 @@
-"""Bytes that arrive in pieces, put in order within limits: the head of a TCP stream, a DTLS message, QUIC's CRYPTO.
+"""Bytes that arrive in pieces, put in order within limits: heads of TCP streams, DTLS messages, CRYPTO.
 
 The first bytes to arrive for a place stay.  Memory grows with bytes received, never with bytes
 declared, and all of it is charged to one `Budget` a table.

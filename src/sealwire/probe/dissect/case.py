@@ -89,7 +89,9 @@ class Case:
         if certainty > self.certainty:
             self.protocol, self.certainty = protocol, certainty
 
-    def put(self, budget: Budget, tag: int, value: bytes | memoryview, *, again: bool = False) -> None:
+    def put(
+        self, budget: Budget, tag: int, value: bytes | bytearray | memoryview, *, again: bool = False
+    ) -> None:
         """Add a fact unless it is there (`again` allows several); left out where it does not fit."""
         if self.known >> tag & 1 and not again:
             return
@@ -112,7 +114,7 @@ class Case:
         return BLOCK_HEAD.pack(self.protocol, self.certainty, self.flags) + self.facts
 
     def settle(self, budget: Budget) -> None:
-        """Let go of the work; what was kept for dissectors in Python becomes a fact if nobody claimed the flow."""
+        """Let go of the work; first packets become a fact, for dissectors in Python, if nobody is certain."""
         work = self.work
         if work is None:
             return

@@ -71,7 +71,9 @@ class Desk:
         """Whether events must be taken before more packets."""
         return self._event_bytes >= MAX_EVENT_BYTES
 
-    def packet(self, case: Case | None, ends: Ends, packet: Packet, backward: int, clock: int) -> tuple[Case | None, bool]:
+    def packet(
+        self, case: Case | None, ends: Ends, packet: Packet, backward: int, clock: int
+    ) -> tuple[Case | None, bool]:
         """Look at a payload packet of a flow: its case, and whether no more packets are wanted."""
         if case is None:
             if not self.budget.charge(CASE_BYTES + WORK_BYTES):
@@ -83,9 +85,9 @@ class Desk:
         assert work is not None
         way = work.ways[backward]
         protocol = packet.protocol
-        if protocol == UDP and case.protocol in (Protocol.UNKNOWN, Protocol.DNS, Protocol.MDNS):
-            if self._dns(case, ends, packet, backward, clock):
-                return case, False
+        maybe_dns = protocol == UDP and case.protocol in _MAYBE_DNS
+        if maybe_dns and self._dns(case, ends, packet, clock):
+            return case, False
         if way.packets < 255:
             way.packets += 1
         if way.packets > MAX_PACKETS:
@@ -230,17 +232,19 @@ class Desk:
         if case.certainty is Certainty.CERTAIN:
             self._drop_snippets(work)
 
-    def _dns(self, case: Case, ends: Ends, packet: Packet, backward: int, clock: int) -> bool:
+    def _dns(self, case: Case, ends: Ends, packet: Packet, clock: int) -> bool:
         """A datagram that is DNS: an event, and for the flow the first question and answer."""
         ports = (packet.source_port, packet.destination_port)
         if case.protocol == Protocol.UNKNOWN and not (ports[0] in dns.PORTS or ports[1] in dns.PORTS):
             return False
         message = dns.read(packet.payload)
+        protocol = Protocol.MDNS if dns.MULTICAST_PORT in ports else Protocol.DNS
         if message is None:
-            case.flags |= Flag.MALFORMED if case.protocol != Protocol.UNKNOWN else 0
+            if case.protocol != Protocol.UNKNOWN or dns.plausible(packet.payload):
+                case.claim(protocol, Certainty.UNSURE)
+                case.flags |= Flag.MALFORMED
             return False
         certainty = dns.certainty(message, ports)
-        protocol = Protocol.MDNS if dns.MULTICAST_PORT in ports else Protocol.DNS
         case.claim(protocol, certainty)
         if case.work is not None and certainty is Certainty.CERTAIN:
             self._drop_snippets(case.work)
@@ -306,6 +310,7 @@ class Desk:
         return data
 
 
+_MAYBE_DNS: Final = (Protocol.UNKNOWN, Protocol.DNS, Protocol.MDNS)
 _TIME: Final = struct.Struct("<q")
 _STREAMS: Final = (
     (Protocol.TLS, tls.looks_so),

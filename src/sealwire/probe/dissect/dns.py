@@ -62,6 +62,14 @@ def read(view: memoryview) -> Message | None:
     return message
 
 
+def plausible(view: memoryview) -> bool:
+    """Whether a header asks one question in a way that exists, whatever is behind it."""
+    if len(view) < _HEADER.size:
+        return False
+    flags = view[2] << 8 | view[3]
+    return not flags & 0x0040 and flags >> 11 & 0xF <= 6 and (view[4] << 8 | view[5]) == 1
+
+
 def certainty(message: Message, ports: tuple[int, int]) -> Certainty:
     """How sure it is that a message is one."""
     if ports[0] in PORTS or ports[1] in PORTS:

@@ -58,9 +58,7 @@ def read(case: Case, budget: Budget, work: Work, backward: int, view: memoryview
     return Verdict.DONE if work.ways[0].done and work.ways[1].done else Verdict.MORE
 
 
-def _fragments(
-    case: Case, budget: Budget, work: Work, way: Way, backward: int, record: memoryview
-) -> None:
+def _fragments(case: Case, budget: Budget, work: Work, way: Way, backward: int, record: memoryview) -> None:
     at = 0
     while at + FRAGMENT_HEADER <= len(record) and not way.done:
         kind = record[at]
@@ -107,9 +105,7 @@ def _fragment(
         _message(case, budget, work, way, backward, message[0], whole)
 
 
-def _message(
-    case: Case, budget: Budget, work: Work, way: Way, backward: int, kind: int, body: bytes
-) -> None:
+def _message(case: Case, budget: Budget, work: Work, way: Way, backward: int, kind: int, body: bytes) -> None:
     if kind == CLIENT_HELLO:
         hello = client_hello(body, True)
         if hello is None:

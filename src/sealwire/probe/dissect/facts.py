@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from sealwire.probe.features import ROW_KEY, address
+from sealwire.probe.features import NO_VLAN, ROW_KEY, address
 
 
 class Protocol(enum.IntEnum):
@@ -50,6 +50,7 @@ class Protocol(enum.IntEnum):
     DNP3 = 49
     OPENVPN = 50
     BITTORRENT = 51
+    NETBIOS = 52
     #: Named by a plugin; the name is a fact.
     PLUGIN = 0xFFFF
 
@@ -118,6 +119,7 @@ class Fact(enum.IntEnum):
     ALERT = 15
     OFFERED = 16
     QUIC_VERSION = 17
+    APPLICATION = 18
     DNS_ID = 20
     DNS_FLAGS = 21
     DNS_TYPE = 22
@@ -175,6 +177,7 @@ TAGS: Final[dict[int, Tag]] = {
         Tag(Fact.ALERT, "alert", Kind.NUMBER, "description of an alert in the clear"),
         Tag(Fact.OFFERED, "version_offered", Kind.NUMBER, "highest version the client offers"),
         Tag(Fact.QUIC_VERSION, "quic_version", Kind.NUMBER, "version of QUIC"),
+        Tag(Fact.APPLICATION, "application", Kind.TEXT, "what a plugin calls the protocol"),
         Tag(Fact.DNS_ID, "id", Kind.NUMBER, "id of the DNS message"),
         Tag(Fact.DNS_FLAGS, "flags", Kind.NUMBER, "flags of the DNS message; of a flow, of the first answer"),
         Tag(Fact.DNS_TYPE, "rrtype", Kind.NUMBER, "type asked for"),
@@ -232,6 +235,14 @@ class Facts:
     def protocol(self) -> Protocol:
         """What the flow speaks, UNKNOWN if nobody knows."""
         return Protocol(BLOCK_HEAD.unpack_from(self.block)[0]) if self.block else Protocol.UNKNOWN
+
+    @property
+    def application(self) -> str:
+        """The protocol's name, or the one a plugin gave it; "" if nobody knows."""
+        protocol = self.protocol
+        if protocol is Protocol.UNKNOWN:
+            return ""
+        return self.text(Fact.APPLICATION) or "" if protocol is Protocol.PLUGIN else protocol.label
 
     @property
     def certainty(self) -> Certainty:
@@ -356,6 +367,7 @@ def rrtype(kind: int) -> str:
 class Event:
     """One transaction or handshake of a flow; `time` in nanoseconds since 1970."""
 
+    facts: Facts
     time: int
     source_address: bytes
     destination_address: bytes
@@ -368,7 +380,11 @@ class Event:
     first_packet: int
     vlan: int
     vlan_inner: int
-    facts: Facts
+
+    @property
+    def vlans(self) -> list[int]:
+        """VLAN ids of the flow's first packet, outer first."""
+        return [vlan for vlan in (self.vlan, self.vlan_inner) if vlan != NO_VLAN]
 
     @property
     def key(self) -> bytes:
@@ -384,5 +400,5 @@ def events(data: bytes) -> Iterator[Event]:
     at = 0
     while at < len(data):
         length, *head = EVENT_HEAD.unpack_from(data, at)
-        yield Event(*head, Facts(data[at + EVENT_HEAD.size : at + length]))
+        yield Event(Facts(data[at + EVENT_HEAD.size : at + length]), *head)
         at += length

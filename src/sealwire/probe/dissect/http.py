@@ -60,7 +60,9 @@ def read(case: Case, budget: Budget, view: memoryview) -> Verdict:
     return Verdict.DONE
 
 
-def learn(case: Case, budget: Budget, line: bytes, headers: list[tuple[bytes, bytes]], response: bool) -> None:
+def learn(
+    case: Case, budget: Budget, line: bytes, headers: list[tuple[bytes, bytes]], response: bool
+) -> None:
     """Facts of a first line and the headers behind it."""
     if response:
         case.number(budget, Fact.STATUS, int(line[9:12]))

@@ -59,6 +59,8 @@ def _proposal(case: Case, budget: Budget, body: bytes, backward: int) -> None:
         case.flags |= Flag.MALFORMED
         return
     # kex algorithms, then encryption, MAC and compression of the sender's own direction.
-    chosen = (lists[0], lists[3], lists[5], lists[7]) if backward else (lists[0], lists[2], lists[4], lists[6])
+    chosen = (
+        (lists[0], lists[3], lists[5], lists[7]) if backward else (lists[0], lists[2], lists[4], lists[6])
+    )
     shown = b";".join(chosen).decode("latin-1")
     case.put(budget, Fact.HASSH_SERVER if backward else Fact.HASSH, md5(shown))

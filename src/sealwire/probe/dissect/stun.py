@@ -16,7 +16,9 @@ _LONGEST_TEXT: Final = 255
 
 def unframed(view: memoryview) -> memoryview:
     """A stream's first message without the length RFC 4571 puts in front of it, where there is one."""
-    framed = len(view) >= 22 and view[6:10] == _COOKIE and (view[0] << 8 | view[1]) == 20 + (view[4] << 8 | view[5])
+    if len(view) < 22 or view[6:10] != _COOKIE:
+        return view
+    framed = (view[0] << 8 | view[1]) == 20 + (view[4] << 8 | view[5])
     return view[2:] if framed else view
 
 

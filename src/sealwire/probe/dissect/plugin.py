@@ -1,0 +1,89 @@
+"""Dissectors in Python: classes that see the first packets of flows nobody else is certain of.
+
+Those of sealwire are in `rare`.  Others are found by the entry point group "sealwire.probe.dissectors";
+each has a budget of time for every batch, because one slow dissector must not stop a capture.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+from sealwire.probe.dissect.facts import Certainty, Protocol
+
+#: Packets a dissector in Python may see of a flow, and bytes of each.
+MAX_PACKETS: Final = 6
+MAX_PACKET_BYTES: Final = 256
+
+_SNIPPET: Final = struct.Struct("<BHH")
+
+
+@dataclass(frozen=True, slots=True)
+class FirstPacket:
+    """One of a flow's first payload packets."""
+
+    backward: bool
+    #: Bytes of payload it had; `data` has the first MAX_PACKET_BYTES of them at most.
+    size: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a dissector sees of a flow."""
+
+    #: 6 is TCP, 17 UDP, 1 ICMP.
+    protocol: int
+    source_port: int
+    destination_port: int
+    #: At most MAX_PACKETS, in order of time; of TCP also segments sent again.
+    packets: tuple[FirstPacket, ...]
+
+    def data(self, backward: bool) -> bytes:
+        """The bytes of one direction's packets, joined."""
+        return b"".join(packet.data for packet in self.packets if packet.backward == backward)
+
+    def has_port(self, port: int) -> bool:
+        """Whether one of the ends has it."""
+        return port in (self.source_port, self.destination_port)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a dissector found: how sure it is, and texts by name."""
+
+    certainty: Certainty
+    details: Mapping[str, str] = field(default_factory=dict)
+    #: Name of the server, if the protocol tells it.
+    server_name: str = ""
+
+
+class Dissector:
+    """Base of dissectors in Python.
+
+    Set `application` (what the protocol is called) and `transports` (IP protocols), and write
+    :meth:`dissect`.  It is called once for each flow whose first packets nobody was certain of, must
+    answer the same for the same packets, and may keep nothing.
+    """
+
+    application: ClassVar[str] = ""
+    #: 6 for TCP, 17 for UDP.
+    transports: ClassVar[frozenset[int]] = frozenset({6, 17})
+    #: Ours have a number; others are Protocol.PLUGIN.
+    protocol: ClassVar[Protocol] = Protocol.PLUGIN
+
+    def dissect(self, opening: Opening) -> Answer | None:
+        """What the flow is, or None if it is something else."""
+        raise NotImplementedError
+
+
+def first_packets(head: bytes) -> Iterator[FirstPacket]:
+    """The packets in a HEAD fact."""
+    at = 0
+    while at < len(head):
+        backward, size, n = _SNIPPET.unpack_from(head, at)
+        at += _SNIPPET.size
+        yield FirstPacket(bool(backward), size, head[at : at + n])
+        at += n

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import certificates
+from tests.unit.probe import packets
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -28,6 +29,7 @@ RUN_HERE = {
     "key_updates.py",
     "early_data.py",
     "ocsp_stapling.py",
+    "own_dissector.py",
     "psk_echo.py",
     "raw_public_keys.py",
     "resumption.py",
@@ -198,3 +200,19 @@ def test_changing_address() -> None:
         ["server", "hears", word, "from"] for word in ("'one'", "'two'", "'three'")
     ]
     assert lines[0][-1] != lines[2][-1]
+
+
+def test_a_dissector_of_ones_own_is_asked(tmp_path: Path) -> None:
+    steps = [
+        (0.0, "|>", packets.udp(5000, 514, b"<34>Oct 11 22:14:15 host su: no")),
+        (0.1, "|>", packets.udp(5001, 53, b"\0\7\1\0\0\1\0\0\0\0\0\0\3www\7example\3org\0\0\1\0\1")),
+    ]
+    capture = tmp_path / "capture.pcap"
+    capture.write_bytes(packets.pcap(packets.conversation(*steps)))
+    done = run("own_dissector.py", capture)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode().splitlines() == [
+        "10.0.0.1 > 10.0.0.2: dns with www.example.org",
+        "1 flows of dns",
+        "1 flows of syslog",
+    ]

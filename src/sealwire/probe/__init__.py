@@ -4,7 +4,7 @@
         print(flow.community_id, flow.packets, flow.bytes)
 
 `capture` finds packets (files, a live interface), `decode` and `flows` make flows of them (compiled
-in `_flows`), `features` says what a flow's numbers mean, `batch` and `write` hand them on.
+in `_flows`), `dissect` finds out what they are (with ``dissect=True``), `features` says what a flow's numbers mean, `batch` and `write` hand them on.
 Only metadata is kept, never payload; nothing here can send a packet.
 """
 
@@ -15,10 +15,30 @@ from typing import Any
 
 from sealwire.probe.batch import Batch
 from sealwire.probe.capture import Reading, read
+from sealwire.probe.dissect.facts import Certainty, Event, Facts, Protocol
+from sealwire.probe.dissect.plugin import Answer, Dissector, FirstPacket, Opening
 from sealwire.probe.engine import COMPILED, Settings, describe
 from sealwire.probe.features import EndReason, Flow
 
-__all__ = ["COMPILED", "Batch", "EndReason", "Flow", "Reading", "Settings", "describe", "read", "to_arrow"]
+__all__ = [
+    "COMPILED",
+    "Answer",
+    "Batch",
+    "Certainty",
+    "Dissector",
+    "EndReason",
+    "Event",
+    "Facts",
+    "FirstPacket",
+    "Flow",
+    "Opening",
+    "Protocol",
+    "Reading",
+    "Settings",
+    "describe",
+    "read",
+    "to_arrow",
+]
 
 
 def to_arrow(batches: Iterable[Batch]) -> Any:

@@ -129,13 +129,7 @@ cdef class Table:
             start_desk(&self._desk, settings.max_dissection_bytes)
 
     def __dealloc__(self):
-        cdef uint32_t number
         if self._dissecting:
-            for number in (self._alive.oldest, self._ending.oldest):
-                while number:
-                    if self._record(number).case:
-                        desk_forget(&self._desk, self._record(number).case)
-                    number = self._record(number).newer
             end_desk(&self._desk)
         free_pool(&self._records)
         free_pool(&self._extensions)
@@ -510,7 +504,11 @@ cdef class Table:
                 e = <Extension*>first
                 replay(r, &r.marks, e, self._first_packets)
             fill_row(row, r, e, <uint8_t>reason, ended)
-            row.facts_bytes = self._export_facts(r, reason, ended) if r.case else 0
+            if r.case:
+                # Behind the active timeout the case goes on with the next part.
+                if reason != ACTIVE:
+                    desk_close(&self._desk, r.case, r, e if r.extension else NULL, ended)
+                row.facts_bytes = add_block(&self._rows, &self._desk, r.case, &self._no_memory)
             if self._first_packets:
                 memcpy(row + 1, <Sequence*>(e + 1) + 1, self._first_packets * sizeof(Entry))
         else:
@@ -522,13 +520,6 @@ cdef class Table:
         give_piece(&self._records, number)
         self._exported += 1
         self._ends[reason] += 1
-
-    cdef uint32_t _export_facts(self, const Record* r, int reason, int64_t ended) noexcept nogil:
-        # The flow's facts block behind those of the rows before; its size.
-        cdef Extension* e = self._extension(r.extension) if r.extension else NULL
-        if reason != ACTIVE:  # else the case goes on with the next part
-            desk_close(&self._desk, r.case, r, e, ended)
-        return add_block(&self._rows, &self._desk, r.case, &self._no_memory)
 
     def finish(self):
         """See :meth:`sealwire.probe.flows.Table.finish`."""
@@ -563,9 +554,7 @@ cdef class Table:
 
     def take(self):
         """See :meth:`sealwire.probe.flows.Table.take`."""
-        cdef bytes facts
-        taken, facts = take_rows(&self._rows, self.clock, self._finishing or self._rows.count >= 4 * FULL_ROWS)
-        self._facts = facts
+        taken, self._facts = take_rows(&self._rows, self.clock, self._finishing or self._rows.count >= 4 * FULL_ROWS)
         return taken
 
     def take_facts(self):

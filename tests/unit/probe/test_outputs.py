@@ -58,9 +58,11 @@ def check(schema: dict[str, Any], value: Any, where: str = "") -> None:
     if "pattern" in schema:
         assert re.search(schema["pattern"], value), where
     if schema.get("type") == "object":
-        assert set(schema.get("required", ())) <= set(value) <= set(schema["properties"]), where
+        others = schema.get("additionalProperties")
+        assert set(schema.get("required", ())) <= set(value), where
+        assert others or set(value) <= set(schema["properties"]), where
         for name, member in value.items():
-            check(schema["properties"][name], member, f"{where}.{name}")
+            check(schema.get("properties", {}).get(name, others), member, f"{where}.{name}")
     for item in value if isinstance(value, list) else ():
         check(schema.get("items", {}), list(item) if isinstance(item, tuple) else item, where)
 

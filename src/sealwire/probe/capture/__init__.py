@@ -17,7 +17,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -125,6 +125,7 @@ class Reading:
         key: bytes | None = None,
         shard: int = 0,
         shards: int = 1,
+        dissectors: Sequence[Dissector] = (),
     ) -> None:
         if bpf:
             _program(bpf, 1)  # wrong filters are said at once, not at the first packet
@@ -134,7 +135,7 @@ class Reading:
         self._programs: dict[int, Program] = {}
         self._window = _Window(source)
         self._table = Table(settings, os.urandom(16) if key is None else key, shard=shard, shards=shards)
-        self._inspector = inspector(settings) if settings.dissect else None
+        self._inspector = inspector(settings, dissectors) if settings.dissect else None
         self._position = 0
         self._used = False
 
@@ -154,6 +155,16 @@ class Reading:
     def counters(self) -> ProbeCounters:
         """What was counted so far."""
         return self._table.counters()
+
+    @property
+    def plugin_refusals(self) -> int:
+        """Flows a plugin was not shown because its time was up, or for which it raised."""
+        return 0 if self._inspector is None else self._inspector.plugin_refusals
+
+    @property
+    def shown(self) -> int:
+        """Flows dissectors in Python were shown."""
+        return 0 if self._inspector is None else self._inspector.shown
 
     def live_counters(self) -> dict[str, int]:
         """What only a live capture counts; nothing for a file."""
@@ -234,7 +245,15 @@ class Reading:
 class ParallelReading(Reading):
     """A file read by several threads, each with a share of the flows; the same flows in the same order."""
 
-    def __init__(self, source: Source, settings: Settings, workers: int, *, bpf: str = "") -> None:
+    def __init__(
+        self,
+        source: Source,
+        settings: Settings,
+        workers: int,
+        *,
+        bpf: str = "",
+        dissectors: Sequence[Dissector] = (),
+    ) -> None:
         if source == "-" or not isinstance(source, (str, os.PathLike)):
             raise ConfigurationError("only a file can be read by several workers: each walks all of it")
         key = os.urandom(16)
@@ -245,7 +264,7 @@ class ParallelReading(Reading):
             max_dissection_bytes=max(settings.max_dissection_bytes // workers, 65_536),
         )
         self._parts = [
-            Reading(source, share, bpf=bpf, key=key, shard=number, shards=workers)
+            Reading(*(source, share), bpf=bpf, key=key, shard=number, shards=workers, dissectors=dissectors)
             for number in range(workers)
         ]
         super().__init__(source, settings, bpf=bpf, key=key)
@@ -260,6 +279,16 @@ class ParallelReading(Reading):
     def counters(self) -> ProbeCounters:
         """The parts' counters together."""
         return ProbeCounters.of_shards([part.counters for part in self._parts])
+
+    @property
+    def plugin_refusals(self) -> int:
+        """The parts' together."""
+        return sum(part.plugin_refusals for part in self._parts)
+
+    @property
+    def shown(self) -> int:
+        """The parts' together."""
+        return sum(part.shown for part in self._parts)
 
     def _batches(self) -> Iterator[Batch]:
         stopped = threading.Event()
@@ -301,9 +330,9 @@ def _item_order(item: tuple[_Moment, _Item]) -> _Moment:
     return item[0]
 
 
-def inspector(settings: Settings) -> Inspector:
-    """The last stage of dissection, with the plugins that are installed."""
-    return Inspector(settings, plugins(), time.process_time_ns)
+def inspector(settings: Settings, dissectors: Sequence[Dissector] = ()) -> Inspector:
+    """The last stage of dissection, with the plugins that are installed and others."""
+    return Inspector(settings, (*plugins(), *dissectors), time.process_time_ns)
 
 
 @functools.cache
@@ -360,11 +389,18 @@ def _items(lane: queue.Queue[Any], size: int) -> Iterator[tuple[_Moment, _Item]]
 
 
 def read(
-    source: Source, *, bpf: str = "", settings: Settings | None = None, workers: int = 1, **changes: Any
+    source: Source,
+    *,
+    bpf: str = "",
+    settings: Settings | None = None,
+    workers: int = 1,
+    dissectors: Sequence[Dissector] = (),
+    **changes: Any,
 ) -> Reading:
     """The flows of a capture file (a path, "-" for standard input, or an open binary file).
 
-    `changes` are fields of Settings; `bpf` is a filter in tcpdump's language.  Raises OSError for a file
+    `changes` are fields of Settings, such as ``dissect=True``; `bpf` is a filter in tcpdump's language;
+    `dissectors` are asked beside those that are installed.  Raises OSError for a file
     that cannot be opened, ConfigurationError for settings or a filter that make no sense, and, once
     iterated, CaptureError for bytes that are no capture.
     """
@@ -372,5 +408,5 @@ def read(
     if workers < 1:
         raise ConfigurationError(f"workers must be at least 1, not {workers}")
     if workers > 1:
-        return ParallelReading(source, chosen, workers, bpf=bpf)
-    return Reading(source, chosen, bpf=bpf)
+        return ParallelReading(source, chosen, workers, bpf=bpf, dissectors=dissectors)
+    return Reading(source, chosen, bpf=bpf, dissectors=dissectors)

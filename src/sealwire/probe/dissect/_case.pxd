@@ -132,6 +132,8 @@ cdef struct Work:
 
 
 cdef struct Case:
+    uint32_t next_free  # the pool's, while it is not open
+    uint32_t open
     uint8_t* facts
     uint64_t known
     Work* work

@@ -49,8 +49,16 @@ cdef int start_desk(Desk* desk, uint64_t limit) except -1:
     return 0
 
 
+cdef inline Case* case_of(Desk* desk, uint32_t number) noexcept nogil:
+    return <Case*>piece(&desk.cases, number)
+
+
 cdef void end_desk(Desk* desk) noexcept:
-    # Cases that are open are the table's to close.
+    # Whatever is open is forgotten untold.
+    cdef uint32_t number
+    for number in range(1, desk.cases.used + 1):
+        if case_of(desk, number).open:
+            free_case(case_of(desk, number), &desk.budget)
     end_opening(&desk.opening)
     free_pool(&desk.cases)
     free(desk.scratch)
@@ -60,10 +68,6 @@ cdef void end_desk(Desk* desk) noexcept:
 
 cdef bint desk_full(const Desk* desk) noexcept nogil:
     return desk.event_bytes >= MAX_EVENT_BYTES
-
-
-cdef inline Case* case_of(Desk* desk, uint32_t number) noexcept nogil:
-    return <Case*>piece(&desk.cases, number)
 
 
 cdef bint desk_packet(Desk* desk, uint32_t* number, const Record* r, const Extension* e, const Packet* p, const uint8_t* data, int backward, int64_t clock) noexcept nogil:
@@ -117,6 +121,7 @@ cdef inline bint open_case(Desk* desk, uint32_t* number) noexcept nogil:
         return False
     c = case_of(desk, number[0])
     memset(c, 0, sizeof(Case))
+    c.open = 1
     work.client = -1
     c.work = work
     desk.opened += 1
@@ -363,6 +368,7 @@ cdef void desk_write_block(Desk* desk, uint32_t number, uint8_t* to) noexcept no
 
 cdef void desk_forget(Desk* desk, uint32_t number) noexcept nogil:
     free_case(case_of(desk, number), &desk.budget)
+    case_of(desk, number).open = 0
     give_piece(&desk.cases, number)
 
 

@@ -137,8 +137,6 @@ class Fact(enum.IntEnum):
     STUN_METHOD = 50
     MAPPED = 51
     HEAD = 60
-    LEARNED_NAME = 61
-    ASSOCIATION = 62
     DETAIL = 63
 
 
@@ -195,19 +193,7 @@ TAGS: Final[dict[int, Tag]] = {
         Tag(Fact.STUN_METHOD, "stun_method", Kind.NUMBER, "method of the first STUN message"),
         Tag(Fact.MAPPED, "mapped_address", Kind.ADDRESS, "address STUN says the client has"),
         Tag(Fact.HEAD, "head", Kind.HEAD, ""),
-        Tag(
-            Fact.LEARNED_NAME,
-            "learned_name",
-            Kind.TEXT,
-            "name the client asked DNS for when it was told this address",
-        ),
-        Tag(
-            Fact.ASSOCIATION,
-            "association_id",
-            Kind.NUMBER,
-            "the same for all flows of one DTLS or QUIC connection that changed its address",
-        ),
-        Tag(Fact.DETAIL, "detail", Kind.PAIR, "what a dissector in Python found, by name"),
+        Tag(Fact.DETAIL, "details", Kind.PAIR, "what a dissector in Python found, by name"),
     )
 }
 
@@ -310,7 +296,9 @@ class Facts:
                     listed.append(answer(value))  # type: ignore[arg-type]
                 case Kind.PAIR:
                     name, _, detail = value.partition(b"\0")
-                    found.setdefault(text(name), text(detail))
+                    details = found.setdefault("details", {})
+                    assert isinstance(details, dict)
+                    details.setdefault(text(name), text(detail))
                 case Kind.CERTIFICATE | Kind.HEAD:
                     pass
         return found

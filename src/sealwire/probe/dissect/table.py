@@ -28,7 +28,6 @@ _COLUMNS: Final[tuple[tuple[str, str, Callable[[Facts], str | int]], ...]] = (
     ("application", _TEXT, lambda facts: facts.application),
     ("certainty", _TEXT, lambda facts: facts.certainty.name.lower() if facts.application else ""),
     ("server_name", _TEXT, lambda facts: facts.server_name),
-    ("learned_name", _TEXT, _text(Fact.LEARNED_NAME)),
     ("alpn", _TEXT, _text(Fact.ALPN_CHOSEN)),
     ("version", "S", lambda facts: facts.version or 0),
     ("cipher", "S", _number(Fact.CIPHER)),
@@ -38,7 +37,6 @@ _COLUMNS: Final[tuple[tuple[str, str, Callable[[Facts], str | int]], ...]] = (
     ("ja4", _TEXT, _text(Fact.JA4)),
     ("hassh", _TEXT, _hex(Fact.HASSH)),
     ("hassh_server", _TEXT, _hex(Fact.HASSH_SERVER)),
-    ("association_id", "L", _number(Fact.ASSOCIATION)),
 )
 _VALUES: Final = {name: read for name, _, read in _COLUMNS}
 

@@ -1,4 +1,4 @@
-"""JA4 and JA3 beside Wireshark's, wherever it has them: a tshark that tests/interop/install_tshark fetches."""
+"""JA4 and JA3 beside Wireshark's, wherever it has them; tests/interop/install_tshark fetches it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What flows are, beside what others say of them: captures, an independent JA4, truth files, nDPI's names, Zeek.
+"""What flows are, beside what others say: captures, an independent JA4, truth files, nDPI, Zeek.
 
 shared/data/probe/MANIFEST.md says where they come from and which of their values are to be trusted.
 """

@@ -4,7 +4,8 @@
         print(flow.community_id, flow.packets, flow.bytes)
 
 `capture` finds packets (files, a live interface), `decode` and `flows` make flows of them (compiled
-in `_flows`), `dissect` finds out what they are (with ``dissect=True``), `features` says what a flow's numbers mean, `batch` and `write` hand them on.
+in `_flows`), `dissect` finds out what they are (with ``dissect=True``), `features` says what a flow's
+numbers mean, `batch` and `write` hand them on.
 Only metadata is kept, never payload; nothing here can send a packet.
 """
 

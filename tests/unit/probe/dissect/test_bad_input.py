@@ -1,4 +1,4 @@
-"""Hostile and broken input to dissection: bounded, counted, never certain of what is wrong; both desks alike."""
+"""Hostile and broken input: bounded, counted, never certain of what is wrong; both desks alike."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_an_answer_with_thousands_of_records_is_bounded() -> None:
     records = (b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4" + bytes(4)) * 4_000
     message = struct.pack("!HHHHHH", 7, 0x8180, 1, 4_000, 0, 0) + b"\1a\0\0\1\0\1" + records
     steps = [("<", message)]
-    flow, walked = both(h.datagrams(steps, port=53))
+    _, walked = both(h.datagrams(steps, port=53))
     (event,) = events(walked.events)
     answers = event.facts.as_dict()["answers"]
     assert isinstance(answers, list)
@@ -235,14 +235,11 @@ def test_stun_attributes_that_lie_are_nothing() -> None:
 def test_what_the_limit_leaves_out_is_counted() -> None:
     """Half a hello from each of many clients: at most the limit is held, the rest is counted."""
     half = HELLO[:100]
-    steps = []
-    for n in range(1_000):
-        steps.append(
-            (
-                p.START + n,
-                p.ethernet(p.ip4(f"10.1.{n >> 8}.{n & 255}", "10.0.0.2", 6, p.tcp(1, 443, p.ACK, data=half))),
-            )
-        )
+    segment = p.tcp(1, 443, p.ACK, data=half)
+    steps = [
+        (p.START + n, p.ethernet(p.ip4(f"10.1.{n >> 8}.{n & 255}", "10.0.0.2", 6, segment)))
+        for n in range(1_000)
+    ]
     flows, walked = both(p.pcap(steps), Settings(dissect=True, max_dissection_bytes=65_536))
     counters = walked.counters
     assert 0 < counters["dissected"] < 1_000 == counters["dissected"] + counters["undissected"]

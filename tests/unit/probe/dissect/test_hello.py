@@ -1,4 +1,4 @@
-"""Hellos as a bystander reads them: as the engine does where it accepts them, and JA3 and JA4 by their rules."""
+"""Hellos as a bystander reads them: as the engine does where it accepts them; JA3 and JA4 by their rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What dissection says, handed on: events beside flows in EVE, columns, pseudonyms, plugins, the documents."""
+"""What dissection says, handed on: events in EVE, columns, pseudonyms, plugins, the documents."""
 
 from __future__ import annotations
 

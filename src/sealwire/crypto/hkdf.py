@@ -95,7 +95,7 @@ def traffic_keys(provider: CryptoProvider, spec: SuiteSpec, secret: bytes, prefi
     iv = expand_label(provider, hash_name, secret, prefix, b"iv", b"", spec.iv_bytes)
     if prefix != DTLS13_PREFIX:
         return TrafficKeys(Secret(key), Secret(iv))
-    # RFC 9147 section 4.2.3: sn_key has the key length of the suite.
+    # RFC 9147 section 4.2.3 [9147-4.2.3-2]: sn_key has the key length of the suite.
     sn_key = expand_label(provider, hash_name, secret, prefix, b"sn", b"", size)
     return TrafficKeys(Secret(key), Secret(iv), Secret(sn_key))
 

@@ -1,6 +1,7 @@
-"""What a connection says last: alerts, in one datagram, once (RFC 9147 section 5.10).
+"""What a connection says last: alerts, in one datagram, once (RFC 9147 section 5.10 [9147-5.10-1]).
 
-Nothing repeats an alert, so it must go out in an epoch its reader has keys for (decision A18).
+Nothing repeats an alert and nothing waits for one [9147-5.10-4], so it must go out in an epoch its
+reader has keys for (decision A18).
 """
 
 from __future__ import annotations

@@ -244,7 +244,11 @@ class Association:
             self._receive_alert(number, content)
 
     def _receive_record(self, number: RecordNumber, content_type: int, content: bytes, now: float) -> None:
-        """Handle a record that authenticated: what is wrong in it is the peer's doing."""
+        """Handle a record that authenticated: what is wrong in it is the peer's doing [9147-4.5.2-6].
+
+        One that did not came no further than a counter: no alert, no timer, no state knows of it
+        (RFC 9147 section 4.5.2 [9147-4.5.2-2, 9147-4.5.2-4, 9147-4.5.2-5, 9147-11-8]).
+        """
         if number.epoch == EPOCH_EARLY:
             # It may be a copy of what somebody sent before, so it proves nobody's address or presence.
             if self._early.receive(content_type, content):
@@ -323,7 +327,11 @@ class Association:
         self._finish(PeerAlert(alert))
 
     def _fail(self, error: ProtocolError) -> None:
-        """The one place where an error becomes an alert."""
+        """The one place where an error becomes an alert.
+
+        RFC 9147 section 5.10 [9147-5.10-2, 9147-5.10-3]: the connection ends with it, so an offender meets
+        a closed door; and a new attempt of its own gets a new alert.
+        """
         if self.state is State.CLOSED:
             return
         if not self.was_connected and not isinstance(error, HandshakeError):

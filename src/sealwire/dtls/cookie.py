@@ -67,7 +67,10 @@ class CookieJar:
         return body + self._mac(self._keys[self._generation], body, address)
 
     def check(self, cookie: bytes, address: Address, now: float) -> CookieFacts | None:
-        """The facts of a genuine, fresh cookie of this address; None for any other bytes."""
+        """The facts of a genuine, fresh cookie of this address; None for any other bytes.
+
+        RFC 9147 section 5.1 [9147-5.1-10]: the facts bind it to the handshake it was made in.
+        """
         self._rotate(now)
         if len(cookie) <= _MAC_BYTES:
             return None
@@ -99,7 +102,8 @@ class CookieJar:
     def _rotate(self, now: float) -> None:
         if now < self._rotate_at:
             return
-        # After a long silence both keys are older than any cookie that could still be good.
+        # RFC 9147 section 11 [9147-11-6].  After a long silence both keys are older than any cookie that
+        # could still be good.
         self._generation += 1
         self._keys = {
             self._generation - 1: self._keys[self._generation - 1],

@@ -92,8 +92,8 @@ class Endpoint:
             configure: gives the Config for the next peer; ``context.config`` of a server Context.
             mtu: largest UDP payload to send, in bytes.
             admission: asked for each attempt whose address is proved.
-            on_other: gets datagrams of other protocols (RFC 7983) and hellos that offer no DTLS 1.3, so that
-                another stack can share the port.
+            on_other: gets datagrams of other protocols (RFC 7983 [7983-1]) and hellos that offer no DTLS
+                1.3, so that another stack can share the port.
             require_cookie: off, a client whose hello has the right key share is answered at once, with at
                 most three times the bytes it sent until it proves its address; a long certificate
                 chain then waits for the client to say more.
@@ -409,7 +409,7 @@ class Endpoint:
             current.abort()
             self._touch(current)
         else:
-            # RFC 9147 section 5.11 [9147-5.11-2]: it lives until the new one is complete.
+            # RFC 9147 section 5.11 [9147-5.11-1, 9147-5.11-2]: it lives until the new one is complete.
             replaced = self._replacements.get(address)
             self._replacements[address] = connection
             if replaced is not None:
@@ -497,6 +497,7 @@ class Endpoint:
             ready, self._ready = self._ready, {}
             for connection in ready:
                 address = _address_of(connection)
+                # RFC 9147 section 4 [9147-4-8]: each datagram is of one connection alone.
                 batch.extend((datagram, address) for datagram in connection.transmit(now))
                 self._settle(connection)
         self.counters.datagrams_sent += len(batch)

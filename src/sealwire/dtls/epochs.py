@@ -46,7 +46,8 @@ class Sealing:
     def install(self, keys: InstallKeys, cid: bytes) -> None:
         """Make `keys` the ones for what is sent from now on."""
         if keys.epoch > 0xFFFF:
-            # RFC 9147 section 4.2.1 [9147-4.2.1-7]; message_seq runs out at the same time (errata 8050).
+            # RFC 9147 sections 4.2.1, 6.1 and 8 [9147-4.2.1-7, 9147-6.1-3, 9147-8-5]; message_seq runs out at
+            # the same time (errata 8050).
             raise ProtocolError(Alert.INTERNAL_ERROR, "the last epoch is used up")
         derived = traffic_keys(self._provider, keys.spec, keys.secret, DTLS13_PREFIX)
         # RFC 9147 section 4.5.3 [9147-4.5.3-1]: the AEAD's limit, or a lower one of the owner's.
@@ -131,6 +132,7 @@ class Opening:
 
     def install(self, keys: InstallKeys, cid: bytes = b"") -> None:
         """Accept records under `keys` as well, with one of `cids` in them."""
+        # RFC 9147 section 8 [9147-8-6]: no limit on a peer's epochs here.
         if cid and not self.cids:
             self.cids = [cid]
         # Whoever sends early data cannot know our id yet.
@@ -147,7 +149,7 @@ class Opening:
         self.epoch = keys.epoch
 
     def opener(self, low_bits: int) -> Opener | None:
-        """The opener for records that show these epoch bits."""
+        """The opener for records that show these epoch bits: of the newest such epoch [9147-4.2.2-3]."""
         return self._openers.get(low_bits)
 
     def opener_for(self, datagram: Buffer, offset: int) -> Opener | None:
@@ -175,7 +177,7 @@ class Opening:
         self._expiries[EPOCH_HANDSHAKE] = now + LINGER_SECONDS
 
     def opened(self, epoch: int, now: float) -> None:
-        """A record of `epoch` authenticated: the epoch before it ends soon [9147-8-4]."""
+        """A record of `epoch` authenticated: the one before ends soon, and opens until then [9147-8-3, 9147-8-4]."""
         before = epoch - 1
         if before >= EPOCH_APPLICATION and before not in self._expiries:
             old = self._openers.get(before & 3)
@@ -188,7 +190,7 @@ class Opening:
         return min(self._expiries.values(), default=None)
 
     def expire(self, now: float) -> None:
-        """Drop keys whose time is over."""
+        """Drop keys whose time is over, and with them what still comes of old epochs [9147-4.2.1-1]."""
         for epoch in [epoch for epoch, at in self._expiries.items() if at <= now]:
             self.forget(epoch)
 

@@ -36,7 +36,10 @@ def timeout_after(round_trip: float, longest: float) -> float:
 
 
 class _Message:
-    """One outgoing message with the ranges of its body that are not acknowledged."""
+    """One outgoing message with the ranges of its body that are not acknowledged.
+
+    RFC 9147 section 5.5 [9147-5.5-6]: its bytes are made once, so no transmission differs from another.
+    """
 
     __slots__ = ("body", "epoch", "handle", "kind", "missing", "passes", "seq")
 
@@ -50,7 +53,7 @@ class _Message:
         self.passes = 0
 
     def acknowledge(self, start: int, end: int) -> bool:
-        """Take a range off; whether anything was still missing in it."""
+        """Take a range off; whether anything was still missing in it (RFC 9147 section 7.2 [9147-7.2-1])."""
         left: list[tuple[int, int]] = []
         for low, high in self.missing:
             if low < start:
@@ -62,7 +65,7 @@ class _Message:
         return changed
 
     def first_missing(self, offset: int) -> tuple[int, int] | None:
-        """The first missing range at or behind `offset`, cut to begin there."""
+        """The first missing range at or behind `offset`, cut to begin there [9147-5.8.1-1]."""
         for low, high in self.missing:
             if high > offset:
                 return max(low, offset), high
@@ -168,6 +171,7 @@ class Flight:
         """Queue a message (TLS form) and send it with the next transmission."""
         if not self._messages:
             self._cursor_seq, self._cursor_offset = self.next_seq, 0
+        # RFC 9147 section 5.2 [9147-5.2-2]: one number per message, the same in every transmission.
         self._messages.append(_Message(self.next_seq, epoch, message, handle))
         self.next_seq += 1
         if not self._sending:
@@ -201,6 +205,8 @@ class Flight:
                 break
             if content is None:
                 content = Content(message.epoch)
+            # RFC 9147 section 5.5 [9147-5.5-1, 9147-5.5-2]: the next begins where this one ends, and it lies
+            # in one datagram.
             end = min(end, start + space)
             content.data += fragment_header(message.kind, len(message.body), message.seq, start, end - start)
             content.data += message.body[start:end]

@@ -260,7 +260,11 @@ class Gate:
         config: Config,
         now: float,
     ) -> Answer:
-        """Answer a first ClientHello; what the answer says is all that is kept, and in the cookie."""
+        """Answer a first ClientHello; what the answer says is all that is kept, and in the cookie.
+
+        RFC 9147 sections 5.1 and 11 [9147-5.1-1, 9147-5.1-6, 9147-11-1, 9147-11-4]: every new handshake
+        comes by here, unless the endpoint was told that addresses cannot be forged.
+        """
         # The round trip is spent on the cookie anyway, so the better group costs none (decision 0004).
         selection = select(config, hello, retry_anyway=True)
         spec = selection.spec

@@ -62,6 +62,7 @@ class PlaintextRecord:
 def decode_plaintext(datagram: Buffer, offset: int) -> PlaintextRecord | Discard:
     """The record at `offset`; a Discard means that the rest of the datagram is dropped."""
     if datagram[offset] not in _PLAINTEXT_TYPES:
+        # RFC 9147 section 4.1 [9147-4.1-3]: as if it had failed to open.
         return Discard.NOT_DTLS
     body = offset + PLAINTEXT_HEADER_BYTES
     if body > len(datagram):
@@ -81,7 +82,7 @@ def decode_plaintext(datagram: Buffer, offset: int) -> PlaintextRecord | Discard
 
 
 def encode_plaintext(content_type: int, sequence: int, content: Buffer) -> bytes:
-    """A record of epoch 0."""
+    """A record of epoch 0; its number is not masked (RFC 9147 section 4.2.3 [9147-4.2.3-6])."""
     writer = Writer()
     writer.u8(content_type)
     writer.u16(RECORD_VERSION)

@@ -70,7 +70,11 @@ _NO_HANDLE: Final = -2
 
 
 class HandshakeLayer:
-    """Moves the messages of one engine."""
+    """Moves the messages of one engine.
+
+    RFC 9147 section 5.8.4 [9147-5.8.4-1, 9147-5.8.4-4]: what is sent after the handshake is acknowledged
+    message by message, so tickets, key updates and ids do not wait for each other.
+    """
 
     def __init__(
         self,
@@ -166,6 +170,8 @@ class HandshakeLayer:
             if all(fragment.message_seq < self._reassembly.next_seq for fragment in fragments):
                 self._flight.prompt(now)
             return
+        # RFC 9147 sections 7 and 7.1 [9147-7-3, 9147-7.1-8]: only handshake records that opened come here,
+        # and those of which nothing was kept are taken off the list again.
         kept = fresh = True
         # Listed before it is handled: handling may begin our next flight, which clears the list.
         self._to_acknowledge.append(number)
@@ -290,6 +296,7 @@ class HandshakeLayer:
                 case TicketReceived(_, ticket):
                     self.tickets.append(ticket)
                 case _:
+                    # RFC 9147 section 5 [9147-5-2]: above all no ChangeCipherSpec.
                     raise AssertionError(f"{output} is for streams")
         self._charge_flight()
 
@@ -396,11 +403,15 @@ class HandshakeLayer:
     # --- acknowledgements ------------------------------------------------------------------
 
     def end_of_run(self, now: float) -> None:
-        """Decide when the records of this batch are acknowledged."""
+        """Decide when the records of this batch are acknowledged.
+
+        RFC 9147 section 7.1 [9147-7.1-1, 9147-7.1-4]: a flight that is whole was answered, which emptied
+        the list; what is left on it is a part, or nothing else will answer it.
+        """
         if not self._to_acknowledge:
             return
         if self.engine.complete:
-            # RFC 9147 section 7.1 [9147-7.1-3, 9147-5.7-1]: nothing else answers these flights.
+            # RFC 9147 section 7.1 [9147-7.1-3, 9147-5.7-1, 9147-8-1]: nothing else answers these flights.
             self._ack_now = True
         elif self._ack_deadline is None and self.version_selected:
             # [9147-7.1-2]: part of a flight came; its rest is late after a quarter of the timer.
@@ -453,6 +464,9 @@ class HandshakeLayer:
     def transmit(self, budget: int | None, now: float) -> list[bytes]:
         """ACKs and handshake messages that are due, packed into as few datagrams as they need.
 
+        RFC 9147 section 4.3 [9147-4.3-1, 9147-4.3-2, 9147-4.3-3, 9147-4.3-4]: records are made to fit the
+        MTU, and whole ones fill a datagram.
+
         `budget` bounds their bytes, None does not.
         """
         limit = self._mtu if budget is None else min(self._mtu, budget)
@@ -487,8 +501,8 @@ class HandshakeLayer:
         """An ACK of everything to be acknowledged, in the highest sending epoch [9147-7-7, 9147-7-8]."""
         epoch = self._sealing.epoch
         room = max((limit - self._sealing.overhead(epoch) - 2) // RECORD_NUMBER_BYTES, 0)
-        # [9147-7.1-7]: the newest ones, if not all fit; [9147-7-6]: during the handshake none of an epoch
-        # above the ACK's.  Later the two directions count their epochs apart (decision A3).
+        # [9147-7.1-6, 9147-7.1-7]: the newest ones, if not all fit; [9147-7-6]: during the handshake none of
+        # an epoch above the ACK's.  Later the two directions count their epochs apart (decision A3).
         complete = self.engine.complete
         readable = [number for number in self._to_acknowledge if complete or number.epoch <= epoch]
         numbers = readable[len(readable) - min(room, len(readable)) :]

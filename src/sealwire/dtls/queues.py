@@ -62,7 +62,7 @@ class MessageQueue:
 class EarlyRecords:
     """Records of an epoch whose keys are not there yet, because the message bringing them was overtaken.
 
-    RFC 9147 section 4.2.1 [9147-4.2.1-3] lets a receiver keep or drop them; a few are kept.
+    RFC 9147 section 4.2.1 [9147-4.2.1-3, 9147-4.2.1-4] lets a receiver keep or drop them; a few are kept.
     """
 
     __slots__ = ("_account", "_records")

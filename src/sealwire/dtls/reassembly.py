@@ -110,6 +110,8 @@ class Reassembly:
         Raises:
             ProtocolError: the fragment was protected, so the peer itself sent nonsense.
         """
+        # RFC 9147 sections 5.2 and 5.5 [9147-5.2-4, 9147-5.5-4, 9147-5.5-5]: in any order, overlapping or
+        # not, and some messages ahead.
         protected = epoch > 0
         seq = fragment.message_seq
         if seq < self.next_seq:

@@ -45,6 +45,7 @@ def parse_ciphertext_header(datagram: Buffer, offset: int, cid_length: int) -> C
     if bool(first & 0x10) != (cid_length > 0):
         return Discard.UNKNOWN_CID
     sequence_offset = offset + 1 + cid_length
+    # RFC 9147 section 4 [9147-4-4]: senders may change between long and short numbers at any record.
     sequence_bytes = 2 if first & 0x08 else 1
     body_offset = sequence_offset + sequence_bytes
     with_length = bool(first & 0x04)
@@ -75,7 +76,7 @@ def reconstruct(low: int, bits: int, highest: int) -> int:
 
     Never negative and never above MAX_SEQUENCE.
     """
-    # RFC 9147 section 4.2.2 [9147-4.2.2-2]: closest to one plus the highest number opened.
+    # RFC 9147 section 4.2.2 [9147-4.2.2-1, 9147-4.2.2-2]: closest to one plus the highest number opened.
     expected = highest + 1
     span = 1 << bits
     number = (expected & ~(span - 1)) | low

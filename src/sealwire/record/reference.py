@@ -178,7 +178,7 @@ class Sealer:
         """One record of `content` with `padding` zero bytes behind its type.
 
         `short_sequence` makes the number one byte; without a length the record must be the last
-        of its datagram.
+        of its datagram, and nothing here leaves it out (RFC 9147 section 4 [9147-4-5]).
 
         Raises:
             ValueError: content and padding are longer than 2^14 bytes, or the type is 0.
@@ -309,7 +309,8 @@ class Opener:
         self._tag_bytes = spec.tag_bytes
         self._cid = bytes(cid)
         self._window = window
-        # Bit n stands for the number `highest` - n.
+        # RFC 9147 section 4.5.1 [9147-4.5.1-1, 9147-4.5.1-5]: a window of an epoch's own; bit n stands for
+        # the number `highest` - n.
         self._seen = (1 << window) - 1 if highest >= 0 else 0
         self.epoch = epoch
         # RFC 9147 section 4.5.1 [9147-4.5.1-2]: a new epoch starts at zero.
@@ -392,7 +393,7 @@ class Opener:
             self.forged += 1
             return _DROPPED[Discard.AUTHENTICATION]
         self.opened += 1
-        # RFC 9147 section 4.5.1 [9147-4.5.1-4], [9147-4.5.1-6]: the window is consulted and moved
+        # RFC 9147 section 4.5.1 [9147-4.5.1-3, 9147-4.5.1-4, 9147-4.5.1-6]: the window is consulted and moved
         # after authentication only, so that neither time nor a forgery tells or changes it.
         behind = self.highest - sequence
         if behind >= self._window:

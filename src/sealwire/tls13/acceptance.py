@@ -73,6 +73,7 @@ def request(settings: Settings) -> Extensions:
     authorities = settings.verifier.authorities()
     # RFC 8446 section 4.2.4: a hint for clients with several certificates; a whole store of roots is none.
     if 0 < sum(map(len, authorities)) <= _AUTHORITIES_MAXIMUM_BYTES:
+        # [8446-AUTH-7]
         block.add(ext.CERTIFICATE_AUTHORITIES, authorities)
     return block
 

@@ -160,7 +160,7 @@ def start(exchange: Exchange, target: Target) -> State:
         legacy_version=exchange.flavor.legacy_version,
         random=exchange.client_random,
         legacy_session_id=session_id,
-        legacy_cookie=b"",  # RFC 9147 section 5.3 [9147-5.3-6]
+        legacy_cookie=b"",  # RFC 9147 sections 5.1 and 5.3 [9147-5.1-3, 9147-5.3-6]
         suites=settings.suites,
         compression_methods=b"\0",
         extensions=block,
@@ -217,7 +217,7 @@ class ExpectServerHello(State):
         return _agree(self.exchange, self.target, self.offer, hello, spec, transcript, message, retried=False)
 
     def _retry(self, request: ServerHello, spec: SuiteSpec, message: bytes) -> State:
-        """Send the second ClientHello: another key share, a cookie, or both."""
+        """Send the second ClientHello: another key share, a cookie, or both [9147-5.1-9]."""
         exchange, offer = self.exchange, self.offer
         cookie = request.extensions.get(ext.COOKIE)
         group = request.extensions.get(ext.KEY_SHARE_REQUEST)

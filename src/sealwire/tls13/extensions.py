@@ -488,11 +488,11 @@ KEY_SHARE = Extension(51, "key_share", (_SH,), _decode_key_share, _encode_key_sh
 KEY_SHARE_REQUEST = Extension(
     51, "key_share", (_HRR,), lambda reader: Group(reader.u16()), lambda w, value: w.u16(value)
 )
-# RFC 9146 section 3: a one-byte length and the id the sender wants to receive.
+# RFC 9146 section 3 [9146-1]: a one-byte length and the id the sender wants to receive.
 CONNECTION_ID = Extension(
     54, "connection_id", (_CH, _SH), lambda reader: reader.vector8(), lambda w, value: w.vector8(value)
 )
-# RFC 9853 section 3: both sides can check that an address answers.
+# RFC 9853 section 3 [9853-1]: both sides can check that an address answers.
 RETURN_ROUTABILITY = Extension(61, "rrc", (_CH, _SH), _decode_empty, _encode_empty)
 
 # RFC 9149 section 3: how many tickets a client wants after a full and after a resumed handshake; and the

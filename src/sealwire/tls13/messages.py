@@ -53,7 +53,7 @@ class HandshakeType(enum.IntEnum):
 
 # RFC 8446 section 4.1.3: a ServerHello with this random is a HelloRetryRequest.
 HELLO_RETRY_RANDOM: Final = bytes.fromhex("CF21AD74E59A6111BE1D8C021E65B891C2A211167ABB8C5E079E09E2C8A8339C")
-# RFC 8446 section 4.1.3: the last eight bytes of random when an older version was negotiated.
+# RFC 8446 section 4.1.3 [9147-5.3-3]: the last eight bytes of random when an older version was negotiated.
 DOWNGRADE_SENTINELS: Final = (b"DOWNGRD\x01", b"DOWNGRD\x00")
 
 

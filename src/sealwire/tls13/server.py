@@ -370,8 +370,8 @@ def _encrypted_extensions(hello: ClientHello, facts: Negotiated, *, early_accept
     block = Extensions(Where.ENCRYPTED_EXTENSIONS)
     resumed = facts.psk is not None and facts.psk.kind is PskKind.RESUMPTION
     if facts.server_name is not None and not resumed:
-        # RFC 6066 section 3: the name chose settings and certificate, so it is acknowledged; in a resumed
-        # session it chose nothing.
+        # RFC 6066 section 3 [6066-1]: the name chose settings and certificate, so it is acknowledged; in a
+        # resumed session it chose nothing.
         block.add(ext.SERVER_NAME_ACCEPTED, True)
     if facts.alpn is not None:
         block.add(ext.ALPN, (facts.alpn,))

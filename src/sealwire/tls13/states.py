@@ -43,7 +43,7 @@ class State:
         raise AssertionError(f"{type(self).__name__} expects nothing")
 
     def unexpected(self, kind: HandshakeType) -> ProtocolError:
-        """The error for a message of a type this state does not expect, or not from this side."""
+        """The error for a message this state does not expect, or not from this side [8446-POST-5]."""
         expected = ", ".join(expect.name for expect in self.expects if expect is not kind) or "nothing"
         return ProtocolError(Alert.UNEXPECTED_MESSAGE, f"expected {expected}, got {kind.name}")
 
@@ -73,6 +73,7 @@ class Connected(State):
         "session",
     )
 
+    # No CertificateRequest: post_handshake_auth is not offered [8446-POST-4].
     expects = (HandshakeType.KEY_UPDATE, HandshakeType.NEW_SESSION_TICKET)
 
     def __init__(

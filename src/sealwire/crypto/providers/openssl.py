@@ -239,7 +239,7 @@ class _CurveShare:
         self.public = private.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
     def finish(self, peer_share: bytes) -> bytes:
-        # RFC 8446 section 4.2.8.2: uncompressed points only, and each is checked to lie on the curve.
+        # RFC 8446 section 4.2.8.2 [8446-KS-6]: uncompressed points only, each checked to lie on the curve.
         if len(peer_share) != len(self.public) or peer_share[0] != 4:
             raise bad_share(self.group)
         try:

@@ -131,7 +131,7 @@ class Reader:
         return struct.unpack(f">{n // 2}H", self.take(n))
 
     def finish(self) -> None:
-        """Raise unless every byte was read: trailing bytes are as wrong as missing ones."""
+        """Raise unless every byte was read: trailing bytes are as wrong as missing ones [8446-NEG-10]."""
         if self.remaining:
             raise decode_error(self.what)
 

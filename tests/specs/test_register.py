@@ -34,14 +34,14 @@ def test_ids_are_unique_and_levels_known(requirements: tuple[Requirement, ...]) 
     assert not [one.id for one in requirements if one.gap and one.out_of_scope]
 
 
-def test_every_marker_names_a_requirement(
-    requirements: tuple[Requirement, ...], coverage: Coverage
-) -> None:
+def test_every_marker_names_a_requirement(requirements: tuple[Requirement, ...], coverage: Coverage) -> None:
     assert coverage.unknown(requirements) == []
 
 
 def test_every_must_of_dtls_is_held(requirements: tuple[Requirement, ...], coverage: Coverage) -> None:
-    lost = [one.id for one in in_scope(requirements, "MUST", "9147-") if not coverage.holds(one) and not one.gap]
+    lost = [
+        one.id for one in in_scope(requirements, "MUST", "9147-") if not coverage.holds(one) and not one.gap
+    ]
     assert lost == []
 
 
@@ -70,7 +70,10 @@ def test_the_report_is_up_to_date(requirements: tuple[Requirement, ...], coverag
 
 
 def test_markers_are_found_where_they_are_and_nowhere_else(tmp_path: Path) -> None:
-    rows = (Requirement("9147-8-2", "MUST", "RFC 9147", "..."), Requirement("9146-1", "group", "RFC 9146", "..."))
+    rows = (
+        Requirement("9147-8-2", "MUST", "RFC 9147", "..."),
+        Requirement("9146-1", "group", "RFC 9146", "..."),
+    )
     (tmp_path / "src").mkdir()
     (tmp_path / "tests").mkdir()
     code = "# as said [9147-8-2, decision A2] and [9146-1], 9147-8-3 is not marked\nx = y[9147 - 8]\n"

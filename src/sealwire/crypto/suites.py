@@ -105,7 +105,8 @@ def _ccm(suite: CipherSuite, forgery_limit: int, tag_bytes: int) -> SuiteSpec:
 
 
 #: Every suite this package speaks: the defaults in order of preference, then those to be asked for.
-# RFC 9147 section 4.5.3 [9147-4.5.3-9]: a suite used with DTLS states both of its limits.
+# RFC 9147 section 4.5.3 [9147-4.5.3-9, 9147-14-1]: a suite used with DTLS states both of its limits; those
+# here are all registered for DTLS [9147-5.3-8, 8447/9847-1].
 SUITES: Mapping[CipherSuite, SuiteSpec] = MappingProxyType(
     {
         spec.suite: spec

@@ -282,7 +282,7 @@ class CidPool:
         return encode_new_connection_id([], Usage.SPARE)
 
     def rotate(self) -> bool:
-        """Go over to a spare id of the peer's, if there is one: whether there was."""
+        """Go over to a spare id of the peer's, if there is one: whether there was [9147-9-2]."""
         if not self._spare:
             return False
         self.current = self._spare.popleft()

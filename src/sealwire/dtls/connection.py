@@ -205,8 +205,8 @@ class Connection(Association):
 
         Somebody who records them can send them again, now or to other servers, and the server may act on
         them each time: send only what does no harm when it is done twice.  They are lost if the server
-        does not accept them, and never sent again by themselves; :attr:`early_data` says so once the
-        handshake is complete.
+        does not accept them, and never sent again by themselves [8446-0RTT-4]; :attr:`early_data` says so
+        once the handshake is complete.
 
         Raises:
             ValueError: they are longer than :attr:`max_replayable_bytes`, or than what is left together.

@@ -98,8 +98,9 @@ class Endpoint:
                 most three times the bytes it sent until it proves its address; a long certificate
                 chain then waits for the client to say more.
             limit_unproved: off only where addresses cannot be forged, as after ICE [9147-5.1-7].
-            cid_bytes: length of the connection ids given to clients that speak of them (RFC 9146); 0 to
-                use only theirs, None to negotiate none.
+            cid_bytes: length of the connection ids given to clients that speak of them, one length for
+                all, so that an id says where it ends (RFC 9146 section 3 [9146-2]); 0 to use only theirs,
+                None to negotiate none.
             on_address_change: asked whether a connection may move to the address a newer record came from,
                 where the peer cannot be asked itself (RFC 9853); None never moves it.
             enhanced_path_check: ask the old address before the new one.

@@ -177,7 +177,7 @@ class Opening:
         self._expiries[EPOCH_HANDSHAKE] = now + LINGER_SECONDS
 
     def opened(self, epoch: int, now: float) -> None:
-        """A record of `epoch` authenticated: the one before ends soon, and opens until then [9147-8-3, 9147-8-4]."""
+        """A record of `epoch` authenticated: the one before opens a little longer [9147-8-3, 9147-8-4]."""
         before = epoch - 1
         if before >= EPOCH_APPLICATION and before not in self._expiries:
             old = self._openers.get(before & 3)

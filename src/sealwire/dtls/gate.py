@@ -266,6 +266,7 @@ class Gate:
         comes by here, unless the endpoint was told that addresses cannot be forged.
         """
         # The round trip is spent on the cookie anyway, so the better group costs none (decision 0004).
+        # RFC 9147 section 5.2 [9147-5.2-6]: never a HelloVerifyRequest.
         selection = select(config, hello, retry_anyway=True)
         spec = selection.spec
         group = None if selection.share else selection.group

@@ -100,7 +100,7 @@ class Rekeying:
         """
         part = self._opening.forged_part()
         if part >= 1:
-            # RFC 9147 section 4.5.3 [9147-4.5.3-4]
+            # RFC 9147 sections 4.5.2 and 4.5.3 [9147-4.5.2-3, 9147-4.5.3-4]
             raise ProtocolError(Alert.BAD_RECORD_MAC, "too many records failed authentication")
         if part < REKEY_PART or not connected or self._layer.engine.updating_keys:
             return

@@ -42,6 +42,7 @@ def parse_ciphertext_header(datagram: Buffer, offset: int, cid_length: int) -> C
     # RFC 9147 section 4 [9147-4-11]: 0 0 1, then C (connection id), S (16-bit number),
     # L (length present) and the two low bits of the epoch.
     first = datagram[offset]
+    # RFC 9147 section 9.1 [9147-9.1-1]
     if bool(first & 0x10) != (cid_length > 0):
         return Discard.UNKNOWN_CID
     sequence_offset = offset + 1 + cid_length

@@ -470,7 +470,7 @@ class StreamSealer:
 
     def _reserve(self, n: int) -> int:
         first = self.sequence
-        # RFC 8446 section 5.3: sequence numbers must not wrap.
+        # RFC 8446 section 5.3 [8446-ALERT-6]: sequence numbers must not wrap.
         if n > MAX_STREAM_SEQUENCE + 1 - first:
             raise internal_error(f"record numbers of epoch {self.epoch} are used up")
         self.sequence = first + n

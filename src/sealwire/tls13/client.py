@@ -130,6 +130,7 @@ def start(exchange: Exchange, target: Target) -> State:
     psks = psk.candidates(exchange, target.server_name, target.ticket)
     needs_exchange = psk.exchange_needed(settings, psks)
     groups = _first_shares(exchange) if needs_exchange else ()
+    # RFC 9846 section 4.3.8 [8446-KS-7]: made for this connection alone.
     shares = {group: exchange.provider.key_share(group) for group in groups}
     block = Extensions(Where.CLIENT_HELLO)
     # supported_versions and, in a second hello, cookie stand before everything long, so that both

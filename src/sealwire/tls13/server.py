@@ -503,6 +503,7 @@ class ExpectFinished(State):
         finished = verify_finished(stage.deriver, stage.client_secret, transcript, body)
         transcript.add(message)
         application = self.progress.application
+        # RFC 9147 section 5.8.1 [9147-5.8.1-5]: not a byte of epoch 3 opens before Finished was verified.
         exchange.install(Direction.RECEIVE, EPOCH_APPLICATION, facts.spec, application.client_secret)
         session = Session(
             version=exchange.flavor.name,

@@ -39,7 +39,8 @@ _CONTEXT: Final = b"sealwire session ticket 2"
 class SessionTicket:
     """What a client needs to resume, once.  Holds secrets: store it like a private key.
 
-    Times are wall-clock seconds.
+    Times are wall-clock seconds.  Connection ids are no part of it: each connection agrees on its own
+    (RFC 9146 section 3 [9146-4]).
     """
 
     identity: bytes

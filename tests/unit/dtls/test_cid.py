@@ -94,6 +94,7 @@ def test_each_side_gets_the_id_it_wants(client: bytes, server: bytes | None) -> 
 @pytest.mark.requirement("9146-1")
 @pytest.mark.parametrize("cid_bytes", [None, 0, 4, 8, 20])
 @pytest.mark.parametrize("client_id", [b"", b"own"])
+@pytest.mark.requirement("9146-2")
 def test_an_endpoint_gives_ids_of_its_length(cid_bytes: int | None, client_id: bytes) -> None:
     site = Site(cid_bytes=cid_bytes)
     site.clients[HERE] = dtls.Connection.client(

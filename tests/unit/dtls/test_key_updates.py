@@ -49,6 +49,17 @@ def test_at_most_four_receiving_epochs_and_no_two_with_equal_low_bits() -> None:
         assert opening.opener(epoch & 3) is live[epoch & 3]
 
 
+@pytest.mark.requirement("9147-8-6")
+@pytest.mark.parametrize("epoch", [0xFFFF, 0x10000, 2**32, 2**48 - 1, 2**48])
+def test_a_peer_may_go_through_as_many_epochs_as_it_likes(epoch: int) -> None:
+    """The limit is a sender's own; a receiver does not enforce it."""
+    opening = Opening(default_provider(), 64)
+    opening.install(install(epoch))
+    found = opening.opener(epoch & 3)
+    assert found is not None
+    assert found.epoch == epoch == opening.epoch
+
+
 @pytest.mark.requirement("9147-5.8.1-4", "9147-4.2.1-1")
 def test_the_handshake_epoch_lingers() -> None:
     opening = Opening(default_provider(), 64)

@@ -119,7 +119,7 @@ def _greased(flavor: Flavor, settings: tuple[Config, Config]) -> Pair:
 
 
 @each_flavor
-@pytest.mark.requirement("8446-NEG-1")
+@pytest.mark.requirement("8446-NEG-1", "8447/9847-1")
 @pytest.mark.parametrize("retried", [False, True], ids=["at once", "retried"])
 def test_values_nobody_knows_are_ignored(flavor: Flavor, retried: bool) -> None:
     ours = client(alpn=("b/2",), groups=("X25519", "P-256"), key_shares=("X25519",))

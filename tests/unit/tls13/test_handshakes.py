@@ -284,6 +284,24 @@ def test_application_protocols(flavor: Flavor) -> None:
 
 
 @each_flavor
+@pytest.mark.requirement("8446-KS-7")
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
+def test_a_key_share_serves_one_connection(flavor: Flavor, group: Group) -> None:
+    """Whatever the two connections have in common: settings, name, both sides."""
+    settings = replace(client(), groups=(group,), key_shares=(group,)), replace(server(), groups=(group,))
+    shares = []
+    for _ in range(3):
+        pair = Pair(flavor, *settings)
+        offered = pair.run_until(HandshakeType.CLIENT_HELLO, to_server=True)
+        answered = pair.run_until(HandshakeType.SERVER_HELLO, to_server=False)
+        shares += [
+            one.share for one in client_hello(offered.message, flavor).extensions.require(ext.KEY_SHARES)
+        ]
+        shares.append(server_hello(answered.message).extensions.require(ext.KEY_SHARE).share)
+    assert len(set(shares)) == 6
+
+
+@each_flavor
 @pytest.mark.requirement("8446-NEG-9", "6066-1")
 def test_server_names(flavor: Flavor) -> None:
     for given, sent, known in (

@@ -58,11 +58,19 @@ class World:
 
 
 def run(
-    world: World, flavor: Flavor, ticket: SessionTicket | None = None, *, name: str = NAME
+    world: World,
+    flavor: Flavor,
+    ticket: SessionTicket | None = None,
+    *,
+    name: str = NAME,
+    ids: tuple[bytes | None, bytes | None] = (None, None),
 ) -> tuple[Handshake, Handshake, list[SessionTicket]]:
-    """A handshake between two engines, and the tickets the client got in it."""
-    client = Handshake.client(world.client, flavor, server_name=name, ticket=ticket)
-    server = Handshake.server(world.server, flavor)
+    """A handshake between two engines, and the tickets the client got in it.
+
+    `ids` are the connection ids client and server want.
+    """
+    client = Handshake.client(world.client, flavor, server_name=name, ticket=ticket, connection_id=ids[0])
+    server = Handshake.server(world.server, flavor, connection_id=ids[1])
     tickets: list[SessionTicket] = []
     moved = True
     while moved:
@@ -101,6 +109,21 @@ def test_a_ticket_resumes_once_and_brings_a_fresh_one(flavor: Flavor) -> None:
     assert len(fresh) == 1
     assert again.export(b"x", b"", 32) == there.export(b"x", b"", 32)
     assert again.export(b"x", b"", 32) != client.export(b"x", b"", 32)
+
+
+@pytest.mark.requirement("9146-4")
+@pytest.mark.parametrize("second", [(None, b"s2"), (b"c2", None), (b"c2", b"s2"), (b"", b"s2")])
+def test_connection_ids_are_agreed_anew_in_a_resumed_session(
+    second: tuple[bytes | None, bytes | None],
+) -> None:
+    world = World.make()
+    before, _, tickets = run(world, DTLS, ids=(b"c1", b"s1"))
+    assert (before.connection_ids.ours, before.connection_ids.theirs) == (b"c1", b"s1")
+    client, server, _ = run(world, DTLS, tickets[0], ids=second)
+    assert client.session.resumed
+    expected = (b"", b"") if None in second else second
+    assert (client.connection_ids.ours, client.connection_ids.theirs) == expected
+    assert (server.connection_ids.theirs, server.connection_ids.ours) == expected
 
 
 @each_flavor

@@ -30,6 +30,7 @@ help:
 	@echo 'make fuzz       every damaged byte, and the property tests with 5,000 examples each (long)'
 	@echo 'make bogo       the cases of BoringSSL'"'"'s test runner, with BOGO_RUNNER=<its binary> (long)'
 	@echo 'make interop    talk to other people'"'"'s software and write down what was shown, docs/interop.md'
+	@echo 'make specs      write specs/coverage.md from the markers in code and tests'
 	@echo 'make docs       check that what the documents show is what the program does'
 	@echo 'make clean      remove .venv and everything built'
 
@@ -65,6 +66,9 @@ interop: $(READY)
 	@tests/interop/install_peers
 	@SEALWIRE_REQUIRE_PEERS=1 $(TESTS) --durations 0 -qq -p tests.interop.report --interop-report docs/interop.md tests/interop $(ARGS)
 	@echo 'docs/interop.md is written'
+
+specs: $(READY)
+	@$(BIN)/python -m tests.specs.register
 
 docs: $(READY)
 	@$(BIN)/python -m pytest -q tests/test_docs.py tests/test_readme.py $(ARGS)

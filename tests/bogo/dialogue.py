@@ -251,10 +251,10 @@ class DatagramDialogue(Dialogue):
     def _write(self, data: bytes) -> None:
         # BoringSSL does not hold application data to the MTU.
         outgoing = self.connection._outgoing
-        mtu, outgoing._mtu = outgoing._mtu, _LONGEST_BYTES
+        mtu, outgoing.mtu = outgoing.mtu, _LONGEST_BYTES
         self.connection.send(data)
         self._flush()
-        outgoing._mtu = mtu
+        outgoing.mtu = mtu
 
     def _update_keys(self) -> None:
         self.connection.update_keys(self.clock.now)

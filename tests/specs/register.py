@@ -117,8 +117,8 @@ def report(register: tuple[Requirement, ...], coverage: Coverage) -> str:
     lines = [
         "# Requirements: who holds them",
         "",
-        "Written by `python -m tests.specs.register` from `requirements.toml` and the markers in code and tests;",
-        "`tests/specs/test_register.py` fails when it is out of date or something in it gets worse.",
+        "Written by `python -m tests.specs.register` from `requirements.toml` and the markers in code and",
+        "tests; `tests/specs/test_register.py` fails when it is out of date or something in it gets worse.",
         "",
         "| source | level | in scope | code and test | out of scope |",
         "|---|---|---:|---:|---:|",

@@ -78,7 +78,7 @@ def test_markers_are_found_where_they_are_and_nowhere_else(tmp_path: Path) -> No
     (tmp_path / "tests").mkdir()
     code = "# as said [9147-8-2, decision A2] and [9146-1], 9147-8-3 is not marked\nx = y[9147 - 8]\n"
     (tmp_path / "src" / "code.py").write_text(code)
-    test = 'import pytest\n@pytest.mark.requirement("9147-8-2", "9146-77")\ndef test_x():\n    "9146-1 in words"\n'
+    test = 'import pytest\n@pytest.mark.requirement("9147-8-2", "9146-77")\ndef test_x(): "9146-1 in words"\n'
     (tmp_path / "tests" / "test_code.py").write_text(test)
     found = register.scan(rows, tmp_path)
     assert found.code == {"9147-8-2": ("src/code.py",), "9146-1": ("src/code.py",)}

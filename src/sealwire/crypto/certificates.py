@@ -231,7 +231,7 @@ class CertificateVerifier:
     def verify(
         self, shown: Sequence[bytes] | RawPublicKey, *, purpose: Purpose, name: str | None
     ) -> VerifiedPeer | VerifiedKey:
-        """Accept or refuse what a peer shows for itself; that it holds the key is another matter [8446-AUTH-5].
+        """Accept or refuse what a peer shows; that it holds the key is another matter [8446-AUTH-5].
 
         Args:
             shown: DER certificates, leaf first; the others may be in any order, and some may not belong.  Or

@@ -40,6 +40,9 @@ from sealwire.wire import Buffer
 INITIAL_TIMEOUT_SECONDS: Final = 1.0
 # Leaves room for IPv6 and UDP headers on every path that carries IPv6 (1280 bytes), as QUIC does.
 DEFAULT_MTU_BYTES: Final = 1200
+# RFC 9147 section 4.4 [9147-4.4-5]: 576 and 1280 bytes, less IP and UDP headers.
+_LEAST_MTU_IPV4_BYTES: Final = 548
+_LEAST_MTU_IPV6_BYTES: Final = 1232
 
 
 class Connection(Association):
@@ -334,6 +337,21 @@ class Connection(Association):
     def export(self, label: bytes, context: bytes, n: int) -> bytes:
         """Exported keying material of `n` bytes (RFC 8446 section 7.5); Error before completion."""
         return self._layer.engine.export(label, context, n)
+
+    def path_carries(self, size: int, now: float, *, ipv6: bool = False) -> None:
+        """The path refused a datagram (EMSGSIZE, ICMP): it carries at most `size` bytes of UDP payload.
+
+        RFC 9147 section 4.4 [9147-4.4-1, 9147-4.4-5]: :attr:`mtu` and :attr:`max_message_bytes` shrink to it
+        for good, and a flight on its way is cut anew and sent at once.  What is below the least that every
+        path carries is a mistake or a lie, and ignored; so is what says nothing new.
+        """
+        least = _LEAST_MTU_IPV6_BYTES if ipv6 else _LEAST_MTU_IPV4_BYTES
+        if not least <= size < self.mtu or self.state is State.CLOSED:
+            return
+        self.mtu = size
+        self._outgoing.mtu = size
+        self._layer.path_carries(size, now)
+        self._notify()
 
     def close(self, now: float) -> None:
         """Send what is queued and close_notify, then be closed.  May be called again."""

@@ -331,6 +331,11 @@ class Flight:
             self._prompted = True
             self._start_pass(now)
 
+    def cut_anew(self, now: float) -> None:
+        """Datagrams must be smaller: what is outstanding goes out again."""
+        if self._messages:
+            self._start_pass(now)
+
     def expire(self, now: float) -> None:
         """The timer ran out (RFC 9147 section 5.8.1 [9147-5.8.1-2]): back off and send again."""
         self.expiries += 1

@@ -151,6 +151,15 @@ class HandshakeLayer:
             whole = flight.expiries == 1 and self._mtu == self._full_mtu
             self._mtu = max(_WHOLE_HELLO_BYTES, self._full_mtu) if whole else self._full_mtu
 
+    def path_carries(self, size: int, now: float) -> None:
+        """Cut what is outstanding into datagrams of at most `size` bytes, and send it at once.
+
+        RFC 9147 section 4.4 [9147-4.4-10, 9147-4.4-11]
+        """
+        self._full_mtu = min(self._full_mtu, size)
+        self._mtu = min(self._mtu, size)
+        self._flight.cut_anew(now)
+
     # --- messages in -----------------------------------------------------------------------
 
     def receive(self, number: RecordNumber, content: bytes, now: float) -> None:

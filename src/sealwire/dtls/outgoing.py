@@ -37,10 +37,11 @@ class Outgoing:
     """The data one connection sends.
 
     Attributes:
+        mtu: largest datagram, in bytes of UDP payload.
         used: data was sealed under the newest keys.
     """
 
-    __slots__ = ("_counters", "_epoch_used", "_mtu", "_queue", "_sealing")
+    __slots__ = ("_counters", "_epoch_used", "_queue", "_sealing", "mtu")
 
     def __init__(
         self, account: Account, limits: Limits, sealing: Sealing, counters: ConnectionCounters, mtu: int
@@ -48,7 +49,7 @@ class Outgoing:
         self._queue = MessageQueue(account, Purpose.SEND_QUEUE, limits.send_queue_bytes)
         self._sealing = sealing
         self._counters = counters
-        self._mtu = mtu
+        self.mtu = mtu
         self._epoch_used = -1
 
     @property
@@ -66,7 +67,7 @@ class Outgoing:
         epoch = self._sealing.epoch
         if epoch not in self._sealing:
             return 0
-        return max(min(self._mtu - self._sealing.overhead(epoch), MAX_CONTENT_BYTES), 0)
+        return max(min(self.mtu - self._sealing.overhead(epoch), MAX_CONTENT_BYTES), 0)
 
     def put(self, messages: Sequence[Buffer]) -> None:
         """Queue all of `messages`, or none.
@@ -75,7 +76,7 @@ class Outgoing:
             ValueError: one is longer than a datagram carries.
             LimitReached: the queue is full.
         """
-        longest = self.max_message_bytes or min(self._mtu - _USUAL_OVERHEAD_BYTES, MAX_CONTENT_BYTES)
+        longest = self.max_message_bytes or min(self.mtu - _USUAL_OVERHEAD_BYTES, MAX_CONTENT_BYTES)
         for message in messages:
             if len(message) > longest:
                 raise ValueError(

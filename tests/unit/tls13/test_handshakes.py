@@ -291,7 +291,7 @@ def test_a_key_share_serves_one_connection(flavor: Flavor, group: Group) -> None
     settings = replace(client(), groups=(group,), key_shares=(group,)), replace(server(), groups=(group,))
     shares = []
     for _ in range(3):
-        pair = Pair(flavor, *settings)
+        pair = Pair(flavor, settings)
         offered = pair.run_until(HandshakeType.CLIENT_HELLO, to_server=True)
         answered = pair.run_until(HandshakeType.SERVER_HELLO, to_server=False)
         shares += [

@@ -34,6 +34,18 @@ def openssl(tmp_path: Path) -> Openssl:
     return programs.find_openssl(tmp_path)
 
 
+@pytest.fixture(params=["", "newer"], ids=["3.0", "3.5"])
+def each_openssl(tmp_path: Path, request: pytest.FixtureRequest) -> Openssl:
+    """The system's program, and the one install_peers fetches."""
+    return (programs.find_newer_openssl if request.param else programs.find_openssl)(tmp_path)
+
+
+@pytest.fixture
+def newer_openssl(tmp_path: Path) -> Openssl:
+    """A program that knows raw public keys and compressed certificates."""
+    return programs.find_newer_openssl(tmp_path)
+
+
 @pytest.fixture
 def nss(tmp_path: Path) -> Nss:
     """tstclnt, which speaks DTLS 1.3."""

@@ -119,7 +119,9 @@ def peers_directory() -> Path:
 class Openssl:
     """The openssl program's s_client and s_server."""
 
-    def __init__(self, path: str, directory: Path) -> None:
+    def __init__(self, path: str | Path, directory: Path, launcher: Sequence[str | Path] = ()) -> None:
+        #: What it is started with: the program, behind a loader of its own if it has one.
+        self.command = (*launcher, path)
         self.path = path
         self.directory = directory
 
@@ -127,7 +129,7 @@ class Openssl:
     def server(self, identity: Identity, *options: str | Path) -> Iterator[tuple[Program, int]]:
         """s_server for one client, and its port."""
         arguments: list[str | Path] = [
-            self.path, "s_server", "-accept", "127.0.0.1:0", "-naccept", "1", "-tls1_3",
+            *self.command, "s_server", "-accept", "127.0.0.1:0", "-naccept", "1", "-tls1_3",
             "-key", identity.keyfile, "-cert", identity.certfile, "-cert_chain", identity.certfile,
             *options,
         ]  # fmt: skip
@@ -136,12 +138,16 @@ class Openssl:
             yield program, int(program.said.split("ACCEPT 127.0.0.1:")[1].split()[0])
 
     @contextmanager
-    def client(self, port: int, cafile: Path, *options: str | Path) -> Iterator[Program]:
-        """s_client, which insists on a certificate for localhost and says what was agreed."""
+    def client(self, port: int, cafile: Path, *options: str | Path, brief: bool = True) -> Iterator[Program]:
+        """s_client, which insists on a certificate for localhost and says what was agreed.
+
+        Args:
+            brief: in a few lines, among which a staple has no place.
+        """
         arguments: list[str | Path] = [
-            self.path, "s_client", "-connect", f"127.0.0.1:{port}", "-tls1_3", "-CAfile", cafile,
+            *self.command, "s_client", "-connect", f"127.0.0.1:{port}", "-tls1_3", "-CAfile", cafile,
             "-verify_return_error", "-verify_hostname", "localhost", "-servername", "localhost",
-            "-brief", "-nocommands", *options,
+            *(["-brief"] if brief else []), "-nocommands", *options,
         ]  # fmt: skip
         with running(arguments, self.directory) as program:
             yield program
@@ -242,6 +248,14 @@ def find_openssl(directory: Path) -> Openssl:
         absent("openssl")
     assert path is not None
     return Openssl(path, directory)
+
+
+def find_newer_openssl(directory: Path) -> Openssl:
+    """OpenSSL >= 3.5 as install_peers unpacks it, or a skip."""
+    root = peers_directory() / "openssl"
+    if not (root / "complete").is_file():
+        absent("OpenSSL 3.5 (tests/interop/install_peers fetches it)")
+    return Openssl(root / "bin" / "openssl", directory, (root / "loader", "--library-path", root / "lib"))
 
 
 def find_nss(directory: Path) -> Nss:

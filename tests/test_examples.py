@@ -30,10 +30,12 @@ RUN_HERE = {
     "early_data.py",
     "ocsp_stapling.py",
     "own_dissector.py",
+    "padding.py",
     "psk_echo.py",
     "raw_public_keys.py",
     "resumption.py",
     "sans_io_loop.py",
+    "srtp_keys.py",
     "stream_echo.py",
 }
 
@@ -179,6 +181,28 @@ def test_sans_io_loop(seed: int) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"client: Connected" in done.stdout
     assert done.stdout.rstrip().endswith(b"server received 'hello over a bad link'")
+
+
+def test_padding() -> None:
+    done = run("padding.py", *credentials(), *trust())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode().splitlines() == [
+        "as they are: 25 24 53",
+        "padded:      85 85 85",
+        "the server sends at most 599 bytes of data in a record",
+    ]
+
+
+def test_srtp_keys() -> None:
+    done = run("srtp_keys.py", *credentials())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode().splitlines() == [
+        "server: STUN from the client",
+        "client: STUN answered, so DTLS begins",
+        "client: agreed on SRTP_AEAD_AES_128_GCM",
+        "server: media b'frame'",
+        "client: media b'frame back'",
+    ]
 
 
 def test_key_updates() -> None:

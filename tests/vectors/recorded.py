@@ -15,7 +15,7 @@ from typing import Any
 
 from sealwire.crypto.hkdf import DTLS13_PREFIX, next_traffic_secret, traffic_keys
 from sealwire.crypto.suites import SUITES, CipherSuite, SuiteSpec
-from sealwire.record import reference
+from sealwire.record import bounds, reference
 from sealwire.record.protect import DISCARDS, CiphertextHeader, parse_ciphertext_header
 from tests.record_layers import PROVIDER, Layer
 
@@ -165,7 +165,7 @@ def walk(capture: Capture, layer: Layer) -> tuple[list[Record], list[reference.O
             assert entries, "an opener made no progress"
             for (content_type, sequence, content), (at, body) in zip(entries, bodies, strict=False):
                 assert content_type > 0, f"{capture.name} datagram {base + at}: {DISCARDS[-content_type]}"
-                padding = body - reference.TAG_BYTES - 1 - len(content)
+                padding = body - bounds.TAG_BYTES - 1 - len(content)
                 records.append(
                     Record(base + at, direction, opener.epoch, sequence, content_type, content, padding)
                 )

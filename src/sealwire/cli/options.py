@@ -23,6 +23,12 @@ def transport_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--alpn", metavar="A,B", help="application protocols, best first")
     parser.add_argument("--groups", metavar="A:B", help="key exchange groups, best first")
     parser.add_argument("--ciphersuites", metavar="A:B", help="cipher suites, best first")
+    parser.add_argument(
+        "--use-srtp", metavar="A:B", help="agree on keys for SRTP with one of these profiles (DTLS)"
+    )
+    parser.add_argument(
+        "--record-padding", type=block, metavar="N", help="pad every record to a multiple of N bytes"
+    )
     parser.add_argument("--keylogfile", metavar="FILE", help="append the connections' secrets, for Wireshark")
 
 
@@ -180,6 +186,10 @@ def apply_transport_options(context: sealwire.Context, args: argparse.Namespace)
         configure(Exit.USAGE, "--ciphersuites", lambda: context.set_ciphersuites(args.ciphersuites))
     if args.alpn is not None:
         configure(Exit.USAGE, "--alpn", lambda: context.set_alpn_protocols(args.alpn.split(",")))
+    if args.use_srtp is not None:
+        configure(Exit.USAGE, "--use-srtp", lambda: context.use_srtp(args.use_srtp))
+    if args.record_padding is not None:
+        context.set_block_padding(args.record_padding)
     if args.keylogfile is not None:
 
         def log_keys() -> None:
@@ -229,6 +239,13 @@ def seconds(text: str) -> float:
     return value
 
 
+def block(text: str) -> int:
+    """A size of padding blocks; for argparse."""
+    if text.isdecimal() and int(text) <= 1 << 14:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes from 0 to 16384")
+
+
 def cid_bytes(text: str) -> int | None:
     """Length of the connection ids a server gives, None for ``off``; for argparse."""
     if text == "off":
@@ -268,6 +285,7 @@ def facts(connected: Facts) -> dict[str, object]:
         "early_data": session.early_data.value,
         "cid_received": len(session.connection_ids.ours),
         "cid_sent": len(session.connection_ids.theirs),
+        "srtp_profile": None if session.srtp_profile is None else session.srtp_profile.name,
     }
 
 
@@ -286,6 +304,8 @@ def in_words(negotiated: dict[str, object]) -> str:
         parts.append("resumed")
     if negotiated["early_data"] != "not offered":
         parts.append(f"early data {negotiated['early_data']}")
+    if negotiated["srtp_profile"]:
+        parts.append(f"SRTP profile {negotiated['srtp_profile']}")
     if negotiated["alpn"]:
         parts.append(f"application protocol {negotiated['alpn']}")
     return ", ".join(parts)

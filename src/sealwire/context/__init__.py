@@ -27,6 +27,7 @@ from sealwire.context.identity import (
     Identity,
 )
 from sealwire.context.keylog import KeyLog
+from sealwire.context.records import RecordSettings
 from sealwire.context.resumption import ResumptionSettings
 from sealwire.context.sessions import SessionStore
 from sealwire.crypto.certificates import Credential
@@ -73,7 +74,7 @@ PROTOCOL_SERVER = Protocol.SERVER
 ServerNameCallback = Callable[[str | None, "Context"], "Context | None"]
 
 
-class Context(Identity, ResumptionSettings):
+class Context(Identity, ResumptionSettings, RecordSettings):
     """Settings of one side, with the names and defaults of :class:`ssl.SSLContext`.
 
     A client's context verifies its peer and the peer's name; a server's asks for no certificate.
@@ -101,6 +102,7 @@ class Context(Identity, ResumptionSettings):
         self._psk_server: ServerCallback | None = None
         self._psk_modes: tuple[PskMode, ...] = (PskMode.PSK_DHE_KE,)
         ResumptionSettings.__init__(self, self._provider)
+        RecordSettings.__init__(self)
         self._config: Config | None = None
 
     def __repr__(self) -> str:
@@ -308,6 +310,7 @@ class Context(Identity, ResumptionSettings):
             psk_client=self._psk_client,
             psk_server=self._psk_server,
             **self._resumption(),
+            **self._records(),
             certificate_compression=self._compression,
             staple_mode=self._staple_mode,
             psk_modes=self._psk_modes,

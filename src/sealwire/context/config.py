@@ -24,6 +24,7 @@ from sealwire.crypto.psk import (
     psks_to_offer,
 )
 from sealwire.crypto.signatures import SignatureScheme
+from sealwire.crypto.srtp import SrtpProfile
 from sealwire.crypto.strikes import StrikeRegister
 from sealwire.crypto.suites import SUITES, CipherSuite
 from sealwire.crypto.ticketkeys import TicketKeys
@@ -58,6 +59,9 @@ class Config:
         session_store: where drivers keep a client's tickets; None for nowhere.
         max_early_data_size: bytes of early data a server takes from a client that comes back, 0 for none.
         strikes: remembers whose early data was accepted; None accepts none.
+        record_size_limit: longest record wanted from peers; None says nothing of it.
+        block_padding, padding_callback: how protected records are padded.
+        srtp_profiles, srtp_mki: what to agree on for SRTP; none switches it off.
         clock: wall-clock seconds, for the age of tickets.
         staple_mode: whether peers are asked for an OCSP response with their certificate, and must have one.
         psk_modes: how pre-shared keys are used, best first.
@@ -88,6 +92,11 @@ class Config:
     session_store: SessionStore | None = None
     max_early_data_size: int = 0
     strikes: StrikeRegister | None = field(repr=False, default=None)
+    record_size_limit: int | None = None
+    block_padding: int = 0
+    padding_callback: Callable[[int, int], int] | None = field(repr=False, default=None)
+    srtp_profiles: tuple[SrtpProfile, ...] = ()
+    srtp_mki: bytes = b""
     clock: Callable[[], float] = field(repr=False, default=wall_clock)
     staple_mode: StapleMode = StapleMode.NONE
     psk_modes: tuple[PskMode, ...] = (PskMode.PSK_DHE_KE,)

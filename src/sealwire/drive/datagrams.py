@@ -31,6 +31,16 @@ class DatagramFacts(Facts):
         cids = self.connection.cids
         return (cids.ours[-1] if cids.ours else b""), cids.current
 
+    def srtp_profile(self) -> str | None:
+        """The SRTP profile agreed on, as openssl names it; None without (RFC 5764)."""
+        profile = self.connection.session.srtp_profile
+        return None if profile is None else profile.name
+
+    def srtp_keys(self) -> dtls.SrtpKeys:
+        """Master keys and salts for SRTP.  Error where no profile was agreed on."""
+        self._check_process()
+        return self.connection.srtp_keys()
+
     def rotate_connection_id(self) -> bool:
         """Go on under a spare id of the peer's; False, and nothing changed, without one."""
         return self._act(lambda connection: connection.rotate_connection_id())

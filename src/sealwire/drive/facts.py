@@ -137,6 +137,12 @@ class Facts(ProcessBound, ABC):
             raise ValueError(f"channel binding {cb_type!r} does not exist in version 1.3: use 'tls-exporter'")
         return self.export_keying_material(b"EXPORTER-Channel-Binding", 32)
 
+    def record_limits(self) -> tuple[int, int] | None:
+        """The longest records sent and received, content, type and padding in bytes; None where the two sides
+        did not speak of them (RFC 8449).
+        """
+        return self.connection.session.record_limits
+
     def key_usage(self) -> KeyUsage:
         """What the keys in use have done, and what they may (docs/keys-over-time.md)."""
         return self.connection.key_usage

@@ -1,5 +1,6 @@
 """DTLS 1.3 (RFC 9147) over datagrams, without sockets: one connection, and many on one socket."""
 
+from sealwire.crypto.srtp import SrtpKeys
 from sealwire.dtls.connection import Connection
 from sealwire.dtls.endpoint import Admission, Endpoint
 from sealwire.dtls.events import (
@@ -30,6 +31,7 @@ __all__ = [
     "Event",
     "PeerClosed",
     "SessionTicket",
+    "SrtpKeys",
     "State",
     "TicketReceived",
     "Upkeep",

@@ -35,13 +35,15 @@ class LastWords:
         """Say nothing after all."""
         self._alerts.clear()
 
-    def transmit(self, budget: int | None) -> list[bytes]:
+    def transmit(self, mtu: int, budget: int | None) -> list[bytes]:
         """One datagram with what is to be said, none if there is nothing or `budget` bytes are too few."""
         alerts, self._alerts = self._alerts, []
         datagram = b""
+        room = mtu if budget is None else min(mtu, budget)
         try:
             for alert in alerts:
-                datagram += self._sealing.record(self._epoch, ContentType.ALERT, bytes(alert))[1]
+                left = room - len(datagram)
+                datagram += self._sealing.record(self._epoch, ContentType.ALERT, bytes(alert), left)[1]
         except ProtocolError:
             # Record numbers are used up, which may be why the connection ends.
             return []

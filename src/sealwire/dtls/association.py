@@ -43,6 +43,7 @@ from sealwire.errors import (
     ProtocolError,
 )
 from sealwire.limits import Account, Limits, Purpose
+from sealwire.record.padding import Padding
 from sealwire.telemetry import ConnectionCounters
 from sealwire.tls13.contract import (
     EPOCH_APPLICATION,
@@ -102,7 +103,8 @@ class Association:
         self.address_shown = address_proved
 
         self._account = account
-        self._sealing = Sealing(config.provider, plain_sequence, limits.records_per_key)
+        padding = Padding(config.block_padding, config.padding_callback)
+        self._sealing = Sealing(config.provider, plain_sequence, limits.records_per_key, padding)
         self._opening = Opening(config.provider, limits.replay_window, limits.forgeries_per_key)
         self._incoming = Incoming(self._opening, account, self.counters, offered_cid_bytes)
         self._layer = HandshakeLayer(
@@ -223,6 +225,9 @@ class Association:
         self._layer.end_of_run(now)
         if not self._opening.one_cid:
             self._layer.cids.seen(self._incoming.newest_cid)
+        if self._opening.overlong:
+            # RFC 8449 section 4 [8449-1]: it authenticated, so it is the peer's doing.
+            raise ProtocolError(Alert.RECORD_OVERFLOW, "a record is longer than record_size_limit allows")
         self._rekeying.looked(now)
         if forged:
             self._rekeying.after_forgeries(now, connected=self.was_connected)
@@ -387,7 +392,7 @@ class Association:
                     self._transmit_data(datagrams, now)
         except ProtocolError as error:
             self._fail(error)
-        datagrams += self._last_words.transmit(self._budget)
+        datagrams += self._last_words.transmit(self.mtu, self._budget)
         if self.state is State.CLOSED:
             self._sealing.clear()
         if datagrams:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from sealwire.context import Config
+from sealwire.crypto.srtp import EXPORTER_LABEL, SrtpKeys
 from sealwire.dtls.alerts import WARNING
 from sealwire.dtls.association import Association
 from sealwire.dtls.charges import open_account
@@ -352,6 +353,18 @@ class Connection(Association):
         self._outgoing.mtu = size
         self._layer.path_carries(size, now)
         self._notify()
+
+    def srtp_keys(self) -> SrtpKeys:
+        """Master keys and salts for SRTP (RFC 5764 section 4.2).
+
+        Raises:
+            Error: no profile was agreed on, or the handshake is not complete.
+        """
+        profile = self.session.srtp_profile
+        if profile is None:
+            raise Error("no SRTP profile was agreed on: call use_srtp on both contexts")
+        material = self.export(EXPORTER_LABEL, b"", SrtpKeys.material_bytes(profile))
+        return SrtpKeys.split(profile, material)
 
     def close(self, now: float) -> None:
         """Send what is queued and close_notify, then be closed.  May be called again."""

@@ -15,6 +15,7 @@ from sealwire.crypto.hkdf import DTLS13_PREFIX, traffic_keys
 from sealwire.crypto.providers import CryptoProvider
 from sealwire.dtls.header import MAX_SEQUENCE, encode_plaintext
 from sealwire.errors import Alert, ProtocolError
+from sealwire.record.padding import MAX_INNER_BYTES, NO_PADDING, Padding
 from sealwire.record.protect import Opener, Sealer
 from sealwire.tls13.contract import EPOCH_APPLICATION, EPOCH_EARLY, EPOCH_HANDSHAKE, InstallKeys
 from sealwire.wire import Buffer
@@ -30,14 +31,30 @@ _GRACE_SECONDS: Final = 20.0
 class Sealing:
     """Sending keys.  Epoch 0 has none, only numbers."""
 
-    __slots__ = ("_provider", "_records_per_key", "_sealers", "epoch", "plain_sequence")
+    __slots__ = (
+        "_provider",
+        "_records_per_key",
+        "_sealers",
+        "epoch",
+        "inner_limit",
+        "padding",
+        "plain_sequence",
+    )
 
     def __init__(
-        self, provider: CryptoProvider, plain_sequence: int, records_per_key: int = MAX_SEQUENCE
+        self,
+        provider: CryptoProvider,
+        plain_sequence: int,
+        records_per_key: int = MAX_SEQUENCE,
+        padding: Padding = NO_PADDING,
     ) -> None:
         self._provider = provider
         self._records_per_key = records_per_key
         self._sealers: dict[int, Sealer] = {}
+        #: How protected records are padded.
+        self.padding = padding
+        #: Content, type and padding of a protected record at most (RFC 8449).
+        self.inner_limit = MAX_INNER_BYTES
         #: Highest epoch with keys.
         self.epoch = 0
         #: Record number of the next plaintext record.
@@ -75,14 +92,25 @@ class Sealing:
         """Bytes a record of `epoch` adds to its content."""
         return self._sealers[epoch].overhead if epoch else 13
 
-    def record(self, epoch: int, content_type: int, content: bytes | bytearray) -> tuple[int, bytes]:
-        """Sequence number and bytes of a record of `epoch`."""
+    def content_room(self, epoch: int, room: int) -> int:
+        """Bytes of content in a record of `epoch` for which a datagram has `room` bytes."""
+        content = room - self.overhead(epoch)
+        return min(content, self.inner_limit - 1) if epoch else content
+
+    def record(
+        self, epoch: int, content_type: int, content: bytes | bytearray, room: int | None = None
+    ) -> tuple[int, bytes]:
+        """Sequence number and bytes of a record of `epoch`, padded as far as `room` bytes allow."""
         if epoch:
             sealer = self._sealers[epoch]
             if sealer.sealed >= sealer.seal_limit:
                 # [9147-4.5.3-1]: never beyond, whatever became of the KeyUpdate.
                 raise ProtocolError(Alert.INTERNAL_ERROR, "the sending keys are used up")
-            return sealer.sequence, sealer.seal(content_type, content)
+            padding = 0
+            if self.padding and room is not None:
+                longest = self.content_room(epoch, room) + 1
+                padding = self.padding.of(content_type, len(content), longest)
+            return sealer.sequence, sealer.seal(content_type, content, padding)
         number = self.plain_sequence
         if number > MAX_SEQUENCE:
             # RFC 9147 section 4 [9147-4-1]
@@ -106,12 +134,22 @@ class Sealing:
 class Opening:
     """Receiving keys, found by the low two bits of their epoch."""
 
-    __slots__ = ("_expiries", "_forgeries_per_key", "_openers", "_provider", "_window", "cids", "epoch")
+    __slots__ = (
+        "_expiries",
+        "_forgeries_per_key",
+        "_inner_limit",
+        "_openers",
+        "_provider",
+        "_window",
+        "cids",
+        "epoch",
+    )
 
     def __init__(self, provider: CryptoProvider, window: int, forgeries_per_key: int = MAX_SEQUENCE) -> None:
         self._provider = provider
         self._forgeries_per_key = forgeries_per_key
         self._window = window
+        self._inner_limit = MAX_INNER_BYTES
         #: Ids that records to us may carry, all of one length; empty without connection ids.
         self.cids: list[bytes] = []
         self._openers: dict[int, Opener] = {}
@@ -145,8 +183,21 @@ class Opening:
         spec = keys.spec
         if self._forgeries_per_key < spec.forgery_limit:
             spec = replace(spec, forgery_limit=self._forgeries_per_key)
-        self._openers[low] = Opener(self._provider, spec, derived, keys.epoch, own, self._window)
+        opener = Opener(self._provider, spec, derived, keys.epoch, own, self._window)
+        opener.inner_limit = self._inner_limit
+        self._openers[low] = opener
         self.epoch = keys.epoch
+
+    def limit_records(self, inner_bytes: int) -> None:
+        """Take no record with more content, type and padding from here on (RFC 8449)."""
+        self._inner_limit = inner_bytes
+        for opener in self._openers.values():
+            opener.inner_limit = inner_bytes
+
+    @property
+    def overlong(self) -> int:
+        """Authentic records that were longer, under the keys that live."""
+        return sum(opener.overlong for opener in self._openers.values())
 
     def opener(self, low_bits: int) -> Opener | None:
         """The opener for records that show these epoch bits: of the newest such epoch [9147-4.2.2-3]."""

@@ -268,6 +268,10 @@ class HandshakeLayer:
 
     def apply_outputs(self, now: float) -> None:
         """Do what the engine decided, in its order."""
+        agreed = self.engine.agreed
+        self._sealing.inner_limit = agreed.send_limit
+        if agreed.record_size_limit:
+            self._opening.limit_records(agreed.receive_limit)
         for output in self.engine.outputs():
             match output:
                 case SendMessage(epoch, message, handle):
@@ -486,10 +490,12 @@ class HandshakeLayer:
             self._ack_deadline = None
             datagram += self._ack_record(min(limit, _ACK_DATAGRAM_BYTES))
         while (epoch := self._flight.pending_epoch()) is not None:
-            room = limit - len(datagram) - self._sealing.overhead(epoch)
-            content = self._flight.next_content(room, epoch)
+            left = limit - len(datagram)
+            content = self._flight.next_content(self._sealing.content_room(epoch, left), epoch)
             if content is not None:
-                sequence, record = self._sealing.record(content.epoch, ContentType.HANDSHAKE, content.data)
+                sequence, record = self._sealing.record(
+                    content.epoch, ContentType.HANDSHAKE, content.data, left
+                )
                 self._counters.records_sealed += content.epoch > EPOCH_PLAIN
                 datagram += record
                 self._flight.sent(content, RecordNumber(content.epoch, sequence), now)
@@ -509,7 +515,7 @@ class HandshakeLayer:
     def _ack_record(self, limit: int) -> bytes:
         """An ACK of everything to be acknowledged, in the highest sending epoch [9147-7-7, 9147-7-8]."""
         epoch = self._sealing.epoch
-        room = max((limit - self._sealing.overhead(epoch) - 2) // RECORD_NUMBER_BYTES, 0)
+        room = max((self._sealing.content_room(epoch, limit) - 2) // RECORD_NUMBER_BYTES, 0)
         # [9147-7.1-6, 9147-7.1-7]: the newest ones, if not all fit; [9147-7-6]: during the handshake none of
         # an epoch above the ACK's.  Later the two directions count their epochs apart (decision A3).
         complete = self.engine.complete
@@ -520,4 +526,4 @@ class HandshakeLayer:
             self._to_acknowledge.clear()
         self._counters.acks_sent += 1
         self._counters.records_sealed += epoch > EPOCH_PLAIN
-        return self._sealing.record(epoch, ContentType.ACK, encode_ack(numbers))[1]
+        return self._sealing.record(epoch, ContentType.ACK, encode_ack(numbers), limit)[1]

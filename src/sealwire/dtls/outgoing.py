@@ -67,7 +67,7 @@ class Outgoing:
         epoch = self._sealing.epoch
         if epoch not in self._sealing:
             return 0
-        return max(min(self.mtu - self._sealing.overhead(epoch), MAX_CONTENT_BYTES), 0)
+        return max(min(self._sealing.content_room(epoch, self.mtu), MAX_CONTENT_BYTES), 0)
 
     def put(self, messages: Sequence[Buffer]) -> None:
         """Queue all of `messages`, or none.
@@ -114,4 +114,14 @@ class Outgoing:
             messages = fitting
         self._epoch_used = self._sealing.epoch
         self._counters.records_sealed += len(messages)
-        return sealer.seal_run(ContentType.APPLICATION_DATA, messages)
+        padding = self._sealing.padding
+        if padding.callback is None:
+            return sealer.seal_run(ContentType.APPLICATION_DATA, messages, padding.block, longest + 1)
+        return [
+            sealer.seal(
+                ContentType.APPLICATION_DATA,
+                message,
+                padding.of(ContentType.APPLICATION_DATA, len(message), longest + 1),
+            )
+            for message in messages
+        ]

@@ -1,6 +1,6 @@
 # What datagram and stream records have in common.
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
 from sealwire.crypto cimport _evp
@@ -13,6 +13,10 @@ cdef enum:
     STREAM_HEADER_BYTES = 5
     # Below this many bytes (some 5 us of work) giving the GIL away costs more than it allows.
     RELEASE_BYTES = 8192
+    # Records of one portion: enough to make the mask call and the GIL's release disappear, few enough
+    # that its tables fit on the stack.
+    PORTION = 64
+    PORTION_BYTES = 98304  # a portion also ends behind this many bytes: its scratch buffer stays small
 
 cdef _evp.Algorithm algorithm_of(object spec) except *
 # `key` as bytes; ValueError unless there are `n` of them.
@@ -37,7 +41,43 @@ cdef inline int content_bytes(const uint8_t* inner, int n) noexcept nogil:
     return n
 
 
+cdef inline int block_padding(int n, int block, int longest) noexcept nogil:
+    # As in `reference`.
+    cdef int inner = n + 1
+    cdef int filled
+    if block < 2:
+        return 0
+    filled = (inner + block - 1) // block * block
+    if filled > longest:
+        filled = longest
+    return filled - inner if filled > inner else 0
+
+
 cdef inline int enter(bint busy) except -1:
     if busy:
         raise RuntimeError("records of one epoch and direction are in work in another thread")
     return 0
+
+
+cdef inline void _apply_mask(uint8_t* number, const uint8_t* mask, int n) noexcept nogil:
+    # RFC 9147 section 4.2.3 [9147-4.2.3-1]: the first bytes of the mask over the number.
+    number[0] ^= mask[0]
+    if n == 2:
+        number[1] ^= mask[1]
+
+
+cdef inline int64_t max_sequence() noexcept nogil:
+    return (<int64_t>1 << 48) - 1
+
+
+cdef inline int64_t _reconstruct(int64_t low, int bits, int64_t highest) noexcept nogil:
+    # RFC 9147 section 4.2.2 [9147-4.2.2-2]: closest to one plus the highest number opened, never
+    # negative, never above MAX_SEQUENCE.
+    cdef int64_t expected = highest + 1
+    cdef int64_t span = <int64_t>1 << bits
+    cdef int64_t number = (expected & ~(span - 1)) | low
+    if number + span // 2 < expected and number + span <= max_sequence():
+        return number + span
+    if number > max_sequence() or (number > expected + span // 2 and number >= span):
+        return number - span
+    return number

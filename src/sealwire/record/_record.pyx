@@ -21,14 +21,10 @@ from sealwire.crypto._evp cimport NONCE_BYTES, SAMPLE_BYTES
 
 from sealwire.crypto.suites import AeadKind
 from sealwire.errors import Discard
-from sealwire.record.reference import DISCARDS, check_content, check_start, internal_error
+from sealwire.record.bounds import check_block, check_content, check_start, internal_error
+from sealwire.record.reference import DISCARDS
 
-cdef enum:
-    # Records of one portion: enough to make the mask call and the GIL's release disappear, few enough
-    # that its tables fit on the stack.
-    PORTION = 64
-    PORTION_BYTES = 98304  # a portion also ends behind this many bytes: its scratch buffer stays small
-cdef int64_t MAX_SEQUENCE = (<int64_t>1 << 48) - 1
+cdef int64_t MAX_SEQUENCE = max_sequence()
 
 # Entries of dropped records, by number; the numbers are those of DISCARDS.
 cdef list _dropped = [(-n, 0, b"") for n in range(len(DISCARDS))]
@@ -156,7 +152,7 @@ cdef class Sealer:
         finally:
             PyBuffer_Release(&view)
 
-    def seal_run(self, long content_type, messages):
+    def seal_run(self, long content_type, messages, Py_ssize_t block=0, Py_ssize_t longest=MAX_INNER_BYTES):
         """See :meth:`sealwire.record.reference.Sealer.seal_run`."""
         # A list of its own: the caller's may change while the GIL is free.
         cdef list held = list(messages)
@@ -169,13 +165,18 @@ cdef class Sealer:
             n = len(<bytes>message) if type(message) is bytes else memoryview(message).nbytes
             check(content_type, n, 0)
         check(content_type, 0, 0)
+        if block < 0 or not 0 <= longest <= MAX_INNER_BYTES:
+            check_block(block, longest)
+        # A block that no record reaches is the same as the longest record.
+        block = min(block, MAX_INNER_BYTES)
         enter(self._busy)
         self._busy = True
         try:
             sequence = self._reserve(count)
             for start in range(0, count, PORTION):
                 self._seal_portion(
-                    sequence + start, <uint8_t>content_type, held, start, min(count - start, PORTION), records
+                    sequence + start, <uint8_t>content_type, held, start, min(count - start, PORTION), records,
+                    <int>block, <int>longest
                 )
         finally:
             self._busy = False
@@ -192,10 +193,19 @@ cdef class Sealer:
         return sequence
 
     cdef int _seal_portion(
-        self, int64_t sequence, uint8_t content_type, list messages, Py_ssize_t start, int count, list records
+        self,
+        int64_t sequence,
+        uint8_t content_type,
+        list messages,
+        Py_ssize_t start,
+        int count,
+        list records,
+        int block,
+        int longest,
     ) except -1:
         cdef Py_buffer views[PORTION]
         cdef uint8_t* outs[PORTION]
+        cdef int paddings[PORTION]
         cdef int viewed = 0
         cdef Py_ssize_t total = 0
         cdef int n
@@ -207,15 +217,16 @@ cdef class Sealer:
                 viewed += 1
                 if views[n].len > MAX_CONTENT_BYTES:
                     raise BufferError("a message grew while it was being sealed")
-                record = PyBytes_FromStringAndSize(NULL, self.overhead + max(views[n].len, self._least))
+                paddings[n] = max(block_padding(<int>views[n].len, block, longest), self._least - <int>views[n].len)
+                record = PyBytes_FromStringAndSize(NULL, self.overhead + views[n].len + paddings[n])
                 outs[n] = <uint8_t*>PyBytes_AS_STRING(record)
                 records.append(record)
                 total += views[n].len
             if total < RELEASE_BYTES:
-                sealed = self._seal_views(sequence, content_type, views, outs, count)
+                sealed = self._seal_views(sequence, content_type, views, outs, paddings, count)
             else:
                 with nogil:
-                    sealed = self._seal_views(sequence, content_type, views, outs, count)
+                    sealed = self._seal_views(sequence, content_type, views, outs, paddings, count)
             if not sealed:
                 raise internal_error("libcrypto could not seal a record")
         finally:
@@ -224,7 +235,7 @@ cdef class Sealer:
         return 0
 
     cdef bint _seal_views(
-        self, int64_t sequence, uint8_t content_type, Py_buffer* views, uint8_t** outs, int count
+        self, int64_t sequence, uint8_t content_type, Py_buffer* views, uint8_t** outs, int* paddings, int count
     ) noexcept nogil:
         cdef uint8_t samples[PORTION * SAMPLE_BYTES]
         cdef uint8_t masks[PORTION * SAMPLE_BYTES]
@@ -233,7 +244,7 @@ cdef class Sealer:
         for n in range(count):
             if not self._protect(
                 sequence + n, content_type, <const uint8_t*>views[n].buf, <int>views[n].len,
-                max(self._least - <int>views[n].len, 0), False, True, outs[n]
+                paddings[n], False, True, outs[n]
             ):
                 return False
             memcpy(samples + n * SAMPLE_BYTES, outs[n] + header, SAMPLE_BYTES)
@@ -277,13 +288,6 @@ cdef class Sealer:
         return _evp.seal(self._aead, self._algorithm, nonce, out, at, out + at, inner, out + at)
 
 
-cdef inline void _apply_mask(uint8_t* number, const uint8_t* mask, int n) noexcept nogil:
-    # RFC 9147 section 4.2.3 [9147-4.2.3-1]: the first bytes of the mask over the number.
-    number[0] ^= mask[0]
-    if n == 2:
-        number[1] ^= mask[1]
-
-
 cdef struct Found:
     # A record of a portion, where its header says it is.  dropped > 0 stands for a Discard found
     # before any cryptography; after it, for the record's fate.
@@ -322,6 +326,8 @@ cdef class Opener:
     cdef readonly uint64_t opened
     cdef readonly uint64_t forged
     cdef readonly uint64_t forgery_limit
+    cdef readonly uint64_t overlong
+    cdef public int inner_limit
 
     def __cinit__(self, provider, spec, keys, epoch, cid=b"", int64_t window=256, *, highest=-1):
         check_start(cid, highest, -1, MAX_SEQUENCE)
@@ -348,6 +354,7 @@ cdef class Opener:
         # RFC 9147 section 4.5.1 [9147-4.5.1-2]: a new epoch starts at zero.
         self.highest = highest
         self.forgery_limit = spec.forgery_limit
+        self.inner_limit = MAX_INNER_BYTES
 
     def __dealloc__(self):
         _evp.release(self._aead)
@@ -559,6 +566,11 @@ cdef class Opener:
         record.dropped = self._test_and_set(record.sequence)
         if record.dropped:
             return
+        # RFC 8449 section 4 [8449-1]: padding counts, as what a receiver must hold.
+        if record.body - self._tag_bytes > self.inner_limit:
+            self.overlong += 1
+            record.dropped = OVERSIZED_RECORD
+            return
         # RFC 8446 section 5.4: the type is the last byte that is not zero.
         record.content = content_bytes(record.inner, record.body - self._tag_bytes)
         if record.content < 0:
@@ -585,16 +597,3 @@ cdef class Opener:
             return REPLAY
         self._seen[n >> 6] |= <uint64_t>1 << (n & 63)
         return 0
-
-
-cdef inline int64_t _reconstruct(int64_t low, int bits, int64_t highest) noexcept nogil:
-    # RFC 9147 section 4.2.2 [9147-4.2.2-2]: closest to one plus the highest number opened, never
-    # negative, never above MAX_SEQUENCE.
-    cdef int64_t expected = highest + 1
-    cdef int64_t span = <int64_t>1 << bits
-    cdef int64_t number = (expected & ~(span - 1)) | low
-    if number + span // 2 < expected and number + span <= MAX_SEQUENCE:
-        return number + span
-    if number > MAX_SEQUENCE or (number > expected + span // 2 and number >= span):
-        return number - span
-    return number

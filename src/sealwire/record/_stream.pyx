@@ -21,6 +21,7 @@ from sealwire.record._record cimport (
     RELEASE_BYTES,
     STREAM_HEADER_BYTES,
     algorithm_of,
+    block_padding,
     check,
     checked,
     content_bytes,
@@ -29,7 +30,8 @@ from sealwire.record._record cimport (
 )
 
 from sealwire.errors import Alert
-from sealwire.record.reference import check_start, internal_error, stream_error
+from sealwire.record.bounds import check_block, check_start, internal_error
+from sealwire.record.reference import stream_error
 
 cdef uint64_t MAX_STREAM_SEQUENCE = 0xFFFFFFFFFFFFFFFE
 
@@ -70,28 +72,47 @@ cdef class StreamSealer:
         try:
             check(content_type, view.len, padding)
             return self._seal(
-                <uint8_t>content_type, <const uint8_t*>view.buf, view.len, MAX_CONTENT_BYTES, 1, <int>padding
+                <uint8_t>content_type, <const uint8_t*>view.buf, view.len, MAX_CONTENT_BYTES, 1, <int>padding, 0, 0
             )
         finally:
             PyBuffer_Release(&view)
 
-    def seal_run(self, long content_type, data, Py_ssize_t limit=MAX_CONTENT_BYTES):
+    def seal_run(
+        self,
+        long content_type,
+        data,
+        Py_ssize_t limit=MAX_CONTENT_BYTES,
+        Py_ssize_t block=0,
+        Py_ssize_t longest=MAX_INNER_BYTES,
+    ):
         """See :meth:`sealwire.record.reference.StreamSealer.seal_run`."""
         cdef Py_buffer view
+        check_block(block, longest)
         if not 1 <= limit <= MAX_CONTENT_BYTES:
             raise ValueError(f"records of {limit} bytes are not in 1..{MAX_CONTENT_BYTES}")
         check(content_type, 0, 0)
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
             return self._seal(
-                <uint8_t>content_type, <const uint8_t*>view.buf, view.len, limit, (view.len + limit - 1) // limit, 0
+                <uint8_t>content_type, <const uint8_t*>view.buf, view.len, limit, (view.len + limit - 1) // limit, 0,
+                <int>min(block, MAX_INNER_BYTES), <int>longest
             )
         finally:
             PyBuffer_Release(&view)
 
     cdef bytes _seal(
-        self, uint8_t content_type, const uint8_t* data, Py_ssize_t n, Py_ssize_t limit, Py_ssize_t count, int padding
+        self,
+        uint8_t content_type,
+        const uint8_t* data,
+        Py_ssize_t n,
+        Py_ssize_t limit,
+        Py_ssize_t count,
+        int padding,
+        int block,
+        int longest,
     ):
+        # All records but the last are full, so two paddings say it all.
+        cdef int last_padding = padding
         cdef uint64_t sequence = self.sequence
         cdef bytes records
         cdef uint8_t* out
@@ -102,14 +123,20 @@ cdef class StreamSealer:
             raise internal_error(f"record numbers of epoch {self.epoch} are used up")
         self.sequence += count
         self.sealed += count
-        records = PyBytes_FromStringAndSize(NULL, n + count * (STREAM_HEADER_BYTES + 1 + padding + self._tag_bytes))
+        if block > 1 and count:
+            padding = block_padding(<int>limit, block, longest)
+            last_padding = block_padding(<int>(n - (count - 1) * limit), block, longest)
+        records = PyBytes_FromStringAndSize(
+            NULL,
+            n + count * (STREAM_HEADER_BYTES + 1 + padding + self._tag_bytes) + (last_padding - padding if count else 0),
+        )
         out = <uint8_t*>PyBytes_AS_STRING(records)
         if n < RELEASE_BYTES:
-            sealed = self._seal_records(sequence, content_type, data, n, limit, count, padding, out)
+            sealed = self._seal_records(sequence, content_type, data, n, limit, count, padding, last_padding, out)
         else:
             self._busy = True
             with nogil:
-                sealed = self._seal_records(sequence, content_type, data, n, limit, count, padding, out)
+                sealed = self._seal_records(sequence, content_type, data, n, limit, count, padding, last_padding, out)
             self._busy = False
         if not sealed:
             raise internal_error("libcrypto could not seal a record")
@@ -124,12 +151,15 @@ cdef class StreamSealer:
         Py_ssize_t limit,
         Py_ssize_t count,
         int padding,
+        int last_padding,
         uint8_t* out,
     ) noexcept nogil:
         cdef uint8_t nonce[NONCE_BYTES]
         cdef int part, inner
         while count:
             part = <int>(limit if n > limit else n)
+            if count == 1:
+                padding = last_padding
             inner = part + 1 + padding
             # RFC 8446 section 5.2: every protected record looks like TLS 1.2 application data.
             out[0] = APPLICATION_DATA
@@ -167,6 +197,7 @@ cdef class StreamOpener:
     cdef readonly uint64_t epoch
     cdef readonly uint64_t sequence
     cdef readonly uint64_t opened
+    cdef public int inner_limit
 
     def __cinit__(self, provider, spec, keys, epoch, *, sequence=0):
         check_start(b"", sequence, 0, MAX_STREAM_SEQUENCE + 1)
@@ -178,6 +209,7 @@ cdef class StreamOpener:
         memcpy(self._iv, PyBytes_AS_STRING(iv), NONCE_BYTES)
         self.epoch = epoch
         self.sequence = sequence
+        self.inner_limit = MAX_INNER_BYTES
 
     def __dealloc__(self):
         _evp.release(self._aead)
@@ -207,8 +239,9 @@ cdef class StreamOpener:
         if data[0] != APPLICATION_DATA:
             raise stream_error(Alert.UNEXPECTED_MESSAGE, "record is not protected")
         # RFC 8446 section 5.2 allows 256 bytes over the content; section 5.4 then allows one.
-        if n > MAX_INNER_BYTES + self._tag_bytes:
-            raise stream_error(Alert.RECORD_OVERFLOW, "record is longer than the protocol allows")
+        # RFC 8449 section 4 [8449-1]: or what was agreed on.
+        if n > self.inner_limit + self._tag_bytes:
+            raise stream_error(Alert.RECORD_OVERFLOW, "record is longer than it may be")
         if self.sequence > MAX_STREAM_SEQUENCE:
             raise internal_error(f"record numbers of epoch {self.epoch} are used up")
         if n < self._tag_bytes:

@@ -18,6 +18,18 @@ from sealwire.crypto.hkdf import TrafficKeys
 from sealwire.crypto.providers import CryptoProvider
 from sealwire.crypto.suites import SuiteSpec
 from sealwire.errors import Alert, Discard, ProtocolError
+from sealwire.record.bounds import (
+    MAX_CONTENT_BYTES,
+    MAX_INNER_BYTES,
+    MAX_STREAM_SEQUENCE,
+    SAMPLE_BYTES,
+    STREAM_HEADER_BYTES,
+    block_padding,
+    check_block,
+    check_content,
+    check_start,
+    internal_error,
+)
 from sealwire.record.header import (
     MAX_SEQUENCE,
     Buffer,
@@ -29,19 +41,6 @@ from sealwire.record.header import (
 Entry = tuple[int, int, bytes]
 
 APPLICATION_DATA: Final = 23
-# RFC 8446 section 5.1 and 5.4: content is at most 2^14 bytes, and padding does not make room for
-# more: content, type and padding together are at most one byte longer.
-MAX_CONTENT_BYTES: Final = 1 << 14
-MAX_INNER_BYTES: Final = MAX_CONTENT_BYTES + 1
-# The longest tag of any suite; TLS_AES_128_CCM_8_SHA256 has half of it.
-TAG_BYTES: Final = 16
-MAX_CID_BYTES: Final = 255
-# RFC 9147 section 4.2.3: the mask is computed from this many bytes of ciphertext.
-SAMPLE_BYTES: Final = 16
-# RFC 8446 section 5.3: 64 bits that never wrap; the last value stays unused, as the next one.
-MAX_STREAM_SEQUENCE: Final = (1 << 64) - 2
-STREAM_HEADER_BYTES: Final = 5
-
 #: Reasons for dropping a record, by the number in its entry.  Zero is no reason.
 DISCARDS: Final[tuple[Discard, ...]] = (
     Discard.NOT_DTLS,  # never in an entry: an opener stops in front of such a byte
@@ -57,32 +56,6 @@ DISCARDS: Final[tuple[Discard, ...]] = (
     Discard.EMPTY_CONTENT,
 )
 _DROPPED: Final[dict[Discard, Entry]] = {reason: (-n, 0, b"") for n, reason in enumerate(DISCARDS) if n > 0}
-
-
-def internal_error(reason: str) -> ProtocolError:
-    """The error of a sealer that cannot go on."""
-    return ProtocolError(Alert.INTERNAL_ERROR, reason)
-
-
-def check_content(content_type: int, inner_bytes: int, padding: int) -> None:
-    """ValueError unless a record can hold `inner_bytes` (content and padding) of this type."""
-    if not 1 <= content_type <= 255:
-        raise ValueError(f"content type {content_type} is not in 1..255")
-    if padding < 0:
-        raise ValueError(f"padding of {padding} bytes is negative")
-    if inner_bytes > MAX_CONTENT_BYTES:
-        raise ValueError(
-            f"a record holds {MAX_CONTENT_BYTES} bytes of content and padding, not {inner_bytes}"
-        )
-
-
-def check_start(cid: bytes, number: int, lowest: int, highest: int) -> None:
-    """ValueError unless an epoch can have this connection id and start from this number."""
-    # RFC 9147 section 9: opaque cid<0..2^8-1>.
-    if len(cid) > MAX_CID_BYTES:
-        raise ValueError(f"a connection id has at most {MAX_CID_BYTES} bytes, not {len(cid)}")
-    if not lowest <= number <= highest:
-        raise ValueError(f"record number {number} is not in {lowest}..{highest}")
 
 
 def _whole(data: Buffer) -> bytes:
@@ -188,15 +161,33 @@ class Sealer:
         check_content(content_type, len(content) + padding, padding)
         return self._seal(self._reserve(1), content_type, content, padding, short_sequence, with_length)
 
-    def seal_run(self, content_type: int, messages: Sequence[Buffer]) -> list[bytes]:
-        """A record for each message, in order; see :meth:`seal`."""
+    def seal_run(
+        self,
+        content_type: int,
+        messages: Sequence[Buffer],
+        block: int = 0,
+        longest: int = MAX_INNER_BYTES,
+    ) -> list[bytes]:
+        """A record for each message, in order; see :meth:`seal`.
+
+        Content and type are padded to a multiple of `block` bytes if it is above 1, but not beyond `longest`.
+        """
+        check_block(block, longest)
         check_content(content_type, 0, 0)
         contents = [_whole(message) for message in messages]
         for content in contents:
             check_content(content_type, len(content), 0)
         first = self._reserve(len(contents))
         return [
-            self._seal(first + n, content_type, content, 0, False, True) for n, content in enumerate(contents)
+            self._seal(
+                first + n,
+                content_type,
+                content,
+                block_padding(len(content), block, longest),
+                False,
+                True,
+            )
+            for n, content in enumerate(contents)
         ]
 
     def __reduce__(self) -> NoReturn:
@@ -264,6 +255,8 @@ class Opener:
         opened: records that authenticated under these keys.
         forged: records that did not.
         forgery_limit: how many of those these keys stand (RFC 9147 section 4.5.3).
+        inner_limit: content, type and padding of a record at most (RFC 8449); longer ones are dropped.
+        overlong: authentic records that were longer.
     """
 
     __slots__ = (
@@ -278,7 +271,9 @@ class Opener:
         "forged",
         "forgery_limit",
         "highest",
+        "inner_limit",
         "opened",
+        "overlong",
     )
 
     def __init__(
@@ -318,6 +313,8 @@ class Opener:
         self.opened = 0
         self.forged = 0
         self.forgery_limit = spec.forgery_limit
+        self.inner_limit = MAX_INNER_BYTES
+        self.overlong = 0
 
     @property
     def cid(self) -> bytes:
@@ -405,6 +402,10 @@ class Opener:
             return _DROPPED[Discard.REPLAY]
         else:
             self._seen |= 1 << behind
+        # RFC 8449 section 4 [8449-1]: padding counts, as what a receiver must hold.
+        if len(inner) > self.inner_limit:
+            self.overlong += 1
+            return _DROPPED[Discard.OVERSIZED_RECORD]
         # RFC 8446 section 5.4: the type is the last byte that is not zero.
         content = inner.rstrip(b"\0")
         if not content:
@@ -448,20 +449,29 @@ class StreamSealer:
         check_content(content_type, len(content) + padding, padding)
         return self._seal(self._reserve(1), content_type, content, padding)
 
-    def seal_run(self, content_type: int, data: Buffer, limit: int = MAX_CONTENT_BYTES) -> bytes:
+    def seal_run(
+        self,
+        content_type: int,
+        data: Buffer,
+        limit: int = MAX_CONTENT_BYTES,
+        block: int = 0,
+        longest: int = MAX_INNER_BYTES,
+    ) -> bytes:
         """`data` in as few records as `limit` bytes of content each allow, one behind the other.
 
-        No data gives no record.
+        No data gives no record.  Padding is as for :meth:`Sealer.seal_run`.
         """
+        check_block(block, longest)
         if not 1 <= limit <= MAX_CONTENT_BYTES:
             raise ValueError(f"records of {limit} bytes are not in 1..{MAX_CONTENT_BYTES}")
         check_content(content_type, 0, 0)
         view = memoryview(_whole(data))
         starts = range(0, len(view), limit)
         first = self._reserve(len(starts))
+        parts = [view[start : start + limit] for start in starts]
         return b"".join(
-            self._seal(first + n, content_type, view[start : start + limit], 0)
-            for n, start in enumerate(starts)
+            self._seal(first + n, content_type, part, block_padding(len(part), block, longest))
+            for n, part in enumerate(parts)
         )
 
     def __reduce__(self) -> NoReturn:
@@ -493,9 +503,10 @@ class StreamOpener:
         epoch: the epoch.
         sequence: number of the next record.
         opened: records opened with these keys.
+        inner_limit: content, type and padding of a record at most (RFC 8449).
     """
 
-    __slots__ = ("_aead", "_broken", "_iv", "_tag_bytes", "epoch", "opened", "sequence")
+    __slots__ = ("_aead", "_broken", "_iv", "_tag_bytes", "epoch", "inner_limit", "opened", "sequence")
 
     def __init__(
         self, provider: CryptoProvider, spec: SuiteSpec, keys: TrafficKeys, epoch: int, *, sequence: int = 0
@@ -508,6 +519,7 @@ class StreamOpener:
         self.epoch = epoch
         self.sequence = sequence
         self.opened = 0
+        self.inner_limit = MAX_INNER_BYTES
 
     def open(self, record: Buffer) -> tuple[int, bytes]:
         """Type and content of one whole record, header included.
@@ -527,8 +539,9 @@ class StreamOpener:
         if record[0] != APPLICATION_DATA:
             raise stream_error(Alert.UNEXPECTED_MESSAGE, "record is not protected")
         # RFC 8446 section 5.2 allows 256 bytes over the content; section 5.4 then allows one.
-        if n > MAX_INNER_BYTES + self._tag_bytes:
-            raise stream_error(Alert.RECORD_OVERFLOW, "record is longer than the protocol allows")
+        # RFC 8449 section 4 [8449-1]: or what was agreed on.
+        if n > self.inner_limit + self._tag_bytes:
+            raise stream_error(Alert.RECORD_OVERFLOW, "record is longer than it may be")
         if self.sequence > MAX_STREAM_SEQUENCE:
             raise internal_error(f"record numbers of epoch {self.epoch} are used up")
         inner = None

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sealwire.record.bounds import MAX_CONTENT_BYTES, MAX_INNER_BYTES, STREAM_HEADER_BYTES, TAG_BYTES
 from sealwire.record.protect import COMPILED, uses_compiled
-from sealwire.record.reference import MAX_CONTENT_BYTES, MAX_INNER_BYTES, STREAM_HEADER_BYTES, TAG_BYTES
 
 __all__ = [
     "MAX_CONTENT_BYTES",

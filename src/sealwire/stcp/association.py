@@ -22,6 +22,7 @@ from sealwire.errors import (
     ProtocolError,
 )
 from sealwire.limits import Account, Ledger, Limits, Purpose
+from sealwire.record.padding import Padding
 from sealwire.record.stream import STREAM_HEADER_BYTES, StreamOpener, StreamSealer
 from sealwire.stcp.deframe import (
     ALERT,
@@ -33,7 +34,7 @@ from sealwire.stcp.deframe import (
 )
 from sealwire.stcp.early import EarlyStream
 from sealwire.stcp.events import Closed, Connected, Event, PeerClosed, TicketReceived
-from sealwire.stcp.outgoing import Outgoing, charge, check_room, sealed_bytes
+from sealwire.stcp.outgoing import Outgoing, charge, check_room
 from sealwire.telemetry import ConnectionCounters
 from sealwire.tls13.contract import (
     EPOCH_EARLY,
@@ -100,11 +101,16 @@ class Association:
         self._key_updates_in_a_row = 0
         self._received = bytearray()  # opened, not read by the application
         self._unsealed = bytearray()  # given by the application before the handshake finished
-        self._outgoing = Outgoing(self._account, self.counters, is_client=is_client)
         self._early = EarlyStream(self._account)
         # Derived once: rejected early data is met by trying the handshake's keys on it.
         self._trial: tuple[SuiteSpec, TrafficKeys, int] | None = None
         self._max_early_data = config.max_early_data_size
+        self._outgoing = Outgoing(
+            self._account,
+            self.counters,
+            is_client=is_client,
+            padding=Padding(config.block_padding, config.padding_callback),
+        )
         self._write_closed = False
         charge(self._account, Purpose.CONNECTION, CONNECTION_BYTES)
 
@@ -248,6 +254,11 @@ class Association:
 
     def _apply_outputs(self) -> None:
         messages = bytearray()
+        # RFC 8449 section 4 [8449-1]
+        agreed = self._handshake.agreed
+        self._outgoing.inner_limit = agreed.send_limit
+        if self._opener is not None:
+            self._opener.inner_limit = agreed.receive_limit
         for output in self._handshake.outputs():
             if isinstance(output, SendMessage):
                 messages += output.message
@@ -288,6 +299,7 @@ class Association:
                 raise _unexpected("handshake bytes came in front of a key change")
             self._opener = StreamOpener(self._provider, keys.spec, derived, keys.epoch)
             self._trial = (keys.spec, derived, keys.epoch) if self._early.skipping else None
+            self._opener.inner_limit = self._handshake.agreed.receive_limit
         elif not self._write_closed:
             spec = keys.spec
             if self._limits.records_per_key < spec.seal_limit:
@@ -307,7 +319,7 @@ class Association:
         self._seal_application_data(memoryview(waiting))
 
     def _seal_application_data(self, data: memoryview) -> None:
-        check_room(self._account, sealed_bytes(len(data)))
+        check_room(self._account, self._outgoing.sealed_bytes(len(data)))
         while data:
             # RFC 8446 section 5.5 [8446-POST-2]: new keys before the AEAD's limit.
             room = self._outgoing.key_room_bytes

@@ -26,7 +26,7 @@ from sealwire.limits import Ledger, Limits, Purpose
 from sealwire.stcp.association import Association
 from sealwire.stcp.deframe import APPLICATION_DATA
 from sealwire.stcp.events import Event
-from sealwire.stcp.outgoing import KEY_UPDATE_RECORD_BYTES, Outgoing, charge, check_room, sealed_bytes
+from sealwire.stcp.outgoing import KEY_UPDATE_RECORD_BYTES, Outgoing, charge, check_room
 from sealwire.telemetry import KeyUsage
 from sealwire.tls13.contract import EPOCH_APPLICATION, EPOCH_EARLY, EarlyData, EarlyPhase, Session
 from sealwire.tls13.flavor import TLS
@@ -207,7 +207,7 @@ class Connection(Association):
             raise Error("early data cannot be sent: none was offered, or the server has answered already")
         if len(view) > room:
             raise ValueError(f"{len(view)} bytes of early data are more than the {room} that are left")
-        check_room(self._account, sealed_bytes(len(view)))
+        check_room(self._account, self._outgoing.sealed_bytes(len(view)))
         self._outgoing.send(APPLICATION_DATA, view)
         self._early.sent += len(view)
         self.counters.early_messages_sent += 1
@@ -255,7 +255,7 @@ class Connection(Association):
                 waiting = f"{self.queued} bytes are already waiting for the network"
                 raise LimitReached("send_queue_bytes", waiting)
             view = memoryview(data).cast("B")
-            check_room(self._account, sealed_bytes(len(view)))
+            check_room(self._account, self._outgoing.sealed_bytes(len(view)))
             self._outgoing.send(APPLICATION_DATA, view)
             self.counters.messages_sent += 1
             return

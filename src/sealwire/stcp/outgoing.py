@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from sealwire.errors import LimitReached
 from sealwire.limits import Account, Purpose
+from sealwire.record.padding import MAX_INNER_BYTES, NO_PADDING, Padding
 from sealwire.record.stream import STREAM_HEADER_BYTES, TAG_BYTES
 from sealwire.stcp.deframe import APPLICATION_DATA, HANDSHAKE, PLAINTEXT_LIMIT_BYTES
 from sealwire.telemetry import ConnectionCounters
@@ -46,23 +47,39 @@ def check_room(account: Account, n: int) -> None:
     account.release(Purpose.SEND_QUEUE, n)
 
 
-def sealed_bytes(n: int) -> int:
-    """How long `n` bytes are once in protected records, with a KeyUpdate between them."""
-    return n + -(-n // PLAINTEXT_LIMIT_BYTES) * _RECORD_OVERHEAD_BYTES + KEY_UPDATE_RECORD_BYTES
-
-
 class Outgoing:
     """The sending half of the record layer.
 
     Attributes:
         held: bytes queued, all charged to the account.
         used: data was sealed under the keys in use.
+        inner_limit: content, type and padding of a protected record at most (RFC 8449).
     """
 
-    __slots__ = ("_account", "_counters", "_first_hello", "_queue", "_sealer", "_sent", "held", "used")
+    __slots__ = (
+        "_account",
+        "_counters",
+        "_first_hello",
+        "_padding",
+        "_queue",
+        "_sealer",
+        "_sent",
+        "held",
+        "inner_limit",
+        "used",
+    )
 
-    def __init__(self, account: Account, counters: ConnectionCounters, *, is_client: bool) -> None:
+    def __init__(
+        self,
+        account: Account,
+        counters: ConnectionCounters,
+        *,
+        is_client: bool,
+        padding: Padding = NO_PADDING,
+    ) -> None:
         self._account = account
+        self._padding = padding
+        self.inner_limit = MAX_INNER_BYTES
         self._counters = counters
         self._first_hello = is_client
         self._sealer: StreamSealer | None = None
@@ -95,7 +112,14 @@ class Outgoing:
         """Bytes of content the keys in use may still seal; one record is kept for the KeyUpdate."""
         sealer = self._sealer
         assert sealer is not None, "application data is sealed after the handshake"
-        return (sealer.seal_limit - sealer.sealed - 1) * PLAINTEXT_LIMIT_BYTES
+        return (sealer.seal_limit - sealer.sealed - 1) * (self.inner_limit - 1)
+
+    def sealed_bytes(self, n: int) -> int:
+        """How long `n` bytes are at most in protected records, with a KeyUpdate between them."""
+        records = -(-n // (self.inner_limit - 1))
+        if self._padding:
+            return (records + 1) * (STREAM_HEADER_BYTES + self.inner_limit + TAG_BYTES)
+        return n + records * _RECORD_OVERHEAD_BYTES + KEY_UPDATE_RECORD_BYTES
 
     def send(self, content_type: int, data: Buffer) -> None:
         """Queue `data` in as few records as it needs.  Raises LimitReached."""
@@ -105,7 +129,15 @@ class Outgoing:
             return
         self.used = self.used or content_type == APPLICATION_DATA
         before = sealer.sealed
-        self._append(sealer.seal_run(content_type, data))
+        limit = self.inner_limit - 1
+        if self._padding.callback is None:
+            self._append(sealer.seal_run(content_type, data, limit, self._padding.block, self.inner_limit))
+        else:
+            view = memoryview(data)
+            for start in range(0, len(view), limit):
+                part = view[start : start + limit]
+                padding = self._padding.of(content_type, len(part), self.inner_limit)
+                self._append(sealer.seal(content_type, part, padding))
         self._counters.records_sealed += sealer.sealed - before
 
     def _send_plain(self, content_type: int, data: memoryview) -> None:

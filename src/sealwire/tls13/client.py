@@ -20,7 +20,7 @@ from sealwire.crypto.names import server_name_indication
 from sealwire.crypto.psk import PskMode
 from sealwire.crypto.suites import SuiteSpec
 from sealwire.errors import Alert, ConfigurationError, HandshakeError
-from sealwire.tls13 import acceptance, certificatetypes, early, presentation, psk
+from sealwire.tls13 import acceptance, agreements, certificatetypes, early, presentation, psk
 from sealwire.tls13 import extensions as ext
 from sealwire.tls13.acceptance import Asked, Presented
 from sealwire.tls13.authentication import (
@@ -56,7 +56,7 @@ from sealwire.tls13.serverhello import check_hello, older_version
 from sealwire.tls13.states import Connected, State
 from sealwire.tls13.tickets import SessionTicket
 from sealwire.tls13.transcript import Transcript, message_hash
-from sealwire.wire import Reader, decode_error
+from sealwire.wire import Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +145,7 @@ def start(exchange: Exchange, target: Target) -> State:
         certificatetypes.offer(settings, block)
     if settings.alpn:
         block.add(ext.ALPN, settings.alpn)
+    agreements.offer(exchange, block)
     if target.connection_id is not None:
         # RFC 9147 section 5.1 [9147-5.1-13]
         block.add(ext.CONNECTION_ID, target.connection_id)
@@ -393,9 +394,10 @@ class ExpectEncryptedExtensions(State):
     def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
         block = EncryptedExtensions.decode(body).extensions
         block.refuse_unsolicited(self.facts.offer.hello.extensions)
+        agreements.accept(self.exchange, block)
         self.transcript.add(message)
         exchange, facts = self.exchange, self.facts
-        protocol = _chosen_protocol(exchange, block)
+        protocol = agreements.chosen_protocol(exchange, block)
         first = facts.psk is not None and facts.psk is facts.offer.psks[0]
         early.answered(exchange, block, facts.psk if first else None, self.stage, protocol)
         if facts.psk is not None:
@@ -415,20 +417,6 @@ class ExpectEncryptedExtensions(State):
                 Alert.HANDSHAKE_FAILURE, "the server took no pre-shared key, and there is no name to check"
             )
         return ExpectCertificateOrRequest(exchange, facts, self.stage, self.transcript, protocol, types)
-
-
-def _chosen_protocol(exchange: Exchange, block: Extensions) -> bytes | None:
-    protocols = block.get(ext.ALPN)
-    if protocols is None:
-        return None
-    if len(protocols) != 1:
-        # RFC 7301 section 3.1
-        raise decode_error("application_layer_protocol_negotiation")
-    if protocols[0] not in exchange.settings.alpn:
-        raise HandshakeError(
-            Alert.ILLEGAL_PARAMETER, "the server chose an application protocol that was not offered"
-        )
-    return protocols[0]
 
 
 _NO_TYPES = AgreedTypes(CertificateType.X509, CertificateType.X509)
@@ -576,6 +564,7 @@ class ExpectFinished(_AfterExtensions):
             retried=facts.retried,
             connection_ids=exchange.connection_ids,
             early_data=exchange.early.outcome,
+            agreed=exchange.agreed,
         )
         resumption = application.resumption_secret(transcript.hash())
         return Connected(exchange, session, application, resumption, self.peer, finished, is_client=True)

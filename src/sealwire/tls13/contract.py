@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from sealwire.crypto.certificates import CertificateVerifier, Credential, PeerCertificate, RawPublicKey
@@ -20,9 +20,11 @@ from sealwire.crypto.ocsp import StapleMode
 from sealwire.crypto.providers import CryptoProvider
 from sealwire.crypto.psk import Psk, PskMode
 from sealwire.crypto.signatures import SignatureScheme
+from sealwire.crypto.srtp import SrtpProfile
 from sealwire.crypto.strikes import StrikeRegister
 from sealwire.crypto.suites import CipherSuite, SuiteSpec
 from sealwire.crypto.ticketkeys import TicketKeys, Unsealed
+from sealwire.tls13.agreements import Agreements
 from sealwire.tls13.flavor import Flavor
 from sealwire.tls13.messages import NewSessionTicket
 
@@ -95,6 +97,12 @@ class Settings(Protocol):
     def psk_client(self) -> object | None: ...
     @property
     def psk_server(self) -> object | None: ...
+    @property
+    def record_size_limit(self) -> int | None: ...
+    @property
+    def srtp_profiles(self) -> tuple[SrtpProfile, ...]: ...
+    @property
+    def srtp_mki(self) -> bytes: ...
     @property
     def keylog(self) -> Callable[[str], None] | None: ...
 
@@ -234,6 +242,26 @@ class Session:
     connection_ids: ConnectionIds
     #: What became of early data.
     early_data: EarlyData = EarlyData.NOT_OFFERED
+    #: What was agreed for the records and beside them.
+    agreed: Agreements = field(default_factory=Agreements)
+
+    @property
+    def record_limits(self) -> tuple[int, int] | None:
+        """The longest records each way, sent and received, content, type and padding in bytes (RFC 8449).
+
+        None where the two did not speak of them.
+        """
+        return self.agreed.record_limits
+
+    @property
+    def srtp_profile(self) -> SrtpProfile | None:
+        """What was agreed on for SRTP (RFC 5764), None without."""
+        return self.agreed.srtp_profile
+
+    @property
+    def srtp_mki(self) -> bytes:
+        """The master key identifier agreed on for SRTP, b"" for none."""
+        return self.agreed.srtp_mki
 
     @property
     def peer_bytes(self) -> int:
@@ -275,6 +303,7 @@ class Exchange:
 
     __slots__ = (
         "_handles",
+        "agreed",
         "client_random",
         "connection_ids",
         "early",
@@ -296,6 +325,8 @@ class Exchange:
         self.own_connection_id: bytes | None = None
         #: What was agreed; known from ServerHello on, before any keys.
         self.connection_ids = NO_CONNECTION_IDS
+        #: What else was agreed for the records and beside them.
+        self.agreed = Agreements()
         #: Off once the transport has no numbers left for another KeyUpdate (RFC 9147 section 8).
         self.may_update_keys = True
         self.early = EarlyPhase()

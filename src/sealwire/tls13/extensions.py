@@ -70,6 +70,14 @@ class KeyShareEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class SrtpOffer:
+    """SRTP profiles by number, and a master key identifier (RFC 5764); an answer names one."""
+
+    profiles: tuple[int, ...]
+    mki: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class PskIdentity:
     """One offered pre-shared key (RFC 8446 section 4.2.11)."""
 
@@ -339,6 +347,19 @@ def _encode_protocols(writer: Writer, value: tuple[bytes, ...]) -> None:
             writer.vector8(name)
 
 
+def _decode_srtp(reader: Reader) -> SrtpOffer:
+    # RFC 5764 section 4.1.1: profiles of two bytes, at least one, and an identifier of up to 255.
+    profiles = reader.sub16()
+    if profiles.remaining == 0 or profiles.remaining % 2:
+        raise decode_error("use_srtp")
+    return SrtpOffer(tuple(profiles.u16() for _ in range(profiles.remaining // 2)), reader.vector8())
+
+
+def _encode_srtp(writer: Writer, value: SrtpOffer) -> None:
+    _encode_u16_list(writer, value.profiles)
+    writer.vector8(value.mki)
+
+
 def _decode_versions(reader: Reader) -> tuple[int, ...]:
     versions = reader.sub8()
     if versions.remaining == 0 or versions.remaining % 2:
@@ -444,6 +465,7 @@ STATUS_REQUESTED = Extension(5, "status_request", (_CR,), _decode_empty, _encode
 CERTIFICATE_STATUS = Extension(5, "status_request", (_CT,), _decode_status, _encode_status)
 SUPPORTED_GROUPS = Extension(10, "supported_groups", (_CH, _EE), _decode_groups, _encode_u16_list)
 SIGNATURE_ALGORITHMS = Extension(13, "signature_algorithms", (_CH, _CR), _decode_schemes, _encode_u16_list)
+USE_SRTP = Extension(14, "use_srtp", (_CH, _EE), _decode_srtp, _encode_srtp)
 ALPN = Extension(
     16, "application_layer_protocol_negotiation", (_CH, _EE), _decode_protocols, _encode_protocols
 )
@@ -464,6 +486,8 @@ PADDING_CODE: Final = 21
 COMPRESS_CERTIFICATE = Extension(
     27, "compress_certificate", (_CH, _CR), _decode_compressions, _encode_compressions
 )
+# RFC 8449
+RECORD_SIZE_LIMIT = Extension(28, "record_size_limit", (_CH, _EE), Reader.u16, Writer.u16)
 PRE_SHARED_KEYS = Extension(41, "pre_shared_key", (_CH,), _decode_offered_psks, _encode_offered_psks)
 SELECTED_PSK = Extension(41, "pre_shared_key", (_SH,), Reader.u16, Writer.u16)
 EARLY_DATA = Extension(42, "early_data", (_CH, _EE), _decode_empty, _encode_empty)
@@ -508,12 +532,14 @@ _ALL: tuple[Extension[Any], ...] = (
     CERTIFICATE_STATUS,
     SUPPORTED_GROUPS,
     SIGNATURE_ALGORITHMS,
+    USE_SRTP,
     ALPN,
     CLIENT_CERTIFICATE_TYPES,
     CLIENT_CERTIFICATE_TYPE,
     SERVER_CERTIFICATE_TYPES,
     SERVER_CERTIFICATE_TYPE,
     COMPRESS_CERTIFICATE,
+    RECORD_SIZE_LIMIT,
     PRE_SHARED_KEYS,
     SELECTED_PSK,
     EARLY_DATA,

@@ -36,6 +36,8 @@ class Flavor:
     keys_wait_for_acknowledgement: bool
     #: How many key shares a first ClientHello carries unless configured: see `offers_hybrid_share`.
     offers_hybrid_share: bool
+    #: SRTP keys are agreed on (RFC 5764), which is for datagrams.
+    has_srtp: bool
 
     def version_name(self, code: int) -> str:
         """A version for people: ``"DTLS 1.2"``."""
@@ -55,6 +57,7 @@ TLS = Flavor(
     has_end_of_early_data=True,
     keys_wait_for_acknowledgement=False,
     offers_hybrid_share=True,
+    has_srtp=False,
 )
 
 # RFC 9147 section 5.9 [9147-5.9-1]: labels start with "dtls13", without a blank.
@@ -73,4 +76,5 @@ DTLS = Flavor(
     has_end_of_early_data=False,
     keys_wait_for_acknowledgement=True,
     offers_hybrid_share=False,
+    has_srtp=True,
 )

@@ -14,6 +14,7 @@ from sealwire.crypto.groups import Group
 from sealwire.crypto.suites import SUITES, CipherSuite
 from sealwire.errors import Alert, Error, HandshakeError, ProtocolError
 from sealwire.tls13 import client, server
+from sealwire.tls13.agreements import Agreements
 from sealwire.tls13.contract import (
     ConnectionIds,
     Direction,
@@ -225,6 +226,11 @@ class Handshake:
     def updating_keys(self) -> bool:
         """Whether a KeyUpdate of ours waits to be acknowledged."""
         return isinstance(self._state, Connected) and self._state.updating
+
+    @property
+    def agreed(self) -> Agreements:
+        """What was agreed so far for records and beside them."""
+        return self._exchange.agreed
 
     @property
     def pending_key_updates(self) -> int:

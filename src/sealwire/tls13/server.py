@@ -22,7 +22,7 @@ from sealwire.crypto.groups import Group
 from sealwire.crypto.psk import Psk, PskKind, PskMode
 from sealwire.crypto.suites import SuiteSpec
 from sealwire.errors import Alert, HandshakeError
-from sealwire.tls13 import acceptance, certificatetypes, early, presentation, psk, tickets
+from sealwire.tls13 import acceptance, agreements, certificatetypes, early, presentation, psk, tickets
 from sealwire.tls13 import extensions as ext
 from sealwire.tls13.acceptance import Asked, Presented
 from sealwire.tls13.authentication import (
@@ -302,6 +302,7 @@ def _answer(
         exchange.install(Direction.RECEIVE, EPOCH_HANDSHAKE, spec, stage.client_secret)
 
     encrypted = _encrypted_extensions(hello, facts, early_accepted=early_accepted)
+    agreements.answer(exchange, hello.extensions, encrypted)
     flight, asked = _protected_flight(settings, hello.extensions, credential, wishes, encrypted, transcript)
     flight.append(finished_message(deriver, stage.server_secret, transcript))
     transcript.add(flight[-1])
@@ -518,6 +519,7 @@ class ExpectFinished(State):
             retried=facts.retried,
             connection_ids=exchange.connection_ids,
             early_data=exchange.early.outcome,
+            agreed=exchange.agreed,
         )
         resumption = application.resumption_secret(transcript.hash())
         connected = Connected(

@@ -13,9 +13,10 @@ import pytest
 
 from sealwire.crypto.suites import SUITES, CipherSuite, SuiteSpec
 from sealwire.errors import Alert, ProtocolError
+from sealwire.record.bounds import MAX_CONTENT_BYTES
 from sealwire.record.header import MAX_SEQUENCE
 from sealwire.record.protect import Sealer
-from sealwire.record.reference import MAX_CONTENT_BYTES, Opener
+from sealwire.record.reference import Opener
 from sealwire.record.reference import Sealer as SealerInterface
 from tests.record_layers import PROVIDER, SPECS, Layer, datagram_keys, each_layer, each_suite, stream_keys
 

@@ -9,7 +9,8 @@ import pytest
 
 from sealwire.crypto.suites import SuiteSpec
 from sealwire.errors import Alert, ProtocolError
-from sealwire.record.reference import MAX_CONTENT_BYTES, MAX_STREAM_SEQUENCE, StreamOpener, StreamSealer
+from sealwire.record.bounds import MAX_CONTENT_BYTES, MAX_STREAM_SEQUENCE
+from sealwire.record.reference import StreamOpener, StreamSealer
 from tests.record_layers import PROVIDER, SPECS, Layer, each_layer, each_suite, stream_keys
 
 SPEC = SPECS[0]

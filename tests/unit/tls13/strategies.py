@@ -19,6 +19,7 @@ from sealwire.tls13.extensions import (
     KeyShareEntry,
     OfferedPsks,
     PskIdentity,
+    SrtpOffer,
     StatusRequest,
     Where,
 )
@@ -63,7 +64,9 @@ VALUES: dict[Extension[Any], st.SearchStrategy[Any]] = {
     ext.SERVER_NAME_ACCEPTED: true,
     ext.SUPPORTED_GROUPS: groups,
     ext.SIGNATURE_ALGORITHMS: schemes,
+    ext.USE_SRTP: st.builds(SrtpOffer, tuples_of(u16), st.binary(max_size=255)),
     ext.ALPN: tuples_of(short),
+    ext.RECORD_SIZE_LIMIT: u16,
     ext.PRE_SHARED_KEYS: st.builds(
         OfferedPsks,
         tuples_of(st.builds(PskIdentity, short, u32)),

@@ -19,7 +19,7 @@ BUILD := $(if $(and $(COMPILER),$(wildcard $(HEADER))),compiled,twin)
 READY := $(VENV)/.ready-$(BUILD)
 INPUTS := pyproject.toml setup.py $(shell find src -name '*.pyx' -o -name '*.pxd')
 
-.PHONY: demo test test-long lint bench fuzz bogo interop docs clean help compiler
+.PHONY: demo test test-long lint bench fuzz bogo interop specs docs clean help compiler
 
 help:
 	@echo 'make demo       watch a DTLS 1.3 and an STCP connection move a real file on this machine'

@@ -43,9 +43,8 @@ _DTLS_1_3 = 0x0304
 _OPTIONS = {
     "security": 1, "request_certificate": 3, "as_client": 5, "as_server": 6, "no_cache": 9,
     "require_certificate": 10, "tickets": 18, "staple": 24, "alpn": 26, "early_data": 33,
-    "record_size_limit": 34, "short_headers": 36,
+    "record_size_limit": 34, "short_headers": 36, "no_end_of_early_data": 41,
 }  # fmt: skip
-_SUPPRESS_END_OF_EARLY_DATA = 41
 _HASHES = {"sha256": 4, "sha384": 5}
 _WOULD_BLOCK = -5998
 _HKDF_KEY_GEN, _ORIGIN_UNWRAP, _DERIVE = 0x402C, 4, 0x10C
@@ -273,10 +272,10 @@ class Peer:
         for name in ("tickets", "early_data", "record_size_limit", "short_headers"):
             if (value := options.get(name)) is not None:
                 self.set(name, value)
+        # NSS sends and wants EndOfEarlyData in DTLS too, where RFC 9147 section 5.6 does without, unless
+        # it is told not to (an option made for QUIC).
+        self.set("no_end_of_early_data", 1)
         self.set("staple", bool(options.get("staple")))
-        if options.get("early_data"):
-            # Without this NSS sends EndOfEarlyData over datagrams as well (RFC 9147 section 5.6 forbids it).
-            self.demand("SSL_OptionSet", fd, _SUPPRESS_END_OF_EARLY_DATA, 1)
         if psk := options.get("psk"):
             self._add_psk(psk)
         if profiles := options.get("srtp"):

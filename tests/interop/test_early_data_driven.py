@@ -104,8 +104,7 @@ def test_we_come_back_to_nss(nss: Nss) -> None:
         client.close()
 
 
-@shows("early data (0-RTT)", they="server")
-@pytest.mark.requirement("8446-0RTT-1", "8446-0RTT-4", "8446-0RTT-5")
+@pytest.mark.requirement("8446-0RTT-1", "8446-0RTT-4", "8446-0RTT-5", "9147-5.6-1")
 def test_early_data_to_nss(nss: Nss) -> None:
     """NSS takes it; of a hello that does not come when it should it does not, and the handshake goes on.
 

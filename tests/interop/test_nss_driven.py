@@ -236,13 +236,7 @@ def test_nss_as_server_resumes(nss: Nss, suite: str) -> None:
     context = configs.client_context(suites=[suite])
     context.num_tickets = 1
     with served(nss, nss.database(own=certificates.server()), tickets=1) as (peer, port):
-        first = DatagramClient(context.config(), port)
-        first.handshake()
-        exchange(first, first.connection, peer)
-        first.run_until(lambda: bool(tickets_of(first)), "a ticket")
-        [ticket] = tickets_of(first)
-        first.close()
-        peer.wait_for("peer closed")
+        ticket = ticket_from(port, context, peer)
         peer.tell("again")
         peer.wait_for("again")
         second = DatagramClient(context.config(), port, ticket=ticket)
@@ -253,6 +247,18 @@ def test_nss_as_server_resumes(nss: Nss, suite: str) -> None:
         second.close()
 
 
+def ticket_from(port: int, context: Context, peer: DrivenPeer) -> dtls.SessionTicket:
+    """The ticket of a first connection."""
+    client = DatagramClient(context.config(), port)
+    client.handshake()
+    exchange(client, client.connection, peer)
+    client.run_until(lambda: bool(tickets_of(client)), "a ticket")
+    [ticket] = tickets_of(client)
+    client.close()
+    peer.wait_for("peer closed")
+    return ticket
+
+
 def tickets_of(client: DatagramClient) -> list[dtls.SessionTicket]:
     return [event.ticket for event in client.events if isinstance(event, dtls.TicketReceived)]
 
@@ -261,7 +267,7 @@ def tickets_of(client: DatagramClient) -> list[dtls.SessionTicket]:
 
 
 @shows("KeyUpdate by us", "KeyUpdate by them", "close_notify", they="client")
-@pytest.mark.requirement("9147-8-1")
+@pytest.mark.requirement("9147-8-1", "9147-8-2", "9147-8-4")
 def test_each_side_updates_its_keys_with_nss_as_client(nss: Nss) -> None:
     server = DatagramServer(configs.server_context().config())
     with driven(nss, "client", nss.database(trust=certificates.server()), port=server.port) as peer:
@@ -273,7 +279,7 @@ def test_each_side_updates_its_keys_with_nss_as_client(nss: Nss) -> None:
 
 
 @shows("KeyUpdate by us", "KeyUpdate by them", "close_notify", they="server")
-@pytest.mark.requirement("9147-8-1")
+@pytest.mark.requirement("9147-8-1", "9147-8-2", "9147-8-4")
 def test_each_side_updates_its_keys_with_nss_as_server(nss: Nss) -> None:
     with served(nss, nss.database(own=certificates.server())) as (peer, port):
         client = DatagramClient(configs.client_context().config(), port)
@@ -289,7 +295,7 @@ def test_each_side_updates_its_keys_with_nss_as_server(nss: Nss) -> None:
 
 
 @shows("short record headers from them", "data both ways, equal hashes", they="client")
-@pytest.mark.requirement("9147-4-2")
+@pytest.mark.requirement("9147-4-4", "9147-4-6")
 def test_short_headers_of_nss_as_client(nss: Nss) -> None:
     """Eight bits of sequence number and no length: half a megabyte of them."""
     server = DatagramServer(configs.server_context().config())
@@ -301,7 +307,7 @@ def test_short_headers_of_nss_as_client(nss: Nss) -> None:
 
 
 @shows("short record headers from them", "data both ways, equal hashes", they="server")
-@pytest.mark.requirement("9147-4-2")
+@pytest.mark.requirement("9147-4-4", "9147-4-6")
 def test_short_headers_of_nss_as_server(nss: Nss) -> None:
     with served(nss, nss.database(own=certificates.server()), short_headers=1) as (peer, port):
         client = DatagramClient(configs.client_context().config(), port)

@@ -81,6 +81,10 @@ def versions() -> dict[str, str]:
     try:
         said = subprocess.run(["openssl", "version"], capture_output=True, text=True, check=True, timeout=30)
         found["OpenSSL"] = f"{said.stdout.split()[1]} (s_client, s_server)"
+        newer = peers_directory() / "openssl" / "complete"
+        if newer.is_file():
+            package = newer.read_text().strip()
+            found["OpenSSL"] += f"; raw public keys and compression with {package} (Debian's package)"
     except (OSError, subprocess.SubprocessError):
         found["OpenSSL"] = "absent"
     found["Python ssl"] = f"{platform.python_version()}, on {ssl.OPENSSL_VERSION.rsplit(' ', 3)[0]}"

@@ -24,6 +24,7 @@ from sealwire.errors import Alert, CertificateError, CertificateFailure, PeerAle
 from sealwire.tls13.messages import CompressedCertificate
 from tests import certificates, configs, psks
 from tests.certificates import Identity, Kind
+from tests.interop.features import shows
 from tests.interop.programs import Openssl
 from tests.interop.test_openssl import accepted, connected, echo_once, our_server
 from tests.psks import DEVICE, SECRET
@@ -50,6 +51,7 @@ def tlsa(identity: Identity) -> list[str]:
 # --- raw public keys ----------------------------------------------------------------------------------
 
 
+@shows("raw public keys", peer="OpenSSL", they="client")
 @pytest.mark.requirement("7250-1")
 @EACH_KIND
 def test_s_client_knows_our_key(newer_openssl: Openssl, kind: Kind) -> None:
@@ -68,6 +70,7 @@ def test_s_client_knows_our_key(newer_openssl: Openssl, kind: Kind) -> None:
         assert program.wait() == 0
 
 
+@shows("raw public keys", peer="OpenSSL", they="client")
 @pytest.mark.requirement("7250-1")
 def test_s_client_refuses_a_key_it_does_not_know(newer_openssl: Openssl) -> None:
     context = server_context()
@@ -82,6 +85,7 @@ def test_s_client_refuses_a_key_it_does_not_know(newer_openssl: Openssl) -> None
         program.wait()
 
 
+@shows("raw public keys", peer="OpenSSL", they="client")
 @pytest.mark.requirement("7250-1")
 @EACH_KIND
 def test_s_client_shows_a_key(newer_openssl: Openssl, kind: Kind) -> None:
@@ -101,6 +105,7 @@ def test_s_client_shows_a_key(newer_openssl: Openssl, kind: Kind) -> None:
         assert program.wait() == 0
 
 
+@shows("raw public keys", peer="OpenSSL", they="client")
 @pytest.mark.requirement("7250-1")
 def test_s_client_with_a_key_we_do_not_know(newer_openssl: Openssl) -> None:
     own, server = certificates.client(), certificates.server()
@@ -117,6 +122,7 @@ def test_s_client_with_a_key_we_do_not_know(newer_openssl: Openssl) -> None:
         program.wait_for(lambda: "certificate unknown" in program.said, "our alert")
 
 
+@shows("raw public keys", peer="OpenSSL", they="server")
 @pytest.mark.requirement("7250-1")
 @EACH_KIND
 def test_s_server_shows_a_key(newer_openssl: Openssl, kind: Kind) -> None:
@@ -129,6 +135,7 @@ def test_s_server_shows_a_key(newer_openssl: Openssl, kind: Kind) -> None:
         stream.close()
 
 
+@shows("raw public keys", peer="OpenSSL", they="server")
 @pytest.mark.requirement("7250-1")
 def test_s_server_with_a_key_we_do_not_know_or_none_at_all(newer_openssl: Openssl) -> None:
     identity = certificates.server()
@@ -146,6 +153,7 @@ def test_s_server_with_a_key_we_do_not_know_or_none_at_all(newer_openssl: Openss
     assert caught.value.alert is Alert.UNSUPPORTED_CERTIFICATE
 
 
+@shows("raw public keys", peer="OpenSSL", they="server")
 @pytest.mark.requirement("7250-1")
 def test_s_server_asks_for_a_key(newer_openssl: Openssl) -> None:
     identity, own = certificates.server(), certificates.client()
@@ -162,6 +170,7 @@ def test_s_server_asks_for_a_key(newer_openssl: Openssl) -> None:
 # --- staples ------------------------------------------------------------------------------------------
 
 
+@shows("stapled OCSP response", peer="OpenSSL", they="client")
 @pytest.mark.requirement("8446-AUTH-6")
 def test_s_client_gets_our_staple(each_openssl: Openssl) -> None:
     identity = certificates.server()
@@ -180,6 +189,7 @@ def test_s_client_gets_our_staple(each_openssl: Openssl) -> None:
         assert program.wait() == 0
 
 
+@shows("stapled OCSP response", peer="OpenSSL", they="server")
 @pytest.mark.requirement("8446-AUTH-6")
 @pytest.mark.parametrize("mode", [STAPLE_OPTIONAL, STAPLE_REQUIRED])
 def test_s_server_staples(each_openssl: Openssl, tmp_path: Path, mode: Any) -> None:
@@ -198,6 +208,7 @@ def test_s_server_staples(each_openssl: Openssl, tmp_path: Path, mode: Any) -> N
         stream.close()
 
 
+@shows("stapled OCSP response", peer="OpenSSL", they="server")
 @pytest.mark.requirement("8446-AUTH-5", "8446-AUTH-6")
 def test_s_server_that_was_revoked(each_openssl: Openssl, tmp_path: Path) -> None:
     identity = certificates.server()
@@ -283,6 +294,7 @@ def compressing(context: Context, algorithm: str) -> Context:
 EACH_ALGORITHM = pytest.mark.parametrize("algorithm", ["zlib", "zstd"])
 
 
+@shows("certificate compression", peer="OpenSSL", they="client")
 @pytest.mark.requirement("8879-1")
 @EACH_ALGORITHM
 def test_s_client_unpacks_and_packs(newer_openssl: Openssl, spy: Spy, algorithm: str) -> None:
@@ -306,6 +318,7 @@ def test_s_client_unpacks_and_packs(newer_openssl: Openssl, spy: Spy, algorithm:
         assert program.wait() == 0
 
 
+@shows("certificate compression", peer="OpenSSL", they="server")
 @pytest.mark.requirement("8879-1")
 @EACH_ALGORITHM
 def test_s_server_packs_and_unpacks(newer_openssl: Openssl, spy: Spy, algorithm: str) -> None:
@@ -349,6 +362,7 @@ def alone(context: Context, modes: str) -> Context:
     return context
 
 
+@shows("external PSK alone (psk_ke)", peer="OpenSSL", they="client")
 @pytest.mark.requirement("8446-PSK-1")
 def test_s_client_goes_without_an_exchange(each_openssl: Openssl) -> None:
     context = alone(psks.server_context(DEVICE), "psk_ke:psk_dhe_ke")
@@ -365,6 +379,7 @@ def test_s_client_goes_without_an_exchange(each_openssl: Openssl) -> None:
         program.wait()
 
 
+@shows("external PSK alone (psk_ke)", peer="OpenSSL", they="server")
 @pytest.mark.requirement("8446-PSK-1")
 @pytest.mark.parametrize("modes", ["psk_ke", "psk_dhe_ke:psk_ke"])
 def test_s_server_goes_without_an_exchange(each_openssl: Openssl, modes: str) -> None:

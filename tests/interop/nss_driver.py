@@ -10,7 +10,7 @@ Options: role, port (client), database (its key is called "own"), suites and gro
 key_shares (how many), server_name, client_certificate (a client shows "own"), want_certificate
 (a server demands one), cookie, psk {identity, secret, hash}, tickets, early_data, record_size_limit,
 short_headers, srtp (numbers), alpn, early (a client's early data, as hex), staple (a server's OCSP
-response, as hex; a client: whether it asks for one).
+response, as hex; a client: whether it asks for one), compress (whether certificates may be, with zlib).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import os
 import select
 import socket
 import sys
+import zlib
 from collections.abc import Sequence
 from ctypes import (
     CFUNCTYPE,
@@ -30,6 +31,7 @@ from ctypes import (
     c_char_p,
     c_int,
     c_int64,
+    c_size_t,
     c_ubyte,
     c_uint,
     c_uint16,
@@ -68,6 +70,16 @@ class _Item(Structure):
     """SECItem."""
 
     _fields_ = (("type", c_int), ("data", c_char_p), ("length", c_uint))
+
+
+_ENCODE = CFUNCTYPE(c_int, c_void_p, c_void_p)
+_DECODE = CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t, POINTER(c_size_t))
+
+
+class _Compression(Structure):
+    """SSLCertificateCompressionAlgorithm; NSS leaves the work to functions of the application."""
+
+    _fields_ = (("id", c_uint16), ("name", c_char_p), ("encode", _ENCODE), ("decode", _DECODE))
 
 
 class _Pointers(Structure):
@@ -118,6 +130,7 @@ _PROTOTYPES: dict[tuple[str, str], tuple[Any, Sequence[Any]]] = {
     ("nss3", "PK11_FindCertFromNickname"): (c_void_p, (c_char_p, c_void_p)),
     ("nss3", "PK11_FindKeyByAnyCert"): (c_void_p, (c_void_p, c_void_p)),
     ("nss3", "PK11_GetInternalSlot"): (c_void_p, ()),
+    ("nss3", "SECITEM_AllocItem"): (c_void_p, (c_void_p, c_void_p, c_uint)),
     ("nss3", "PK11_ImportSymKey"): (
         c_void_p, (c_void_p, ctypes.c_ulong, c_int, ctypes.c_ulong, POINTER(_Item), c_void_p)
     ),
@@ -166,6 +179,7 @@ _EXPERIMENTAL: dict[str, Sequence[Any]] = {
     "CreateAntiReplayContext": (c_int64, c_int64, c_uint, c_uint, POINTER(c_void_p)),
     "SetAntiReplayContext": (c_void_p, c_void_p),
     "HelloRetryRequestCallback": (c_void_p, _RETRY, c_void_p),
+    "SetCertificateCompressionAlgorithm": (c_void_p, _Compression),
 }
 # Of a CERTCertificate: where its derCert lies (an arena, two strings, a signed data of four items).
 _DER_CERT_OFFSET = 120
@@ -191,6 +205,12 @@ class Library:
         raise AttributeError(name)
 
 
+def _bytes_of(item: int) -> bytes:
+    """What a SECItem at that address holds."""
+    pointers = _Pointers.from_address(item)
+    return ctypes.string_at(pointers.data, pointers.length)
+
+
 def say(event: str, **facts: object) -> None:
     print(json.dumps({"event": event, **facts}), flush=True)
 
@@ -203,6 +223,8 @@ class Peer:
         self.options = options
         self.serves = options["role"] == "server"
         self._callbacks: list[Any] = []
+        #: How often NSS had a certificate compressed, and took one.
+        self.packed = self.unpacked = 0
         self.demand("NSS_Init", options["database"].encode())
         self._replays = c_void_p()
         if self.serves:
@@ -276,6 +298,8 @@ class Peer:
         # it is told not to (an option made for QUIC).
         self.set("no_end_of_early_data", 1)
         self.set("staple", bool(options.get("staple")))
+        if options.get("compress"):
+            self._compress()
         if psk := options.get("psk"):
             self._add_psk(psk)
         if profiles := options.get("srtp"):
@@ -297,6 +321,27 @@ class Peer:
 
     def set(self, option: str, value: int) -> None:
         self.demand("SSL_OptionSet", self.fd, _OPTIONS[option], int(value))
+
+    def _compress(self) -> None:
+        """Take and give certificates compressed with zlib (RFC 8879), and count both."""
+
+        def encode(given: int, out: int) -> int:
+            packed = zlib.compress(_bytes_of(given))
+            item = self.library.SECITEM_AllocItem(None, out, len(packed))
+            ctypes.memmove(_Pointers.from_address(item).data, packed, len(packed))
+            self.packed += 1
+            return 0
+
+        def decode(given: int, out: int, room: int, used: Any) -> int:
+            plain = zlib.decompress(_bytes_of(given))
+            ctypes.memmove(out, plain[:room], min(room, len(plain)))
+            used[0] = min(room, len(plain))
+            self.unpacked += 1
+            return 0
+
+        functions = (_ENCODE(encode), _DECODE(decode))
+        self._callbacks += functions
+        self.demand("SetCertificateCompressionAlgorithm", self.fd, _Compression(1, b"zlib", *functions))
 
     def _be_server(self) -> None:
         library, options = self.library, self.options
@@ -452,6 +497,8 @@ class Peer:
             psk_type=info.psk_type,
             certificate=self._peer_certificate(),
             staple=self._peer_staple(),
+            packed=self.packed,
+            unpacked=self.unpacked,
             alpn=protocol.raw[: n.value].decode() if agreed else None,
             srtp=profile.value if library.SSL_GetSRTPCipher(fd, profile) == 0 else None,
             exporter=exported.raw.hex(),

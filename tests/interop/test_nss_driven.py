@@ -356,3 +356,40 @@ def test_a_small_mtu_with_nss_as_server(nss: Nss) -> None:
         client.handshake()
         exchange(client, client.connection, peer)
         client.close()
+
+
+@shows("certificate compression", they="client")
+@pytest.mark.requirement("8879-1")
+def test_nss_as_client_takes_a_compressed_certificate(nss: Nss) -> None:
+    """And shows one: both sides of one DTLS handshake."""
+    identity, own = certificates.server(intermediates=2), certificates.client(intermediates=2)
+    context = configs.server_context(identity, client_roots=own.cafile)
+    context.set_certificate_compression("zlib")
+    server = DatagramServer(context.config())
+    database = nss.database(trust=identity, own=own)
+    options = {"port": server.port, "client_certificate": True, "compress": True}
+    with driven(nss, "client", database, **options) as peer:
+        connection = server.accept()
+        said = peer.wait_for("connected", server)
+        assert (said["packed"], said["unpacked"]) == (1, 1)
+        assert connection.session.peer_certificate is not None
+        assert connection.session.peer_certificate.chain[0] == own.chain[0]
+        exchange(server, connection, peer)
+
+
+@shows("certificate compression", they="server")
+@pytest.mark.requirement("8879-1")
+def test_nss_as_server_shows_a_compressed_certificate(nss: Nss) -> None:
+    identity, own = certificates.server(intermediates=2), certificates.client()
+    context = configs.client_context(identity.cafile, identity=own)
+    context.set_certificate_compression("zlib")
+    database = nss.database(trust=own, own=identity)
+    with served(nss, database, want_certificate=True, compress=True) as (peer, port):
+        client = DatagramClient(context.config(), port)
+        client.handshake()
+        said = peer.wait_for("connected", client)
+        assert (said["packed"], said["unpacked"]) == (1, 1)
+        assert client.connection.session.peer_certificate is not None
+        assert client.connection.session.peer_certificate.chain[0] == identity.chain[0]
+        exchange(client, client.connection, peer)
+        client.close()

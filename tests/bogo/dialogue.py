@@ -19,7 +19,7 @@ from sealwire.errors import Alert, Error, ProtocolError
 from sealwire.stcp import connection as stcp
 from sealwire.stcp import events as stcp_events
 from sealwire.tls13 import extensions as ext
-from sealwire.tls13.contract import Session
+from sealwire.tls13.contract import EarlyData, Session
 from sealwire.tls13.flavor import DTLS, TLS
 from sealwire.tls13.messages import ClientHello, HandshakeType, open_message
 from sealwire.tls13.tickets import SessionTicket
@@ -49,6 +49,8 @@ class Dialogue(ABC):
         self.ticket = ticket
         #: The newest ticket that came, for the next connection.
         self.new_ticket: SessionTicket | None = None
+        #: What holds once the server has rejected early data.
+        self.retry = flags
         #: The peer sent close_notify.
         self.peer_closed = False
 
@@ -67,12 +69,19 @@ class Dialogue(ABC):
         flags = self.flags
         arrivals = self._arrivals()
         early: list[bytes] = []
+        written = self._write_early()
         while not self._connected:
             messages = next(arrivals, None)
             if messages is None:
                 self._raise_error()
                 raise Unexpected("the runner hung up in the handshake")
             early += messages
+        if self._outcome is EarlyData.REJECTED and "-server" not in flags:
+            # An application starts over then, and so does BoringSSL's shim.
+            self.flags = self.retry
+            written = 0
+        self._check_early_data(flags)
+        flags = self.flags
         checks.handshake(flags, self._session, is_resume=is_resume, offered_alpn=self._offered_alpn)
         if "-expect-selected-credential" in flags:
             wanted = flags.number("-expect-selected-credential")
@@ -87,8 +96,8 @@ class Dialogue(ABC):
             self._send_alert(Alert(_DECOMPRESSION_FAILURE))
             return
         if "-shim-writes-first" in flags:
-            for _ in range(flags.number("-repeat-shim-initial-write", 1)):
-                self._write(flags.octets("-shim-initial-write") or b"hello")
+            for data in self._initial_writes(written):
+                self._write(data)
         if "-shim-shuts-down" not in flags:
             self._echo(chain((early,), arrivals))
         self._check_ticket()
@@ -98,6 +107,29 @@ class Dialogue(ABC):
                 pass
             if not self.peer_closed:
                 raise Unexpected("the peer sent no close_notify")
+
+    def _initial_writes(self, written: int = 0) -> Iterator[bytes]:
+        """What is said first, write by write, without the first `written` bytes."""
+        flags = self.flags
+        once = flags.octets("-shim-initial-write") or b"hello"
+        for _ in range(flags.number("-repeat-shim-initial-write", 1)):
+            if once[written:]:
+                yield once[written:]
+            written = max(written - len(once), 0)
+
+    def _check_early_data(self, flags: Flags) -> None:
+        outcome = self._outcome
+        for flag, wanted in (
+            ("-expect-accept-early-data", EarlyData.ACCEPTED),
+            ("-expect-reject-early-data", EarlyData.REJECTED),
+            ("-expect-no-offer-early-data", EarlyData.NOT_OFFERED),
+        ):
+            if flag in flags and outcome is not wanted and not isinstance(self, DatagramDialogue):
+                raise Unexpected(f"early data was {outcome.value}")
+
+    def _write_early(self) -> int:
+        """Send as early data what may be; returns how many bytes of the initial writes that were."""
+        return 0
 
     def _echo(self, arrivals: Iterable[list[bytes]]) -> None:
         flags = self.flags
@@ -139,10 +171,17 @@ class Dialogue(ABC):
         wanted = "-expect-no-session" not in flags and "-shim-shuts-down" not in flags
         if wanted is not (self.new_ticket is not None):
             raise Unexpected("no ticket came" if wanted else "a ticket came")
+        if self.new_ticket is not None:
+            capable = self.new_ticket.max_early_data > 0
+            if capable is not ("-expect-ticket-supports-early-data" in flags):
+                raise Unexpected("the ticket allows early data" if capable else "the ticket allows none")
 
     @property
     @abstractmethod
     def _connected(self) -> bool: ...
+    @property
+    @abstractmethod
+    def _outcome(self) -> EarlyData: ...
     @property
     @abstractmethod
     def _session(self) -> Session: ...
@@ -245,6 +284,10 @@ class DatagramDialogue(Dialogue):
         return self.connection.was_connected
 
     @property
+    def _outcome(self) -> EarlyData:
+        return self.connection.early_data
+
+    @property
     def _session(self) -> Session:
         return self.connection.session
 
@@ -294,7 +337,12 @@ class StreamDialogue(Dialogue):
             self.connection = stcp.Connection.server(config, now=clock.now, limits=limits)
         else:
             self.connection = stcp.Connection.client(
-                config, now=clock.now, limits=limits, server_name=self.server_name, ticket=ticket
+                config,
+                now=clock.now,
+                limits=limits,
+                server_name=self.server_name,
+                ticket=ticket,
+                early_data="-enable-early-data" in flags,
             )
         self.connection._handshake.__class__ = boring.SeenHandshake
 
@@ -319,6 +367,11 @@ class StreamDialogue(Dialogue):
             self._flush()
             messages = []
             size = self.flags.number("-read-size", _READ_BYTES)
+            while connection.early_buffered:
+                # Half a round trip early: the runner waits for it before it goes on.
+                message = connection.read_early(size)
+                connection.send_before_finished(bytes(byte ^ 0xFF for byte in message))
+                self._flush()
             while connection.buffered:
                 messages.append(connection.read(size))
             yield messages
@@ -328,8 +381,24 @@ class StreamDialogue(Dialogue):
         return self.connection._handshake.complete
 
     @property
+    def _outcome(self) -> EarlyData:
+        return self.connection.early_data
+
+    @property
     def _session(self) -> Session:
         return self.connection.session
+
+    def _write_early(self) -> int:
+        if "-shim-writes-first" not in self.flags:
+            return 0
+        written = 0
+        for data in self._initial_writes():
+            part = data[: self.connection.max_replayable_bytes]
+            if part:
+                self.connection.send_replayable(part)
+                self._flush()
+            written += len(part)
+        return written
 
     def _write(self, data: bytes) -> None:
         self.connection.send(data)

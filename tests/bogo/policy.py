@@ -23,8 +23,10 @@ from sealwire.crypto.certificates import (
 from sealwire.crypto.credentials import load_credential, load_raw_credential
 from sealwire.crypto.groups import GROUPS, HYBRID_GROUPS, Group
 from sealwire.crypto.ocsp import StapleMode
+from sealwire.crypto.providers import default_provider
 from sealwire.crypto.rawkeys import RawPublicKey
 from sealwire.crypto.signatures import SignatureScheme
+from sealwire.crypto.strikes import MAX_WINDOW_SECONDS, StrikeRegister
 from sealwire.crypto.ticketkeys import TicketKeys
 from sealwire.errors import Alert, CertificateError, CertificateFailure, HandshakeError
 from sealwire.limits import Limits
@@ -45,6 +47,8 @@ _SCHEMES: Final = (
     SignatureScheme.RSA_PSS_RSAE_SHA512,
     SignatureScheme.RSA_PKCS1_SHA512,
 )
+# What BoringSSL's server takes.
+_EARLY_DATA_BYTES: Final = 14_336
 # What the runner expects a server to give.
 _TICKETS: Final = 2
 
@@ -169,8 +173,14 @@ def limits(flags: Flags) -> Limits:
     return Limits(handshake_seconds=1e9, rekey_seconds=1e9, retransmissions=12, **bound)
 
 
-def configuration(flags: Flags, ticket_keys: TicketKeys, witness: Witness) -> Config:
-    """The configuration for one connection; `ticket_keys` are the same for all of a test."""
+def configuration(
+    flags: Flags, retry: Flags, ticket_keys: TicketKeys, strikes: StrikeRegister, witness: Witness
+) -> Config:
+    """The configuration for one connection; ticket keys and strikes are the same for all of a test.
+
+    Args:
+        retry: what holds once the server has rejected early data.
+    """
     witness.signature_microseconds = 1000 * flags.number("-private-key-delay-ms")
     context = Context(PROTOCOL_CLIENT)
     context.check_hostname = False
@@ -195,13 +205,20 @@ def configuration(flags: Flags, ticket_keys: TicketKeys, witness: Witness) -> Co
         "strict": frozenset(one for one, described in credentials.items() if described.must_match_issuer),
         "is_server": "-server" in flags,
         "verify_mode": _verify_mode(flags),
-        "verifier": FlagVerifier(flags),
+        "verifier": FlagVerifier(retry if "-expect-reject-early-data" in flags else flags),
+        "max_early_data_size": _EARLY_DATA_BYTES if "-enable-early-data" in flags else 0,
+        "strikes": strikes,
         "ticket_keys": ticket_keys,
         "num_tickets": 0 if "-no-ticket" in flags or "-skip-ticket" in flags else _TICKETS,
         "staple_mode": StapleMode.OPTIONAL if "-enable-ocsp-stapling" in flags else StapleMode.NONE,
         "clock": lambda: witness.clock.now,
     }
     return ShimConfig(**given)
+
+
+def strike_register() -> StrikeRegister:
+    """Early data is fresh for as long as BoringSSL says."""
+    return StrikeRegister(default_provider(), window_seconds=MAX_WINDOW_SECONDS)
 
 
 def _group(code: int) -> Group:

@@ -43,6 +43,7 @@ def _run(flags: dict[str, Flags]) -> int:
 
     clock = wire.Clock()
     ticket_keys = TicketKeys()
+    strikes = policy.strike_register()
     ticket = None
     for count in range(flags["initial"].number("-resume-count") + 1):
         now = flags["resume" if count else "initial"]
@@ -52,12 +53,13 @@ def _run(flags: dict[str, Flags]) -> int:
         witness = policy.Witness(clock)
         connected = wire.connect(now)
         try:
-            config = policy.configuration(now, ticket_keys, witness)
+            config = policy.configuration(now, flags["retry"], ticket_keys, strikes, witness)
             talk: dialogue.Dialogue
             if "-dtls" in now:
                 talk = dialogue.DatagramDialogue(wire.DatagramWire(connected), now, config, clock, ticket)
             else:
                 talk = dialogue.StreamDialogue(connected, now, config, clock, ticket)
+                talk.retry = flags["retry"]
             talk.run(is_resume=count > 0, witness=witness)
             ticket = talk.new_ticket
         except ConfigurationError as error:

@@ -22,6 +22,11 @@ ctypedef struct Api:
     void* (*fetch_digest)(void* library, const char* name, const char* properties) noexcept nogil
     int (*digest)(const void* data, size_t n, uint8_t* out, unsigned int* size, const void* kind, void* engine) noexcept nogil
     uint8_t* (*hmac)(const void* kind, const void* key, int key_n, const uint8_t* data, size_t n, uint8_t* out, unsigned int* size) noexcept nogil
+    void* (*digest_new)() noexcept nogil
+    void (*digest_free)(void* context) noexcept nogil
+    int (*digest_init)(void* context, const void* digest, const void* params) noexcept nogil
+    int (*digest_update)(void* context, const void* data, size_t n) noexcept nogil
+    int (*digest_final)(void* context, uint8_t* out, unsigned int* written) noexcept nogil
 
 # The suites' algorithms.  Each is an AEAD and the cipher that masks record numbers beside it.
 cdef enum Algorithm:
@@ -35,6 +40,7 @@ cdef enum:
     ALGORITHMS = 5
     NONCE_BYTES = 12
     SAMPLE_BYTES = 16
+    DIGEST_BYTES = 32
 
 # Bytes of the tag behind what `algorithm` seals.
 cdef inline int tag_bytes(Algorithm algorithm) noexcept nogil:
@@ -88,3 +94,11 @@ cdef int open_with(
 ) noexcept nogil
 # One block of 16 bytes.
 cdef int sample_with(Opening* opening, const uint8_t* key, const uint8_t* sample, uint8_t* out) noexcept nogil
+
+# --- for sealed events: a context that hashes one thing after another ------------------------------
+
+# A context for sha256(); raises Unavailable or MemoryError.  Free it with release_digest().
+cdef void* new_digest() except NULL
+cdef void release_digest(void* context) noexcept
+# SHA-256 of `n` bytes of `data`, DIGEST_BYTES into `out`.
+cdef int sha256(void* context, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil

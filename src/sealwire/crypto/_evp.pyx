@@ -38,6 +38,7 @@ cdef void* _aead_ciphers[ALGORITHMS]
 cdef void* _mask_ciphers[ALGORITHMS]
 cdef void* _digests[2]
 cdef bint _digests_ready = False
+cdef void* _sha256 = NULL
 cdef bint _ready = False
 _description = ""
 _reason = ""
@@ -132,6 +133,13 @@ cdef str _take(void* handle):
     _api.decrypt_final = <int (*)(void*, uint8_t*, int*) noexcept nogil>dlsym(handle, b"EVP_DecryptFinal_ex")
 
     # Only the probe uses these; need_digests() says if they are missing.
+    _api.digest_new = <void* (*)() noexcept nogil>dlsym(handle, b"EVP_MD_CTX_new")
+    _api.digest_free = <void (*)(void*) noexcept nogil>dlsym(handle, b"EVP_MD_CTX_free")
+    _api.digest_init = <int (*)(void*, const void*, const void*) noexcept nogil>dlsym(handle, b"EVP_DigestInit_ex2")
+    _api.digest_update = <int (*)(void*, const void*, size_t) noexcept nogil>dlsym(handle, b"EVP_DigestUpdate")
+    _api.digest_final = <int (*)(
+        void*, uint8_t*, unsigned int*
+    ) noexcept nogil>dlsym(handle, b"EVP_DigestFinal_ex")
     _api.fetch_digest = <void* (*)(void*, const char*, const char*) noexcept nogil>dlsym(handle, b"EVP_MD_fetch")
     _api.digest = <int (*)(
         const void*, size_t, uint8_t*, unsigned int*, const void*, void*
@@ -519,3 +527,50 @@ cdef int sample_with(Opening* opening, const uint8_t* key, const uint8_t* sample
         _api.clear_errors()
         return 0
     return mask(opening.block, AES_128_GCM, sample, 1, out)
+
+
+# --- for sealed events: a context that hashes one thing after another ------------------------------
+
+cdef void* new_digest() except NULL:
+    global _sha256
+    cdef void* context
+    cdef uint8_t found[DIGEST_BYTES]
+    api()
+    if _sha256 == NULL:
+        if (
+            _api.fetch_digest == NULL
+            or _api.digest_new == NULL
+            or _api.digest_free == NULL
+            or _api.digest_init == NULL
+            or _api.digest_update == NULL
+            or _api.digest_final == NULL
+        ):
+            raise Unavailable("libcrypto has no digests")
+        _sha256 = _api.fetch_digest(NULL, b"SHA256", NULL)
+        if _sha256 == NULL:
+            _api.clear_errors()
+            raise Unavailable("libcrypto has no SHA-256")
+    context = _api.digest_new()
+    if context == NULL:
+        raise MemoryError
+    if not sha256(context, b"abc", 3, found) or found[:DIGEST_BYTES] != _SHA256_OF_ABC:
+        _api.digest_free(context)
+        raise Unavailable("libcrypto gives wrong answers for SHA-256")
+    return context
+
+
+cdef void release_digest(void* context) noexcept:
+    if context != NULL:
+        _api.digest_free(context)
+
+
+cdef int sha256(void* context, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil:
+    return (
+        _api.digest_init(context, _sha256, NULL) > 0
+        and _api.digest_update(context, data, n) > 0
+        and _api.digest_final(context, out, NULL) > 0
+    )
+
+
+# FIPS 180-4, the example of its appendix.
+_SHA256_OF_ABC = bytes.fromhex("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")

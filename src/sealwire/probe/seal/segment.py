@@ -1,0 +1,354 @@
+"""A segment: leaves, their Merkle root, and one signature that covers both and where they belong.
+
+    segment = [COSE_Sign1, [+ bstr .cbor event]]
+
+The payload of the COSE_Sign1 (RFC 9052 section 4.2) is the root (RFC 9162 section 2.1.1).  Its
+protected header says which probe and key, which boot, the segment's and its events' sequences, the
+hash of the segment before, the times, the state of the clock and the counters: all of it is signed,
+so a segment cannot be altered, moved, left out or repeated without breaking the chain.  The header
+also names the verifiable data structure (RFC 9942), so the same signature, with a proof beside it,
+is a receipt for one event.  Nothing here reads a clock or a file.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sealwire.probe.seal import cbor
+from sealwire.probe.seal.engine import leaf_hashes, root
+from sealwire.probe.seal.keys import PublicKey, SigningKey
+from sealwire.probe.seal.leaves import frame, split
+
+#: Bounds of one segment: whichever is reached first ends it.
+SEGMENT_EVENTS: Final = 16_384
+SEGMENT_BYTES: Final = 512 * 1024
+#: Bytes of an encoded segment that a reader accepts; leaves of 512 KiB, a last long one and the header.
+SEGMENT_MAXIMUM_BYTES: Final = 1024 * 1024
+
+VERSION: Final = 1
+# COSE header parameters: RFC 9052 section 3.1 and RFC 9942 section 4.
+_ALGORITHM, _KEY_ID, _VDS, _VDP = 1, 4, 395, 396
+_RFC9162_SHA256: Final = 1
+_INCLUSION: Final = -1
+_LABEL: Final = "sealwire"
+_TAG_SIGN1: Final = b"\xd2"
+_ELEMENTS: Final = 12
+
+
+class Malformed(ValueError):
+    """Bytes that are no segment, or no proof."""
+
+
+class ClockState(enum.IntEnum):
+    """What the kernel says of the probe's clock."""
+
+    UNKNOWN = 0
+    SYNCHRONISED = 1
+    UNSYNCHRONISED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A reading of the clocks, in nanoseconds: since 1970, and since the machine started."""
+
+    wall: int
+    uptime: int
+    state: ClockState = ClockState.UNKNOWN
+    #: The kernel's bound of the clock's error, microseconds.
+    error: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the protected header of a segment says."""
+
+    algorithm: int
+    key: bytes
+    probe: bytes
+    boot: bytes
+    segment: int
+    first_event: int
+    last_event: int
+    #: Chain hash of the segment before; None for a probe's first.
+    previous: bytes | None
+    #: Earliest and latest end of the flows in it, packet time; None without flows.
+    times: tuple[int, int] | None
+    sealed: Moment
+    #: A segment comes at least this often, seconds.
+    heartbeat: int
+    #: Totals since the signer started, drops of every kind included.
+    counters: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def events(self) -> int:
+        """How many events the segment has."""
+        return self.last_event - self.first_event + 1
+
+    def encode(self) -> bytes:
+        """The protected header, as signed."""
+        sealed = self.sealed
+        info = {
+            1: VERSION,
+            2: self.probe,
+            3: self.boot,
+            4: self.segment,
+            5: self.first_event,
+            6: self.last_event,
+            7: self.previous,
+            8: list(self.times) if self.times else None,
+            9: [sealed.wall, sealed.uptime],
+            10: [int(sealed.state), sealed.error],
+            11: self.heartbeat,
+            12: self.counters,
+        }
+        return cbor.encode(
+            {_ALGORITHM: self.algorithm, _KEY_ID: self.key, _VDS: _RFC9162_SHA256, _LABEL: info}
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Header:
+        """The header of signed bytes.  Raises Malformed."""
+        try:
+            outer = cbor.decode(data)
+            if not isinstance(outer, dict) or set(outer) != {_ALGORITHM, _KEY_ID, _VDS, _LABEL}:
+                raise Malformed("a protected header with other parameters than a segment's")
+            info = outer[_LABEL]
+            if outer[_VDS] != _RFC9162_SHA256 or not isinstance(info, dict):
+                raise Malformed("another data structure than RFC 9162's")
+            if info.get(1) != VERSION or set(info) != set(range(1, _ELEMENTS + 1)):
+                raise Malformed("a segment of another version")
+            wall, uptime = _numbers(info[9], 2)
+            state, error = _numbers(info[10], 2)
+            earliest_latest = None if info[8] is None else _numbers(info[8], 2, signed=True)
+            counters = info[12]
+            if not isinstance(counters, dict) or not all(
+                isinstance(name, str) and _is_number(value) for name, value in counters.items()
+            ):
+                raise Malformed("counters are numbers under names")
+            numbers = _numbers([info[4], info[5], info[6], info[11]], 4)
+            for value, n in ((outer[_KEY_ID], 32), (info[2], 32), (info[3], 16), (info[7] or bytes(32), 32)):
+                if not isinstance(value, bytes) or len(value) != n:
+                    raise Malformed("an id or a hash of a wrong length")
+            if type(outer[_ALGORITHM]) is not int or numbers[2] < numbers[1] or info[7] == b"":
+                raise Malformed("a header that contradicts itself")
+            return cls(
+                algorithm=outer[_ALGORITHM],
+                key=outer[_KEY_ID],
+                probe=info[2],
+                boot=info[3],
+                segment=numbers[0],
+                first_event=numbers[1],
+                last_event=numbers[2],
+                previous=info[7],
+                times=None if earliest_latest is None else (earliest_latest[0], earliest_latest[1]),
+                sealed=Moment(wall, uptime, ClockState(state), error),
+                heartbeat=numbers[3],
+                counters=counters,
+            )
+        except Malformed:
+            raise
+        except ValueError as wrong:
+            raise Malformed(str(wrong)) from None
+
+
+def _is_number(value: Any, signed: bool = False) -> bool:
+    return type(value) is int and (value >= 0 or signed)
+
+
+def _numbers(value: Any, n: int, signed: bool = False) -> list[int]:
+    if not isinstance(value, list) or len(value) != n or not all(_is_number(part, signed) for part in value):
+        raise Malformed("numbers are missing")
+    return value
+
+
+def to_be_signed(protected: bytes, payload: bytes) -> bytes:
+    """RFC 9052 section 4.4: the Sig_structure of a COSE_Sign1 without external data."""
+    return cbor.encode(["Signature1", protected, b"", payload])
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A decoded segment.  Decoding checks its form, not its truth: see `sealwire.probe.verify`."""
+
+    header: Header
+    protected: bytes = field(repr=False)
+    root: bytes
+    signature: bytes = field(repr=False)
+    #: Leaves, each in a byte string.
+    framed: bytes = field(repr=False)
+    #: How many leaves the array claims.
+    count: int
+
+    @property
+    def signed(self) -> bytes:
+        """The COSE_Sign1, tagged."""
+        return _sign1(self.protected, b"\xa0", frame(self.root), self.signature)
+
+    @property
+    def hash(self) -> bytes:
+        """The chain hash: what the next segment names as the one before.  32 bytes."""
+        return hashlib.sha256(self.signed).digest()
+
+    def encode(self) -> bytes:
+        """The segment as stored."""
+        return b"\x82" + self.signed + cbor.head(4, self.count) + self.framed
+
+    @classmethod
+    def decode(cls, data: bytes) -> Segment:
+        """The one segment that is all of `data`.  Raises Malformed."""
+        if data[:3] != b"\x82" + _TAG_SIGN1 + b"\x84":
+            raise Malformed("these bytes do not begin as a segment does")
+        try:
+            protected, at = _bytes(data, 3)
+            if data[at : at + 1] != b"\xa0":
+                raise Malformed("an unprotected header that is not empty")
+            payload, at = _bytes(data, at + 1)
+            signature, at = _bytes(data, at)
+            major, count, at = cbor.read_head(data, at)
+        except Malformed:
+            raise
+        except ValueError as wrong:
+            raise Malformed(str(wrong)) from None
+        if len(payload) != 32 or major != 4:
+            raise Malformed("a segment is a signed root and an array of leaves")
+        return cls(Header.decode(protected), protected, payload, signature, data[at:], count)
+
+    def leaves(self) -> list[bytes]:
+        """The leaves.  Raises ValueError where they are not framed."""
+        return split(self.framed)
+
+    def authentic(self, key: PublicKey) -> bool:
+        """Whether `key` signed this header and root."""
+        if self.header.algorithm != key.algorithm:
+            return False
+        return key.verify(self.signature, to_be_signed(self.protected, self.root))
+
+
+def _sign1(protected: bytes, unprotected: bytes, payload: bytes, signature: bytes) -> bytes:
+    return _TAG_SIGN1 + b"\x84" + frame(protected) + unprotected + payload + frame(signature)
+
+
+def _bytes(data: bytes, at: int) -> tuple[bytes, int]:
+    major, n, at = cbor.read_head(data, at)
+    if major != 2 or n > len(data) - at:
+        raise Malformed("a byte string is missing")
+    return data[at : at + n], at + n
+
+
+def seal(header: Header, framed: bytes, count: int, key: SigningKey) -> Segment:
+    """Sign leaves under a header that names their number and this key."""
+    assert count == header.events, "a header counts the leaves below it"
+    protected = header.encode()
+    payload = root(leaf_hashes(framed))
+    signature = key.sign(to_be_signed(protected, payload))
+    return Segment(header, protected, payload, signature, framed, count)
+
+
+# Proofs of one event.
+
+
+def path(hashes: bytes, index: int) -> list[bytes]:
+    """RFC 9162 section 2.1.3.1: the inclusion path of the leaf `index` of the tree over `hashes`."""
+    level = [hashes[at : at + 32] for at in range(0, len(hashes), 32)]
+    found = []
+    while len(level) > 1:
+        if index ^ 1 < len(level):
+            found.append(level[index ^ 1])
+        pairs = zip(level[::2], level[1::2], strict=False)
+        level = [hashlib.sha256(b"\1" + a + b).digest() for a, b in pairs] + level[len(level) & ~1 :]
+        index >>= 1
+    return found
+
+
+def root_of_path(leaf: bytes, index: int, size: int, proof: list[bytes]) -> bytes:
+    """RFC 9162 section 2.1.3.2: the root that `proof` leads to from a leaf.  Raises Malformed."""
+    if not 0 <= index < size:
+        raise Malformed("a proof of a leaf outside its tree")
+    found = hashlib.sha256(b"\0" + leaf).digest()
+    at, last = index, size - 1
+    for sibling in proof:
+        if last == 0:
+            raise Malformed("a proof that is too long")
+        if at & 1 or at == last:
+            found = hashlib.sha256(b"\1" + sibling + found).digest()
+            while not at & 1 and at:
+                at, last = at >> 1, last >> 1
+        else:
+            found = hashlib.sha256(b"\1" + found + sibling).digest()
+        at, last = at >> 1, last >> 1
+    if last:
+        raise Malformed("a proof that is too short")
+    return found
+
+
+def prove(segment: Segment, index: int) -> bytes:
+    """A proof of one event: ``[leaf, receipt]``, the receipt of inclusion being RFC 9942's section 5.2.
+
+    The receipt is the segment's own signature with the root left out, so that who checks it must
+    compute the root from the leaf and the path.  Raises IndexError.
+    """
+    leaf = segment.leaves()[index]
+    inclusion = cbor.encode([segment.count, index, path(leaf_hashes(segment.framed), index)])
+    unprotected = cbor.encode({_VDP: {_INCLUSION: [inclusion]}})
+    return b"\x82" + frame(leaf) + _sign1(segment.protected, unprotected, b"\xf6", segment.signature)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A decoded proof of one event."""
+
+    leaf: bytes
+    header: Header
+    protected: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
+    size: int
+    index: int
+    path: tuple[bytes, ...] = field(repr=False)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Proof:
+        """The one proof that is all of `data`.  Raises Malformed."""
+        if data[:1] != b"\x82":
+            raise Malformed("these bytes are no proof")
+        try:
+            leaf, at = _bytes(data, 1)
+            if data[at : at + 2] != _TAG_SIGN1 + b"\x84":
+                raise Malformed("a proof without a receipt")
+            protected, at = _bytes(data, at + 2)
+            # What stands between is a map that ends where null, the detached payload, begins.
+            signature_at = cbor.skip(data, at)
+            unprotected = cbor.decode(data[at:signature_at])
+            if data[signature_at : signature_at + 1] != b"\xf6":
+                raise Malformed("a receipt whose root is not left out")
+            signature, end = _bytes(data, signature_at + 1)
+            if end != len(data):
+                raise Malformed("bytes behind the proof")
+            match unprotected:
+                case {396: {-1: [bytes(inclusion)], **other}, **more} if not other and not more:
+                    size, index, proof = cbor.decode(inclusion)
+                case _:
+                    raise Malformed("a receipt without one proof of inclusion")
+            _numbers([size, index], 2)
+            if not isinstance(proof, list) or len(proof) > 64:
+                raise Malformed("a path of hashes is missing")
+            if not all(isinstance(node, bytes) and len(node) == 32 for node in proof):
+                raise Malformed("a path of hashes is missing")
+        except Malformed:
+            raise
+        except (ValueError, TypeError) as wrong:
+            raise Malformed(str(wrong)) from None
+        return cls(leaf, Header.decode(protected), protected, signature, size, index, tuple(proof))
+
+    def authentic(self, key: PublicKey) -> bool:
+        """Whether `key` signed a segment in which this leaf has the place that it claims."""
+        header = self.header
+        if self.size != header.events or header.algorithm != key.algorithm:
+            return False
+        try:
+            payload = root_of_path(self.leaf, self.index, self.size, list(self.path))
+        except Malformed:
+            return False
+        return key.verify(self.signature, to_be_signed(self.protected, payload))

@@ -1,0 +1,372 @@
+"""The spool: segments on disk, append-only, bounded, and honest after any end.
+
+A file holds segments as zstd frames and is named by its first one.  What was appended counts only
+once `commit` has made it durable; nothing may be sent before.  A write that found no room is taken
+back.  A write or fsync that failed poisons its file: what is in there since the last commit is in
+doubt for good (a second fsync would succeed and prove nothing), so the file is left and never
+touched again.  The oldest files make room.
+
+Opening finds the last whole segment.  What is behind it was cut by a crash and is cut off, unless
+whole segments follow: then the file was damaged, and stays as evidence.  Either way the numbers that
+the unreadable bytes may have used are never used again.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import string
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+from sealwire.errors import ConfigurationError, Error
+from sealwire.probe.seal import frames
+from sealwire.probe.seal.segment import SEGMENT_EVENTS, Malformed, Segment
+
+SUFFIX: Final = ".seal.zst"
+#: Names the first segment that should be here, once older ones made room.
+BEGIN: Final = "begin"
+_LOCK: Final = "lock"
+#: No frame of a segment is shorter: four hashes and ids, a boot id and a signature do not compress.
+FRAME_MINIMUM_BYTES: Final = 192
+#: What tells apart files that begin with the same segment; sorts behind nothing.
+_MORE: Final = ("", *string.ascii_lowercase)
+_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
+
+
+class NoRoom(Error):
+    """The disk is full; nothing of the segment is in the spool."""
+
+
+class Poisoned(Error):
+    """The file that was being written cannot be trusted any more.
+
+    Attributes:
+        lost: the segments whose fate is unknown, oldest first.
+    """
+
+    def __init__(self, lost: list[Segment], reason: OSError) -> None:
+        super().__init__(f"the spool's disk failed: {reason.strerror or reason}")
+        self.lost = lost
+
+
+class Disk(Protocol):
+    """What a spool asks of a directory.  Every method raises OSError."""
+
+    def names(self) -> list[str]: ...
+
+    def read(self, name: str) -> bytes: ...
+
+    def size(self, name: str) -> int: ...
+
+    def create(self, name: str) -> None:
+        """Make an empty file; durable with the next sync of it."""
+
+    def append(self, name: str, data: bytes) -> None:
+        """Add to the end; on an error some of it may be there."""
+
+    def sync(self, name: str) -> None:
+        """Make a file's content, and that it exists, durable."""
+
+    def truncate(self, name: str, size: int) -> None: ...
+
+    def remove(self, name: str) -> None: ...
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Give a small file this content, durably, all or nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Segments one after another, as a Gap names them."""
+
+    first_segment: int
+    last_segment: int
+    first_event: int
+    last_event: int
+    hash: bytes
+
+    @classmethod
+    def of(cls, first: Segment, last: Segment) -> Range:
+        return cls(
+            *(first.header.segment, last.header.segment, first.header.first_event, last.header.last_event),
+            hash=last.hash,
+        )
+
+
+@dataclass(slots=True)
+class Found:
+    """What opening a spool found."""
+
+    #: The last whole segment; None in an empty spool.
+    last: Segment | None = None
+    #: Segment and event numbers behind `last` that may have been used.
+    doubtful_segments: int = 0
+    doubtful_events: int = 0
+    #: The first segment here, if those before it are not known to have made room.
+    missing_before: Segment | None = None
+
+
+@dataclass(slots=True)
+class _File:
+    name: str
+    size: int
+
+
+@dataclass(slots=True)
+class Spool:
+    """Segments on a disk, at most `most_bytes` of them, in files of about `file_bytes`."""
+
+    disk: Disk
+    most_bytes: int
+    file_bytes: int = 0
+    found: Found = field(default_factory=Found)
+    _files: list[_File] = field(default_factory=list)
+    _open: bool = False
+    _uncommitted: list[Segment] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.file_bytes = self.file_bytes or max(self.most_bytes // 16, 1)
+        self._recover()
+
+    @property
+    def held(self) -> int:
+        """What the spool's files take now."""
+        return sum(file.size for file in self._files)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the oldest file should make room now: above three quarters of what is allowed."""
+        return 4 * self.held > 3 * self.most_bytes
+
+    def append(self, segment: Segment) -> None:
+        """Write a segment; not durable before commit().  Raises NoRoom or Poisoned."""
+        frame = frames.pack(segment)
+        if self.held + len(frame) > self.most_bytes:
+            raise NoRoom("the spool is as large as it may be")
+        if not self._open or self._files[-1].size + len(frame) > self.file_bytes:
+            self.commit()
+            self._create(segment)
+        file = self._files[-1]
+        try:
+            self.disk.append(file.name, frame)
+        except OSError as error:
+            self._take_back(file, error)
+        file.size += len(frame)
+        self._uncommitted.append(segment)
+
+    def _create(self, segment: Segment) -> None:
+        self._open = False
+        # A file of this name is there if it failed before its first segment was whole.
+        names = (f"{segment.header.segment:016d}{more}{SUFFIX}" for more in _MORE)
+        name = next(name for name in names if all(name != file.name for file in self._files))
+        try:
+            self.disk.create(name)
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise NoRoom("the disk is full") from None
+            raise Poisoned([], error) from error
+        self._files.append(_File(name, 0))
+        self._open = True
+
+    def _take_back(self, file: _File, error: OSError) -> None:
+        """After a failed write: the file as it was, or never again."""
+        if error.errno in _NO_ROOM:
+            try:
+                self.disk.truncate(file.name, file.size)
+            except OSError:
+                pass
+            else:
+                raise NoRoom("the disk is full") from None
+        raise self._poisoned(error) from error
+
+    def commit(self) -> None:
+        """Make everything appended durable.  Raises Poisoned; the file is then left for good."""
+        if not self._uncommitted:
+            return
+        try:
+            self.disk.sync(self._files[-1].name)
+        except OSError as error:
+            raise self._poisoned(error) from error
+        self._uncommitted.clear()
+
+    def _poisoned(self, error: OSError) -> Poisoned:
+        lost, self._uncommitted = self._uncommitted, []
+        self._open = False
+        return Poisoned(lost, error)
+
+    def oldest(self) -> Range | None:
+        """What the oldest file holds; None if it is the one being written, or cannot be read."""
+        if len(self._files) < 2 and (self._open or not self._files):
+            return None
+        segments = list(self._readable(self._files[0].name)[0])
+        return Range.of(segments[0].segment, segments[-1].segment) if segments else None
+
+    def drop_oldest(self, begin: int) -> None:
+        """Remove the oldest file; `begin` is the first segment that should be here from now on."""
+        try:
+            self.disk.replace(BEGIN, b"%d\n" % begin)
+        except OSError:
+            pass  # then the next start says that the beginning is missing, which is true
+        self.remove_oldest()
+
+    def remove_oldest(self) -> None:
+        """Remove the oldest file without a word: for a full disk, where words would find no room."""
+        self.disk.remove(self._files[0].name)
+        del self._files[0]
+
+    def _readable(self, name: str) -> tuple[list[frames.Found], bytes]:
+        """The whole segments a file begins with, and its content."""
+        data = self.disk.read(name)
+        segments: list[frames.Found] = []
+        try:
+            segments.extend(frames.unpack(data))
+        except Malformed:
+            segments = list(_until_malformed(data))
+        return segments, data
+
+    def _recover(self) -> None:
+        names = sorted(name for name in self.disk.names() if name.endswith(SUFFIX))
+        self._files = [_File(name, self.disk.size(name)) for name in names]
+        begin = self._begin()
+        # A drop that was announced but not finished: every file before the one that holds `begin`.
+        while len(self._files) > 1 and _first_segment(self._files[1].name) <= begin:
+            self.remove_oldest()
+        unreadable = 0
+        for file in reversed(list(self._files)):
+            segments, data = self._readable(file.name)
+            good = segments[-1].end if segments else 0
+            unreadable += len(data) - good
+            if good < len(data) and not _holds_segments(data, good):
+                self.disk.truncate(file.name, good)
+                self.disk.sync(file.name)
+                file.size = good
+            if segments:
+                self.found.last = segments[-1].segment
+                break
+            if file.size == 0:
+                self.disk.remove(file.name)
+                self._files.remove(file)
+        if unreadable:
+            self.found.doubtful_segments = unreadable // FRAME_MINIMUM_BYTES + 1
+            self.found.doubtful_events = self.found.doubtful_segments * SEGMENT_EVENTS
+        if self.found.last is not None:
+            first = next((s.segment for f in self._files for s in self._readable(f.name)[0][:1]), None)
+            if first is not None and first.header.segment > begin:
+                self.found.missing_before = first
+
+    def _begin(self) -> int:
+        try:
+            return int(self.disk.read(BEGIN))
+        except (OSError, ValueError):
+            return 0
+
+
+def _until_malformed(data: bytes) -> Iterator[frames.Found]:
+    walk = frames.unpack(data)
+    while True:
+        try:
+            yield next(walk)
+        except (Malformed, StopIteration):
+            return
+
+
+def _holds_segments(data: bytes, at: int) -> bool:
+    """Whether a whole segment lies somewhere behind damaged bytes."""
+    while (at := data.find(frames.MAGIC, at)) >= 0:
+        try:
+            next(frames.unpack(data, at))
+        except (Malformed, StopIteration):
+            at += 1
+        else:
+            return True
+    return False
+
+
+def _first_segment(name: str) -> int:
+    digits = name.removesuffix(SUFFIX).rstrip(string.ascii_lowercase)
+    return int(digits) if digits.isdecimal() else 0
+
+
+class Directory:
+    """A directory as a Disk.  It is locked, so that no two signers write the same spool."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise ConfigurationError(f"another signer writes to {self.path}") from None
+        self._name = ""
+        self._file = -1
+
+    def close(self) -> None:
+        """Give up the lock.  May be called twice."""
+        self._leave()
+        if self._lock != -1:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _leave(self) -> None:
+        if self._file != -1:
+            os.close(self._file)
+            self._file, self._name = -1, ""
+
+    def _enter(self, name: str, flags: int = 0) -> int:
+        if name != self._name or flags:
+            self._leave()
+            self._file = os.open(self.path / name, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | flags, 0o600)
+            self._name = name
+        return self._file
+
+    def names(self) -> list[str]:
+        return [entry.name for entry in os.scandir(self.path) if entry.is_file()]
+
+    def read(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
+
+    def size(self, name: str) -> int:
+        return (self.path / name).stat().st_size
+
+    def create(self, name: str) -> None:
+        self._enter(name, os.O_CREAT | os.O_EXCL)
+
+    def append(self, name: str, data: bytes) -> None:
+        file, rest = self._enter(name), memoryview(data)
+        while rest:
+            rest = rest[os.write(file, rest) :]
+
+    def sync(self, name: str) -> None:
+        os.fsync(self._enter(name))
+        self._sync_names()
+
+    def _sync_names(self) -> None:
+        names = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(names)
+        finally:
+            os.close(names)
+
+    def truncate(self, name: str, size: int) -> None:
+        os.ftruncate(self._enter(name), size)
+
+    def remove(self, name: str) -> None:
+        if name == self._name:
+            self._leave()
+        os.unlink(self.path / name)
+        self._sync_names()
+
+    def replace(self, name: str, data: bytes) -> None:
+        fresh = self.path / f"{name}.new"
+        with fresh.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, self.path / name)
+        self._sync_names()

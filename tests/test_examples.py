@@ -36,6 +36,7 @@ RUN_HERE = {
     "resumption.py",
     "sans_io_loop.py",
     "srtp_keys.py",
+    "sealed_events.py",
     "stream_echo.py",
 }
 
@@ -239,4 +240,16 @@ def test_a_dissector_of_ones_own_is_asked(tmp_path: Path) -> None:
         "10.0.0.1 > 10.0.0.2: dns with www.example.org",
         "1 flows of dns",
         "1 flows of syslog",
+    ]
+
+
+def test_sealed_events(tmp_path: Path) -> None:
+    capture = tmp_path / "capture.pcap"
+    capture.write_bytes(packets.pcap(packets.conversation((0.0, "|>", packets.udp(1, 53, b"x")))))
+    done = run("sealed_events.py", capture)
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines = [line for line in done.stdout.decode().splitlines() if line.startswith(("$", "sealed"))]
+    assert lines == [
+        *("$ sealwire keygen -> exit 0", "sealed, and durable up to event 2"),
+        *("$ sealwire verify -> exit 0", "$ sealwire verify -> exit 1"),
     ]

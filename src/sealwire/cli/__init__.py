@@ -36,6 +36,9 @@ VERBS: Final = {
     "connect": "connect to a DTLS (or, with --stream, TLS) server: stdin goes there, stdout has its answers",
     "demo": "see both transports move a real file on this machine",
     "probe": "flows with their features from a capture file or an interface",
+    "keygen": "make a key that seals a probe's events",
+    "verify": "check sealed events: nothing altered, left out, repeated or invented",
+    "prove": "the proof of one sealed event",
     "bench": "measure records, handshakes and memory beside others, and compare results",
 }
 

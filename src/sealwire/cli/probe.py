@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+from sealwire.cli import sealing
 from sealwire.cli.options import seconds
 from sealwire.cli.say import Exit, Failure, Say
 from sealwire.errors import ConfigurationError
@@ -64,6 +65,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pseudonyms", metavar="FILE", help="replace addresses by a hash keyed with FILE's bytes"
     )
+    sealing.options(parser)
     parser.add_argument("--top", type=int, metavar="N", default=0, help="show the N flows with most bytes")
     parser.add_argument("--config", metavar="FILE", help="TOML with a table [probe]")
     parser.add_argument(
@@ -76,6 +78,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, say: Say) -> Exit:
     chosen = _settings(args, os.environ)
     key = _pseudonym_key(args.pseudonyms)
+    sealing.check(args)
     to_stdout = args.write == "-" or (args.write is None and args.format is not None)
     if to_stdout and say.json:
         raise Failure(
@@ -87,7 +90,11 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
     with contextlib.ExitStack() as stack:
         interface = _interface(args)
         reading = _source(args, interface, chosen, stack)
-        sink = _sink(args, stack, to_stdout, chosen.dissect)
+        sink = (
+            sealing.sink(args, stack, reading, interface is not None)
+            if args.sign
+            else _sink(args, stack, to_stdout, chosen.dissect)
+        )
         top: list[tuple[int, int, Flow]] = []
         if interface is not None:
             # The filter is in place: what is sent from now on is seen.
@@ -109,6 +116,8 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
         if sink is not None:
             sink.close()
     _report(say, reading, sorted(top, reverse=True), time.monotonic() - started)
+    if isinstance(sink, sealing.SealingSink):
+        sink.report(say)
     return Exit.NO if reading.note else Exit.OK
 
 

@@ -3,7 +3,7 @@
 Every event is one CBOR array: schema, event sequence, then its fields in a fixed order.  A schema's
 fields never change; other fields are another schema with another number, so a reader knows from
 the first element whether it understands the rest.  docs/probe/events.cddl says the same in CDDL,
-docs/probe/event.schema.json describes `as_json`.
+docs/probe/sealed.schema.json describes `as_json`.
 
 Sequences are one a probe, without holes: what is missing is named by a Gap.  Times are nanoseconds
 since 1970; a flow's is packet time, that of every other event the probe's clock.

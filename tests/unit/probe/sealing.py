@@ -59,7 +59,7 @@ def row(seed: int, first_packets: int = 0) -> bytes:
         elif item.name == "history_letters":
             letters = "".join(chance.choice("ShadFfR") for _ in range(chance.randrange(21)))
             values.append(letters.encode())
-        elif item.name == "padding":
+        elif item.name == "facts_bytes":
             values.append(0)
         elif item.name == "ended":
             values.append(BEGIN + chance.randrange(10 * SECOND))
@@ -72,7 +72,7 @@ def row(seed: int, first_packets: int = 0) -> bytes:
         FIRST.pack(chance.randrange(-(1 << 31), 1 << 31), chance.getrandbits(32))
         for _ in range(first_packets)
     ]
-    return row_struct(first_packets).pack(*values, b"".join(firsts))
+    return row_struct(first_packets).pack(*values, b"".join(firsts), b"")
 
 
 def rows(n: int, seed: int = 0, first_packets: int = 0) -> bytes:

@@ -68,7 +68,7 @@ def numbers(flow: Flow, sequence: int) -> list[Any]:
 
 
 def test_every_column_of_a_row_is_in_the_leaf() -> None:
-    named = {*COLUMNS, *FORWARD, *BACKWARD, "ip_version", "padding"}
+    named = {*COLUMNS, *FORWARD, *BACKWARD, "ip_version", "facts_bytes"}
     assert named == {field.name for field in FIELDS}
 
 

@@ -1,0 +1,139 @@
+"""`sealwire probe --sign`: flows go to a signer's process, sealed segments into a spool."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sealwire.cli.say import Exit, Failure, Say
+from sealwire.errors import ConfigurationError
+from sealwire.probe.batch import Batch
+from sealwire.probe.capture import Reading
+from sealwire.probe.counters import ProbeCounters
+
+if TYPE_CHECKING:
+    from sealwire.probe.seal.client import Signer
+
+_MIB = 1 << 20
+#: What a counter holds now, not since the beginning; a header has totals only.
+_GAUGES = {"active", "peak", "held_bytes", "peak_bytes"}
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sign", metavar="KEY", help="seal the flows with this key; OUT is then a directory")
+    parser.add_argument(
+        "--old-key", metavar="KEY", help="the key the spool was sealed with so far; it signs that KEY follows"
+    )
+    parser.add_argument(
+        "--spool-max",
+        type=int,
+        metavar="MB",
+        help="most the spool takes on disk (default: $SPOOL_MAX_MB or 1024)",
+    )
+    parser.add_argument(
+        "--when-full",
+        choices=("wait", "drop"),
+        help="flows that the signer cannot take yet (default: wait for a file, drop live, with a Gap)",
+    )
+    parser.add_argument(
+        "--heartbeat",
+        type=int,
+        metavar="S",
+        help="seal a heartbeat after so many quiet seconds (default: 60)",
+    )
+
+
+def check(args: argparse.Namespace) -> None:
+    """What does not go together.  Raises Failure."""
+    if args.sign is None:
+        for name in ("old_key", "spool_max", "when_full", "heartbeat"):
+            if getattr(args, name) is not None:
+                option = "--" + name.replace("_", "-")
+                raise Failure(Exit.USAGE, f"{option} is given without --sign", "name the key with --sign KEY")
+        return
+    args.write = args.write or os.environ.get("BUFFER_DIR")
+    if args.write in (None, "-") or args.format is not None:
+        raise Failure(Exit.USAGE, "sealed events go to a directory, in their own form", "name it with -w DIR")
+
+
+def sink(args: argparse.Namespace, stack: contextlib.ExitStack, reading: Reading, live: bool) -> SealingSink:
+    """The signer's end; `stack` ends it as the work ends."""
+    spool = _megabytes(args.spool_max, "SPOOL_MAX_MB", 1024, 1, 1 << 20)
+    queue = _megabytes(None, "MAX_BUFFER_SIZE_MB", 256, 1, 10_000)
+    threshold = _integer(os.environ.get("BACKPRESSURE_THRESHOLD"), "BACKPRESSURE_THRESHOLD", 0, 1024, queue)
+    heartbeat = 60 if args.heartbeat is None else args.heartbeat
+    if not 1 <= heartbeat <= 3600:
+        raise Failure(Exit.USAGE, f"--heartbeat must be from 1 to 3600 seconds, not {heartbeat}", "")
+    try:
+        from sealwire.probe.seal.client import Signer, WhenFull
+
+        signer = Signer(
+            *(args.write, args.sign),
+            old_key=args.old_key,
+            spool_bytes=spool,
+            queue_bytes=queue,
+            threshold=threshold or None,
+            when_full=WhenFull(args.when_full or ("drop" if live else "wait")),
+            heartbeat=heartbeat,
+        )
+    except ConfigurationError as error:
+        raise Failure(Exit.ENVIRONMENT, str(error), "") from error
+    stack.callback(signer.abandon)
+    return SealingSink(signer, reading)
+
+
+def _megabytes(given: int | None, name: str, default: int, least: int, most: int) -> int:
+    text = os.environ.get(name) if given is None else str(given)
+    return _MIB * _integer(text, name, default, least, most)
+
+
+def _integer(text: str | None, name: str, default: int, least: int, most: int) -> int:
+    if text is None:
+        return default
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise Failure(Exit.USAGE, f"{name}={text!r} is no number from {least} to {most}", "")
+    return int(text)
+
+
+class SealingSink:
+    """Where batches go when they are sealed."""
+
+    def __init__(self, signer: Signer, reading: Reading) -> None:
+        self._signer = signer
+        self._totals: Callable[[], dict[str, int]] = lambda: totals(reading.counters, reading.live_counters())
+
+    def write(self, batch: Batch) -> None:
+        self._signer.write(batch, self._totals())
+
+    def close(self) -> None:
+        """Seal the last ones.  Raises SealingFailed."""
+        self._signer.write(Batch(b"", 0), self._totals())
+        self._signer.close()
+
+    def report(self, say: Say) -> None:
+        """What became of the events, for the summary."""
+        queue, committed = self._signer.queue, self._signer.committed
+        head = str(committed.get("hash", ""))
+        lost = f", {queue.dropped:,} flows dropped" if queue.dropped else ""
+        lost += f", {queue.restarts} signers lost with up to {queue.lost:,} flows" if queue.restarts else ""
+        say.fact(
+            "sealed",
+            f"{'sealed':>14}  up to segment {committed.get('segment')}, event {committed.get('event')}; "
+            f"at most {queue.peak:,} bytes waited{lost}\n{'head':>14}  {head}",
+            segment=committed.get("segment"),
+            sequence=committed.get("event"),
+            head=head,
+            queue_peak=queue.peak,
+            queue_depth=queue.depth,
+            dropped=queue.dropped,
+            restarts=queue.restarts,
+            lost=queue.lost,
+        )
+
+
+def totals(counters: ProbeCounters, live: dict[str, int]) -> dict[str, int]:
+    """What goes into every header: totals, with every kind of drop, and nothing that goes back."""
+    return {name: value for name, value in {**counters.snapshot(), **live}.items() if name not in _GAUGES}

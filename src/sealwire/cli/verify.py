@@ -1,0 +1,173 @@
+"""`sealwire verify`: is this what the probe sealed, all of it, once, in order?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from sealwire.cli import sealed
+from sealwire.cli.say import Exit, Failure, Say
+from sealwire.probe.events import as_json, flow_json
+from sealwire.probe.features import Flow, unpack
+from sealwire.probe.seal import cbor, engine
+from sealwire.probe.seal.leaves import FLOW, frame
+from sealwire.probe.seal.segment import Malformed, Segment
+from sealwire.probe.verify import Trust, Verifier, verify_proof
+
+_SHOWN = 20
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "what", nargs="+", type=Path, metavar="WHAT", help="a spool, its files, or the proof of one event"
+    )
+    sealed.trust_options(parser)
+    parser.add_argument(
+        "--received",
+        metavar="FILE",
+        help="lines of segment hash and the time it was received, for --revoked (default: now)",
+    )
+    parser.add_argument("--head", metavar="HASH", help="the segment with this hash must be there")
+    parser.add_argument(
+        "--as-of", metavar="TIME", help="judge the open end of a spool as of then (default: now)"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="what the probe itself declared missing is a no too"
+    )
+    parser.add_argument("--print", action="store_true", help="write the verified events as JSON lines")
+
+
+def run(args: argparse.Namespace, say: Say) -> Exit:
+    trust = sealed.trust(args)
+    try:
+        now = time.time_ns() if args.as_of is None else sealed.nanoseconds(args.as_of)
+    except ValueError as error:
+        raise Failure(Exit.USAGE, f"--as-of: {error}", "write 2026-11-20T12:00:00+00:00") from error
+    if args.print and not say.json:
+        say = Say(json=False, text=sys.stderr)
+    worst = Exit.OK
+    spools = [path for path in args.what if path.is_dir()]
+    plain = [path for path in args.what if not path.is_dir()]
+    for spool in spools:
+        worst = max(worst, _chain(args, say, trust, now, sealed.files(spool), str(spool)))
+    proofs = [path for path in plain if sealed.read(path)[:2] not in (b"\x28\xb5", b"\x82\xd2", b"")]
+    for path in proofs:
+        worst = max(worst, _proof(args, say, trust, now, path))
+    if rest := [path for path in plain if path not in proofs]:
+        worst = max(worst, _chain(args, say, trust, now, rest, str(rest[0])))
+    return worst
+
+
+def _chain(args: argparse.Namespace, say: Say, trust: Trust, now: int, files: list[Path], name: str) -> Exit:
+    started = time.monotonic()
+    verifier = Verifier(trust, now)
+    for path in files:
+        data, behind = sealed.read(path), 0
+        try:
+            for begin, segment in sealed.segments(data):
+                behind = begin
+                good = verifier.totals.faults
+                verifier.segment(path.name, segment)
+                if args.print and verifier.totals.faults == good:
+                    _print(segment)
+        except Malformed as wrong:
+            verifier.malformed(path.name, f"{wrong}, behind the segment at byte {behind}")
+    findings = verifier.finish()
+    totals = verifier.totals
+    faults = [finding for finding in findings if finding.fault is not None]
+    notes = [finding for finding in findings if finding.fault is None]
+    for finding in faults[:_SHOWN]:
+        say.fact(
+            "fault",
+            f"BROKEN  {finding}",
+            kind=finding.fault.name.lower() if finding.fault else "",
+            file=finding.place,
+            segment=finding.segment,
+            sequence=finding.event,
+            message=finding.words,
+        )
+    for finding in notes[:_SHOWN]:
+        say.fact(
+            "note",
+            f"note    {finding}",
+            file=finding.place,
+            segment=finding.segment,
+            sequence=finding.event,
+            message=finding.words,
+        )
+    hidden = totals.faults + totals.notes - len(faults[:_SHOWN]) - len(notes[:_SHOWN])
+    if hidden > 0:
+        say.words(f"and {hidden} more")
+    broken = totals.faults > 0 or (args.strict and totals.notes > 0) or totals.segments == 0
+    seconds = time.monotonic() - started
+    say.fact(
+        "verified",
+        f"{name}: {'BROKEN' if broken else 'good'}: {totals.segments:,} segments, {totals.events:,} events "
+        f"({totals.flows:,} flows), {totals.boots} boots, {totals.gaps} gaps, "
+        f"{totals.lost_events:,} events lost, {totals.faults} faults, {seconds:.1f} s",
+        name=name,
+        good=not broken,
+        segments=totals.segments,
+        events=totals.events,
+        flows=totals.flows,
+        boots=totals.boots,
+        gaps=totals.gaps,
+        lost_events=totals.lost_events,
+        faults=totals.faults,
+        notes=totals.notes,
+        seconds=round(seconds, 3),
+    )
+    return Exit.NO if broken else Exit.OK
+
+
+def _events(segment: Segment) -> Iterator[dict[str, object]]:
+    """The events of a verified segment in their order."""
+    first = segment.header.first_event
+    rows, firsts, others = engine.decode(segment.framed, first)
+    apart = dict(others)
+    flows = unpack(rows, firsts)
+    for index in range(segment.header.events):
+        leaf = apart.get(index)
+        yield flow_json(next(flows), first + index) if leaf is None else as_json(leaf)
+
+
+def _print(segment: Segment) -> None:
+    for event in _events(segment):
+        sys.stdout.write(json.dumps(event) + "\n")
+
+
+def one_event(leaf: bytes, sequence: int) -> dict[str, object]:
+    """The event of one leaf."""
+    if cbor.read_head(leaf, 1)[1] != FLOW:
+        return as_json(leaf)
+    rows, firsts, _ = engine.decode(frame(leaf), sequence)
+    flow: Flow = next(unpack(rows, firsts))
+    return flow_json(flow, sequence)
+
+
+def _proof(args: argparse.Namespace, say: Say, trust: Trust, now: int, path: Path) -> Exit:
+    try:
+        proof = verify_proof(sealed.read(path), trust, now)
+    except Malformed as wrong:
+        say.fact("fault", f"BROKEN  {path}: {wrong}", kind="proof", file=str(path), message=str(wrong))
+        return Exit.NO
+    header = proof.header
+    sequence = header.first_event + proof.index
+    say.fact(
+        "proved",
+        f"{path}: good: event {sequence} of segment {header.segment}, probe {header.probe.hex()}",
+        file=str(path),
+        segment=header.segment,
+        sequence=sequence,
+        probe=header.probe.hex(),
+    )
+    say.record(
+        "proved-event", **{"sealed_" + name: value for name, value in one_event(proof.leaf, sequence).items()}
+    )
+    if not say.json:
+        sys.stdout.write(json.dumps(one_event(proof.leaf, sequence)) + "\n")
+    return Exit.OK

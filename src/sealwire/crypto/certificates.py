@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import datetime
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import overload
 
 from cryptography import x509
@@ -92,12 +92,14 @@ class VerifiedPeer:
         path: the DER certificates relied upon, leaf first, root last; the leaf alone if it was pinned.
         purpose: for which side the leaf was accepted.
         name: the name it was accepted for, None if none was asked.
+        issued: the certificates of `path`, decoded; empty where none was relied upon for another.
     """
 
     certificate: PeerCertificate
     path: tuple[bytes, ...]
     purpose: Purpose
     name: str | None
+    issued: tuple[x509.Certificate, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,14 +208,15 @@ class CertificateVerifier:
         Raises:
             CertificateError: REVOKED, or REJECTED with bad_certificate_status_response.
         """
-        path = [load_certificate(der) for der in peer.path]
+        path = peer.issued
         if len(path) < 2:
             return
-        now = self._clock()
-        for der, certificate, issuer in zip(peer.path, path, path[1:], strict=False):
-            staple = staples.get(der)
-            if staple is not None:
-                ocsp.judge(staple, certificate, issuer, now)
+        if staples:
+            now = self._clock()
+            for der, certificate, issuer in zip(peer.path, path, path[1:], strict=False):
+                staple = staples.get(der)
+                if staple is not None:
+                    ocsp.judge(staple, certificate, issuer, now)
         if peer.path[0] in staples:
             return
         if mode is ocsp.StapleMode.REQUIRED:
@@ -314,7 +317,7 @@ class CertificateVerifier:
             raise
         except DECODE_ERRORS:
             raise malformed("a certificate of the chain cannot be decoded") from None
-        return VerifiedPeer(PeerCertificate(chain), relied_upon, purpose, name)
+        return VerifiedPeer(PeerCertificate(chain), relied_upon, purpose, name, tuple(path))
 
     def _path(self, case: Case) -> list[x509.Certificate]:
         if self._store is None:

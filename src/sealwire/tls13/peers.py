@@ -1,7 +1,7 @@
-"""Who a peer was, as tickets remember it: certificates, a raw public key, or nobody.
+"""Who a peer was, as tickets remember it: certificates with their staple, a raw public key, or nobody.
 
 Whoever was authenticated once is looked at again before a ticket is relied on: trust and time may
-have changed since.
+have changed since, and an OCSP response is good for its time only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def encoded_bytes(peer: PeerIdentity | None) -> int:
     """About how much room :func:`encode_peer` takes."""
     match peer:
         case PeerCertificate():
-            return sum(map(len, peer.chain))
+            return sum(map(len, peer.chain)) + len(peer.ocsp_response)
         case RawPublicKey():
             return len(peer.spki)
         case None:
@@ -36,6 +36,7 @@ def encode_peer(writer: Writer, peer: PeerIdentity | None) -> None:
             with writer.length24():
                 for der in peer.chain:
                     writer.vector24(der)
+            writer.vector16(peer.ocsp_response)
         case RawPublicKey():
             writer.u8(_RAW_PUBLIC_KEY)
             writer.vector24(peer.spki)
@@ -58,7 +59,7 @@ def decode_peer(reader: Reader) -> PeerIdentity | None:
         chain.append(block.vector24(low=1))
     if not chain:
         raise decode_error("remembered peer")
-    return PeerCertificate(chain)
+    return PeerCertificate(chain, reader.vector16())
 
 
 def still_accepted(settings: Settings, peer: PeerIdentity | None, purpose: Purpose, name: str | None) -> bool:
@@ -70,7 +71,9 @@ def still_accepted(settings: Settings, peer: PeerIdentity | None, purpose: Purpo
             # RFC 7250 section 4.2 [7250-1]: a key that was taken off the list is not trusted any longer.
             settings.verifier.verify(peer, purpose=purpose, name=None)
         else:
-            settings.verifier.verify(peer.chain, purpose=purpose, name=name)
+            verified = settings.verifier.verify(peer.chain, purpose=purpose, name=name)
+            staples = {peer.chain[0]: peer.ocsp_response} if peer.ocsp_response else {}
+            settings.verifier.judge_staples(verified, staples, settings.staple_mode)
     except CertificateError:
         return False
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from cryptography import x509
 
 from sealwire.context import CERT_NONE, STAPLE_NONE, STAPLE_OPTIONAL, STAPLE_REQUIRED, Config, Context
+from sealwire.crypto.certificates import CertificateVerifier, PeerCertificate
 from sealwire.crypto.credentials import Staple
 from sealwire.crypto.ocsp import StapleMode
 from sealwire.errors import Alert, CertificateError, CertificateFailure
@@ -18,6 +20,7 @@ from sealwire.tls13 import extensions as ext
 from sealwire.tls13.extensions import ANY_OCSP_RESPONSE, StatusRequest
 from sealwire.tls13.flavor import DTLS, Flavor
 from sealwire.tls13.messages import CertificateEntry, HandshakeType
+from sealwire.tls13.tickets import SessionTicket
 from tests import certificates, configs
 from tests.certificates import Identity
 from tests.staples import REVOKED, UNKNOWN, staple
@@ -32,6 +35,7 @@ from tests.unit.tls13.engines import (
     refused,
     without,
 )
+from tests.unit.tls13.test_tickets import World, first_ticket, run
 
 _KT = HandshakeType
 
@@ -256,3 +260,59 @@ def test_context_begins_careful_and_takes_only_modes() -> None:
     ours.staple_mode = 2
     assert ours.staple_mode is STAPLE_REQUIRED
     assert ours.config().staple_mode is STAPLE_REQUIRED
+
+
+# --- tickets ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("8446-PSK-5", "8446-AUTH-6")
+@pytest.mark.parametrize("mode", [STAPLE_OPTIONAL, STAPLE_REQUIRED])
+@each_flavor
+def test_a_ticket_is_good_as_long_as_the_staple_it_came_with(flavor: Flavor, mode: StapleMode) -> None:
+    ours, theirs = settings(mode=mode, sends=staple_of(SERVER(), hours=(-1, 2)))
+    world = World.make()
+    world = replace(
+        world,
+        client=replace(ours, num_tickets=1),
+        server=replace(theirs, num_tickets=1, ticket_keys=world.server.ticket_keys),
+    )
+    ticket = first_ticket(world, flavor)
+    kept = SessionTicket.decode(ticket.encode())
+    assert isinstance(kept.peer, PeerCertificate)
+    assert kept.peer.ocsp_response
+    client, _, again = run(world, flavor, kept)
+    assert client.session.resumed
+    # It comes along from ticket to ticket.
+    assert isinstance(again[0].peer, PeerCertificate)
+    assert again[0].peer.ocsp_response == kept.peer.ocsp_response
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=3)
+    verifier = CertificateVerifier((SERVER().root,), clock=lambda: later)
+    tomorrow = replace(world, client=replace(world.client, verifier=verifier, staple_mode=mode))
+    fresh = replace(
+        tomorrow,
+        server=settings(sends=staple_of(SERVER(), now=later, hours=(-1, 2)))[1],
+    )
+    client, _, _ = run(fresh, flavor, again[0])
+    assert not client.session.resumed
+
+
+@pytest.mark.requirement("8446-PSK-5")
+@each_flavor
+def test_whoever_requires_staples_now_relies_on_no_ticket_without(flavor: Flavor) -> None:
+    ours, theirs = settings(sends=b"")
+    world = World.make()
+    world = replace(
+        world,
+        client=replace(ours, num_tickets=1),
+        server=replace(theirs, num_tickets=1, ticket_keys=world.server.ticket_keys),
+    )
+    ticket = first_ticket(world, flavor)
+    assert run(world, flavor, ticket)[0].session.resumed
+    stricter = replace(
+        world,
+        client=replace(world.client, staple_mode=STAPLE_REQUIRED),
+        server=replace(
+            settings(sends=staple_of(SERVER()))[1], num_tickets=1, ticket_keys=world.server.ticket_keys
+        ),
+    )
+    assert not run(stricter, flavor, ticket)[0].session.resumed

@@ -75,6 +75,8 @@ def test_early_data_of_nss(nss: Nss, accepted: bool) -> None:
             fresh = context.config()
             server.endpoint._configure = lambda: fresh
         peer.tell("again", resume=True)
+        # Without a turn of ours: NSS, answered at once, would be done before it has written any.
+        peer.wait_for("early data sent")
         connection = server.accept()
         said = peer.wait_for("connected", server, 1)
         assert said["resumed"]

@@ -103,12 +103,6 @@ def large_server(chain_bytes: int = 20_000) -> Identity:
     return server(intermediates=3, bulk_bytes=max(0, chain_bytes - 4 * 450))
 
 
-def root(kind: Kind = Kind.ECDSA_P256) -> tuple[x509.Certificate, PrivateKey]:
-    """The root that identities of `kind` hang below, and its key."""
-    certificate, key, _ = _root(_issuer_kind(kind))
-    return certificate, key
-
-
 def all_roots(identities: Sequence[Identity]) -> Path:
     """One PEM file with the roots of `identities`."""
     path = directory() / f"roots-{abs(hash(tuple(identities))):x}.pem"

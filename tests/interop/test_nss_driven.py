@@ -145,7 +145,7 @@ def test_nss_as_server_with_p_521(nss: Nss) -> None:
 def stapled() -> tuple[Identity, bytes]:
     """A server's identity, and a good OCSP response for it."""
     identity = certificates.server()
-    return identity, staple(load_der_x509_certificate(identity.chain[0]), *certificates.root())
+    return identity, staple(load_der_x509_certificate(identity.chain[0]), *certificates.root_of(identity))
 
 
 @shows("stapled OCSP response", they="client")

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.x509 import load_der_x509_certificate
 
 from sealwire import dtls
 from sealwire.context import PROTOCOL_CLIENT, PROTOCOL_SERVER, Context
 from sealwire.crypto.certificates import PeerCertificate
 from sealwire.crypto.groups import Group
+from sealwire.crypto.ocsp import StapleMode
 from sealwire.crypto.psk import ExternalPsk
 from sealwire.crypto.rawkeys import RawPublicKey
+from sealwire.crypto.srtp import SrtpKeys
 from sealwire.errors import Alert, CertificateError, CertificateFailure, HandshakeError, PeerAlert
 from tests import certificates, configs, psks
 from tests.certificates import Identity, Kind
@@ -24,6 +27,7 @@ from tests.interop.driven import EXPORTER, LossySocket, exchange, exchange_much,
 from tests.interop.sockets import DatagramClient, DatagramServer
 from tests.interop.wolfssl import SUITES, Wolfssl
 from tests.psks import SECRET
+from tests.staples import GOOD, REVOKED, staple
 
 GROUPS = (
     "X25519",
@@ -168,13 +172,14 @@ def test_alpn_and_names_with_wolfssl_as_client(wolfssl: Wolfssl) -> None:
         assert peer.wait_for("connected", server)["alpn"] == "c"
 
 
-@shows("ALPN", they="server")
-def test_alpn_with_wolfssl_as_server(wolfssl: Wolfssl) -> None:
+@shows("ALPN", "server name", they="server")
+def test_alpn_and_names_with_wolfssl_as_server(wolfssl: Wolfssl) -> None:
     with wolfssl.server(certificates.server(), alpn=["b", "c"]) as (peer, port):
         client = DatagramClient(configs.client_context(alpn=["a", "c"], groups=["X25519"]).config(), port)
         client.handshake()
         assert client.connection.session.alpn == b"c"
-        assert peer.wait_for("connected", client)["alpn"] == "c"
+        said = peer.wait_for("connected", client)
+        assert (said["alpn"], said["server_name"]) == ("c", "localhost")
 
 
 # --- who the peer is --------------------------------------------------------------------------
@@ -225,6 +230,49 @@ def test_wolfssl_as_client_without_the_certificate_we_want(wolfssl: Wolfssl) -> 
             server.accept()
         assert failure.value.alert is Alert.CERTIFICATE_REQUIRED
         assert peer.wait_for("failed", server)["alert_received"] == Alert.CERTIFICATE_REQUIRED
+
+
+@shows("missing client certificate refused", they="server")
+@pytest.mark.requirement("8446-AUTH-3")
+def test_wolfssl_as_server_misses_our_certificate(wolfssl: Wolfssl) -> None:
+    """Our handshake is complete before it can say so."""
+    with wolfssl.server(certificates.server(), cafile=certificates.client().cafile) as (_, port):
+        client = DatagramClient(configs.client_context(groups=["X25519"]).config(), port)
+        client.handshake()
+        client.run_until(lambda: client.connection.error is not None, "its alert")
+        assert isinstance(client.connection.error, PeerAlert)
+        assert client.connection.error.alert in (Alert.CERTIFICATE_REQUIRED, Alert.BAD_CERTIFICATE)
+
+
+@shows("stapled OCSP response", they="client")
+def test_wolfssl_as_client_wants_a_staple(wolfssl: Wolfssl) -> None:
+    """It looks at what it gets: one that says "revoked" ends the handshake."""
+    identity = certificates.server()
+    leaf = load_der_x509_certificate(identity.chain[0])
+    for status in (GOOD, REVOKED):
+        response = staple(leaf, *certificates.root_of(identity), status=status)
+        context = Context(PROTOCOL_SERVER)
+        context.load_cert_chain(identity.certfile, identity.keyfile, ocsp_response=response)
+        server = DatagramServer(context.config())
+        with wolfssl.client(server.port, identity, staple="01") as peer:
+            if status is GOOD:
+                exchange(server, server.accept(), peer)
+            else:
+                assert "OCSP" in peer.wait_for("failed", server)["text"]
+
+
+@shows("stapled OCSP response", they="server")
+def test_wolfssl_as_server_staples(wolfssl: Wolfssl) -> None:
+    identity = certificates.server()
+    leaf = load_der_x509_certificate(identity.chain[0])
+    response = staple(leaf, *certificates.root_of(identity))
+    context = configs.client_context(groups=["X25519"])
+    context.staple_mode = StapleMode.REQUIRED
+    with wolfssl.server(identity, staple=response.hex()) as (peer, port):
+        client = DatagramClient(context.config(), port)
+        client.handshake()
+        exchange(client, client.connection, peer)
+        client.close()
 
 
 @shows("untrusted certificate refused", they="client")
@@ -388,6 +436,28 @@ def test_wolfssl_as_server_that_does_not_know_our_key_shows_its_certificate(wolf
         client.close()
 
 
+@shows("wrong PSK refused", they="server")
+@pytest.mark.requirement("8446-PSK-2")
+def test_wolfssl_as_server_with_another_key(wolfssl: Wolfssl) -> None:
+    psk = psk_of("TLS_AES_128_GCM_SHA256") | {"secret": bytes(32).hex()}
+    context = psks.client_context(ExternalPsk("device", SECRET), groups=["X25519"])
+    with wolfssl.server(certificates.server(), psk=psk) as (_, port), pytest.raises(PeerAlert):
+        DatagramClient(context.config(), port).handshake()
+
+
+@shows("unknown PSK, certificate instead", they="client")
+@pytest.mark.requirement("8446-PSK-2")
+def test_wolfssl_as_client_whose_key_we_do_not_know_gets_our_certificate(wolfssl: Wolfssl) -> None:
+    stranger = ExternalPsk("stranger", SECRET)
+    server = DatagramServer(psks.server(stranger, certified=True))
+    psk = psk_of("TLS_AES_128_GCM_SHA256")
+    with wolfssl.client(server.port, certificates.server(), psk=psk) as peer:
+        connection = server.accept()
+        assert connection.session.psk_identity is None
+        assert peer.wait_for("connected", server)["certificate"] is not None
+        exchange(server, connection, peer)
+
+
 @shows("resumption by ticket", they="client")
 @pytest.mark.parametrize("suite", SUITES)
 def test_wolfssl_as_client_resumes(wolfssl: Wolfssl, suite: str) -> None:
@@ -539,6 +609,36 @@ def test_each_side_updates_its_keys_with_wolfssl_as_server(wolfssl: Wolfssl) -> 
         client.handshake()
         peer.wait_for("connected", client)
         update_all(client, client.connection, peer)
+        client.close()
+
+
+def flat(keys: SrtpKeys) -> str:
+    """As the exporter of RFC 5764 section 4.2 lays them out."""
+    return (keys.client_key + keys.server_key + keys.client_salt + keys.server_salt).hex()
+
+
+@shows("use_srtp", they="client")
+def test_keys_for_srtp_with_wolfssl_as_client(wolfssl: Wolfssl) -> None:
+    context = configs.server_context()
+    context.use_srtp("SRTP_AEAD_AES_128_GCM:SRTP_AES128_CM_SHA1_80")
+    server = DatagramServer(context.config())
+    with wolfssl.client(server.port, certificates.server(), srtp="SRTP_AES128_CM_SHA1_80") as peer:
+        connection = server.accept()
+        said = peer.wait_for("connected", server)
+        assert said["srtp"] == "SRTP_AES128_CM_SHA1_80"
+        assert said["srtp_keys"] == flat(connection.srtp_keys())
+
+
+@shows("use_srtp", they="server")
+def test_keys_for_srtp_with_wolfssl_as_server(wolfssl: Wolfssl) -> None:
+    context = configs.client_context(groups=["X25519"])
+    context.use_srtp("SRTP_AEAD_AES_128_GCM:SRTP_AES128_CM_SHA1_80")
+    with wolfssl.server(certificates.server(), srtp="SRTP_AEAD_AES_128_GCM") as (peer, port):
+        client = DatagramClient(context.config(), port)
+        client.handshake()
+        said = peer.wait_for("connected", client)
+        assert said["srtp"] == "SRTP_AEAD_AES_128_GCM"
+        assert said["srtp_keys"] == flat(client.connection.srtp_keys())
         client.close()
 
 

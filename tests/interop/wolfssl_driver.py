@@ -11,7 +11,8 @@ the clock and the words.
 Options: role, port (client), certfile or raw_public_key (DER), keyfile, cafile (verify against it;
 nobody is verified without), suites (its names), groups and key_shares (numbers), tickets (how many),
 client_cert_types, server_cert_types (numbers of RFC 7250), psk {identity, secret, suite, dhe: only or
-never}, srtp, mtu, cid (hex), alpn, cookie (server), server_name (client).
+never}, srtp (names), staple (a server's OCSP response, as hex; a client: whether it asks), mtu, cid
+(hex), alpn, cookie (server), server_name (client).
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ _PSK_CLIENT = CFUNCTYPE(
     c_uint, c_void_p, c_char_p, c_void_p, c_uint, c_void_p, c_uint, POINTER(c_char_p)
 )  # fmt: skip
 _PSK_SERVER = CFUNCTYPE(c_uint, c_void_p, c_char_p, c_void_p, c_uint, POINTER(c_char_p))
+
+_STAPLE = CFUNCTYPE(c_int, c_void_p, c_void_p)
 
 #: Function: result, arguments.  Pointers to what wolfSSL keeps to itself are all `c_void_p`.
 _PROTOTYPES: dict[str, tuple[Any, Sequence[Any]]] = {
@@ -118,6 +121,13 @@ _PROTOTYPES: dict[str, tuple[Any, Sequence[Any]]] = {
         c_int, (c_void_p, c_char_p, c_size_t, c_char_p, c_size_t, c_char_p, c_size_t, c_int)
     ),
     "get_selected_srtp_profile": (POINTER(c_char_p), (c_void_p,)),
+    "export_dtls_srtp_keying_material": (c_int, (c_void_p, c_char_p, POINTER(c_size_t))),
+    "SNI_GetRequest": (c_ushort, (c_void_p, c_ubyte, POINTER(c_void_p))),
+    "CTX_EnableOCSPStapling": (c_int, (c_void_p,)),
+    "UseOCSPStapling": (c_int, (c_void_p, c_ubyte, c_ubyte)),
+    "CTX_set_tlsext_status_cb": (c_int, (c_void_p, _STAPLE)),
+    "set_tlsext_status_ocsp_resp": (ctypes.c_long, (c_void_p, c_void_p, c_int)),
+    "Malloc": (c_void_p, (c_size_t,)),
 }  # fmt: skip
 
 
@@ -197,7 +207,21 @@ class Peer:
             self._set_psk(context, options["psk"])
         if profiles := options.get("srtp"):
             self.demand("CTX_set_tlsext_use_srtp", context, profiles.encode())
+        if staple := options.get("staple"):
+            self.demand("CTX_EnableOCSPStapling", context)
+            if self.serves:
+                self._set_staple(context, bytes.fromhex(staple))
         return context
+
+    def _set_staple(self, context: int, response: bytes) -> None:
+        def give(ssl: int, argument: int) -> int:
+            # wolfSSL frees it.
+            copy = self.library.Malloc(len(response))
+            ctypes.memmove(copy, response, len(response))
+            return 0 if self.library.set_tlsext_status_ocsp_resp(ssl, copy, len(response)) == 1 else 2
+
+        self._staple_callback = _STAPLE(give)
+        self.demand("CTX_set_tlsext_status_cb", context, self._staple_callback)
 
     def _set_psk(self, context: int, psk: dict[str, str]) -> None:
         identity, secret = psk["identity"].encode(), bytes.fromhex(psk["secret"])
@@ -265,7 +289,9 @@ class Peer:
             else:
                 self.demand("disable_hrr_cookie", ssl)
             self.demand("dtls13_allow_ch_frag", ssl, 1)
-        elif name := options.get("server_name"):
+        if not self.serves and options.get("staple"):
+            self.demand("UseOCSPStapling", ssl, 1, 0)
+        if not self.serves and (name := options.get("server_name")):
             self.demand("UseSNI", ssl, 0, name.encode(), len(name))
             if options.get("cafile"):
                 self.demand("check_domain_name", ssl, name.encode())
@@ -380,6 +406,8 @@ class Peer:
             cid_receive=self._cid("rx"),
             cid_send=self._cid("tx"),
             srtp=profile[0].decode() if profile else None,
+            srtp_keys=self._srtp_keys() if profile else None,
+            server_name=self._server_name() if self.serves else None,
             exporter=self._export(b"EXPORTER-sealwire-interop", b"context"),
             **types,
         )
@@ -394,6 +422,19 @@ class Peer:
         place = c_void_p(ctypes.addressof(buffer))
         self.library.i2d_X509(certificate, place)
         return hashlib.sha256(buffer.raw[:n]).hexdigest()
+
+    def _srtp_keys(self) -> str | None:
+        """Keys of both sides, then their salts, as the exporter gives them."""
+        n = c_size_t()
+        self.library.export_dtls_srtp_keying_material(self.ssl, None, n)
+        buffer = ctypes.create_string_buffer(n.value)
+        result = self.library.export_dtls_srtp_keying_material(self.ssl, buffer, n)
+        return buffer.raw[: n.value].hex() if result == 1 else None
+
+    def _server_name(self) -> str | None:
+        name = c_void_p()
+        n = self.library.SNI_GetRequest(self.ssl, 0, name)
+        return ctypes.string_at(name.value, n).decode() if n and name.value else None
 
     def _cid(self, direction: str) -> str | None:
         size = c_uint()

@@ -2,9 +2,9 @@
 
     python -m tests.fuzzing.probe_sanitized [SECONDS]
 
-Builds both modules with gcc's sanitizers in a temporary directory, then starts itself again on them:
+Builds the modules with gcc's sanitizers in a temporary directory, then starts itself again on them:
 first every capture of shared/data/probe whole, then damaged pieces of them and of captures made
-here, under changing settings, until SECONDS are over; every tenth is compared with the twin.  Any
+here, under changing settings, until SECONDS are over; every fifth is compared with the twin.  Any
 finding ends the process with the sanitizer's report.
 """
 
@@ -21,20 +21,25 @@ import sysconfig
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sealwire.probe.settings import Settings
+    from tests.unit.probe.twins import Walked
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ("_flows", "_arrow")
+MODULES = ("crypto._evp", "probe.dissect._hot", "probe._flows", "probe._arrow")
 FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g")
 
 
 def build(into: Path) -> None:
-    """Both modules, instrumented.  Raises CalledProcessError with what the compiler said."""
+    """The modules, instrumented.  Raises CalledProcessError with what the compiler said."""
     cythonize = importlib.import_module("Cython.Build").cythonize
     extension = importlib.import_module("setuptools").Extension
     for name in MODULES:
-        source = f"src/sealwire/probe/{name}.pyx"
+        source = f"src/sealwire/{name.replace('.', '/')}.pyx"
         (made,) = cythonize(
-            [extension(f"sealwire.probe.{name}", [source])],
+            [extension(f"sealwire.{name}", [source])],
             include_path=["src"],
             build_dir=str(into / "c"),
             language_level=3,
@@ -69,7 +74,7 @@ def restart(into: Path, seconds: float) -> int:
 def load(from_there: Path) -> None:
     """The instrumented modules in the place of the others."""
     for name in MODULES:
-        whole = f"sealwire.probe.{name}"
+        whole = f"sealwire.{name}"
         loader = importlib.machinery.ExtensionFileLoader(whole, str(from_there / f"{name}.so"))
         spec = importlib.util.spec_from_file_location(whole, loader.path, loader=loader)
         assert spec is not None
@@ -80,40 +85,89 @@ def load(from_there: Path) -> None:
 
 def work(seconds: float) -> None:
     from sealwire.probe import _flows
-    from sealwire.probe.batch import Batch
     from sealwire.probe.settings import Settings
     from tests.unit.probe.test_outputs import mixed
     from tests.unit.probe.twins import same, walk
 
-    assert str(_flows.__spec__.origin).startswith(os.environ["SEALWIRE_SANITIZED"])
+    for name in MODULES:
+        origin = sys.modules[f"sealwire.{name}"].__spec__.origin  # type: ignore[union-attr]
+        assert str(origin).startswith(os.environ["SEALWIRE_SANITIZED"]), name
     settings = [
         Settings(),
         Settings().without_timeouts(),
         Settings(idle_timeout=0.5, active_timeout=2, linger=0.01, first_packets=5, tunnels=True),
         Settings(max_flows=10, tunnels=True),
         Settings(max_bytes=65_536, first_packets=255),
+        Settings(dissect=True).without_timeouts(),
+        Settings(dissect=True, idle_timeout=0.5, active_timeout=2, linger=0.01, tunnels=True),
+        Settings(dissect=True, max_flows=10, max_dissection_bytes=65_536),
     ]
     shared = Path(os.environ.get("SEALWIRE_SHARED") or ROOT.parent / "shared") / "data/probe"
     captures = [mixed(), *(path.read_bytes() for path in sorted(shared.glob("*.pcap*")))]
     for capture in captures:
         for chosen in settings:
             walked = walk(_flows.Table, capture, chosen)
-            Batch(walked.rows, chosen.first_packets).columns()
+            handed_on(walked, chosen)
     print(f"{len(captures)} captures under {len(settings)} settings, whole", flush=True)
     seed = random.randrange(1 << 32)
     chance, runs, packets = random.Random(seed), 0, 0
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        damaged = damage(chance, chance.choice(captures))
+        damaged = payloads(chance) if runs % 2 else damage(chance, chance.choice(captures))
         chosen = chance.choice(settings)
-        if runs % 10 == 0:
+        if runs % 5 == 0:
             walked = same(damaged, chosen)
         else:
             walked = walk(_flows.Table, damaged, chosen, budget=chance.choice((1, 100, 5000)))
-        Batch(walked.rows, chosen.first_packets).columns()
+        handed_on(walked, chosen)
         runs += 1
         packets += walked.counters.get("packets", 0)
     print(f"seed {seed}: {runs} damaged captures, {packets} packets, nothing found", flush=True)
+
+
+def handed_on(walked: Walked, chosen: Settings) -> None:
+    """What is done with a table's answers."""
+    from sealwire.probe.batch import Batch
+    from sealwire.probe.dissect.facts import Event
+    from sealwire.probe.dissect.inspector import Inspector
+    from sealwire.probe.write import eve_event
+
+    if not chosen.dissect:
+        Batch(walked.rows, chosen.first_packets).columns()
+        return
+    batch = Inspector(chosen).batch(walked.rows, walked.facts, walked.events)
+    batch.columns()
+    for record in batch.records():
+        if isinstance(record, Event):
+            eve_event(record)
+
+
+def payloads(chance: random.Random) -> bytes:
+    """A capture of a few flows whose payloads are messages of every protocol, whole, damaged, cut, mixed."""
+    from tests.unit.probe.dissect import hellos
+    from tests.unit.probe.dissect.test_bad_input import SEEDS
+
+    steps, offset = [], {"<": 0, ">": 0}
+    for _ in range(chance.choice((1, 3, 12, 26))):
+        data = bytearray(chance.choice(SEEDS))
+        for _ in range(chance.choice((0, 0, 1, 3))):
+            at = chance.randrange(len(data) or 1)
+            match chance.randrange(4):
+                case 0:
+                    data[at : at + 1] = bytes((chance.choice((0, 1, 0x7F, 0x80, 0xFF)),))
+                case 1:
+                    data[at : at + 2] = chance.randbytes(2)
+                case 2:
+                    del data[at:]
+                case _:
+                    data[at:at] = chance.randbytes(chance.randrange(1, 40))
+        way = chance.choice("<>")
+        steps.append((way, offset[way] + chance.choice((0, 0, 0, -3, 5)), bytes(data)))
+        offset[way] += len(data)
+    if chance.random() < 0.5:
+        return hellos.tcp_stream(steps)
+    port = chance.choice((53, 443, 3478, 4433, 5353))
+    return hellos.datagrams([(way, data) for way, _, data in steps], port=port)
 
 
 def damage(chance: random.Random, capture: bytes) -> bytes:

@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from typing import IO, Any, Final, Protocol
 
 from sealwire.probe.batch import COLUMNS, Batch, arrow_schema, columns_of, pyarrow
-from sealwire.probe.dissect.eve import ends, transaction
-from sealwire.probe.dissect.facts import Event
+from sealwire.probe.dissect.eve import ends, path, transaction
+from sealwire.probe.dissect.facts import Event, Fact
 from sealwire.probe.dissect.table import DISSECTED_COLUMNS, value_of
 from sealwire.probe.features import FIELDS, ICMP, ICMP6, NOTHING, TCP, Flow, community_id_of, id_of
 
@@ -119,7 +119,8 @@ def eve(flow: Flow) -> dict[str, Any]:
 def eve_event(event: Event) -> dict[str, Any]:
     """An event as an EVE record; addresses and ports are those of its flow."""
     source, destination = ends(event)
-    name = event.facts.application
+    application = event.facts.application
+    name = "path" if event.facts.raw(Fact.PATH) is not None else application
     record: dict[str, Any] = {
         "timestamp": timestamp(event.time),
         "flow_id": id_of(event.key),
@@ -135,7 +136,9 @@ def eve_event(event: Event) -> dict[str, Any]:
         *(event.source_address, event.destination_address, event.source_port, event.destination_port),
         *(event.ip_version, event.protocol),
     )
-    record[name] = transaction(event)
+    if name == "path":
+        record["app_proto"] = application
+    record[name] = path(event) if name == "path" else transaction(event)
     return record
 
 

@@ -125,7 +125,7 @@ class Reading:
         key: bytes | None = None,
         shard: int = 0,
         shards: int = 1,
-        dissectors: Sequence[Dissector] = (),
+        dissectors: Sequence[Dissector] | None = (),
     ) -> None:
         if bpf:
             _program(bpf, 1)  # wrong filters are said at once, not at the first packet
@@ -135,7 +135,9 @@ class Reading:
         self._programs: dict[int, Program] = {}
         self._window = _Window(source)
         self._table = Table(settings, os.urandom(16) if key is None else key, shard=shard, shards=shards)
-        self._inspector = inspector(settings, dissectors) if settings.dissect else None
+        # Several workers have one inspector, behind them.
+        inspected = settings.dissect and dissectors is not None
+        self._inspector = inspector(settings, dissectors or ()) if inspected else None
         self._position = 0
         self._used = False
 
@@ -160,6 +162,11 @@ class Reading:
     def plugin_refusals(self) -> int:
         """Flows a plugin was not shown because its time was up, or for which it raised."""
         return 0 if self._inspector is None else self._inspector.plugin_refusals
+
+    @property
+    def ambiguous_links(self) -> int:
+        """Flows whose connection ids fit several connections, and which were linked to none."""
+        return 0 if self._inspector is None else self._inspector.ambiguous
 
     @property
     def shown(self) -> int:
@@ -196,9 +203,10 @@ class Reading:
         """What the table has ready."""
         settings, table = self.settings, self._table
         rows = table.take()
-        if self._inspector is None:
-            return Batch(rows, settings.first_packets)
-        return self._inspector.batch(rows, table.take_facts(), table.take_events())
+        facts, told = table.take_facts(), table.take_events()
+        if self._inspector is not None:
+            return self._inspector.batch(rows, facts, told)
+        return Batch(rows, settings.first_packets, facts, told, settings.dissect)
 
     def _batches(self) -> Iterator[Batch]:
         window, table = self._window, self._table
@@ -233,7 +241,7 @@ class Reading:
         self._position = window.base + at
         while table.finish():
             yield self._taken()
-        if self._inspector is not None:  # the last events wait for the end
+        if self.settings.dissect:  # the last events wait for the end
             yield self._taken()
 
     def _program(self, link: int) -> Program | None:
@@ -264,10 +272,10 @@ class ParallelReading(Reading):
             max_dissection_bytes=max(settings.max_dissection_bytes // workers, 65_536),
         )
         self._parts = [
-            Reading(*(source, share), bpf=bpf, key=key, shard=number, shards=workers, dissectors=dissectors)
+            Reading(*(source, share), bpf=bpf, key=key, shard=number, shards=workers, dissectors=None)
             for number in range(workers)
         ]
-        super().__init__(source, settings, bpf=bpf, key=key)
+        super().__init__(source, settings, bpf=bpf, key=key, dissectors=dissectors)
 
     def close(self) -> None:
         """Let go of the input, all parts."""
@@ -279,16 +287,6 @@ class ParallelReading(Reading):
     def counters(self) -> ProbeCounters:
         """The parts' counters together."""
         return ProbeCounters.of_shards([part.counters for part in self._parts])
-
-    @property
-    def plugin_refusals(self) -> int:
-        """The parts' together."""
-        return sum(part.plugin_refusals for part in self._parts)
-
-    @property
-    def shown(self) -> int:
-        """The parts' together."""
-        return sum(part.shown for part in self._parts)
 
     def _batches(self) -> Iterator[Batch]:
         stopped = threading.Event()
@@ -317,7 +315,9 @@ class ParallelReading(Reading):
 
     def _joined(self, items: list[_Item]) -> Batch:
         rows, facts, told = (b"".join(item[index] for item in items) for index in range(3))
-        return Batch(rows, self.settings.first_packets, facts, told, self.settings.dissect)
+        if self._inspector is not None:
+            return self._inspector.batch(rows, facts, told)
+        return Batch(rows, self.settings.first_packets)
 
 
 #: A row, its facts block, an event: a row and its block, or an event.

@@ -16,6 +16,7 @@ cdef enum:
     VERSION_1 = 0x00000001
     VERSION_2 = 0x6B3343CF
     INITIAL = 0
+    HANDSHAKE = 2
     RETRY = 3
     SAMPLE = 16
     TAG = 16
@@ -235,7 +236,6 @@ cdef inline void quic_initial(Case* c, Budget* b, Work* work, int backward, uint
         size = open_initial(opening, version, work.first_id, work.id_bytes, True, p, n, at, room)
         if size < 0:
             return
-        put(c, b, F_SERVER_ID, source, source_n)
     if not way.done:
         header = n - size - TAG
         quic_frames(c, b, way, room + header, size, work.client == backward, s)
@@ -259,6 +259,8 @@ cdef inline int64_t quic_packet(Case* c, Budget* b, Work* work, int backward, co
         if c.certainty == CERTAIN and work.client == 1 - backward:
             put_number(c, b, F_RETRY, 1, 1)
         return 0
+    if (kind == INITIAL or kind == HANDSHAKE) and work.client == 1 - backward:
+        put(c, b, F_SERVER_ID, p + 7 + p[5], p[6 + p[5]])
     if kind == INITIAL:
         token = varint(p, n, &at)
         if token < 0 or token > n - at:

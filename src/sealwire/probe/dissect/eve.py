@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sealwire.crypto.suites import SUITES, CipherSuite
 from sealwire.probe.dissect import certificates
-from sealwire.probe.dissect.facts import Event, Fact, Facts, Flag, Protocol, rrtype
+from sealwire.probe.dissect.facts import Event, Fact, Facts, Flag, Protocol, endpoint, rrtype
 from sealwire.probe.features import address
 
 _VERSIONS: Final = {
@@ -51,6 +51,16 @@ def transaction(event: Event) -> dict[str, Any]:
             return ssh(facts)
         case _:
             return facts.as_dict()
+
+
+def path(event: Event) -> dict[str, Any]:
+    """A connection that was seen on other addresses than those it began on."""
+    facts = event.facts
+    found: dict[str, Any] = {"association_id": facts.number(Fact.ASSOCIATION)}
+    before = facts.raw(Fact.PATH)
+    if before is not None:
+        found["src_ip_before"], found["src_port_before"] = endpoint(before)
+    return found
 
 
 def tls(facts: Facts) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -137,6 +137,9 @@ class Fact(enum.IntEnum):
     STUN_METHOD = 50
     MAPPED = 51
     HEAD = 60
+    LEARNED_NAME = 61
+    ASSOCIATION = 62
+    PATH = 59
     DETAIL = 63
 
 
@@ -192,6 +195,19 @@ TAGS: Final[dict[int, Tag]] = {
         Tag(Fact.HASSH_SERVER, "hassh_server", Kind.HEX, "HASSH of the server"),
         Tag(Fact.STUN_METHOD, "stun_method", Kind.NUMBER, "method of the first STUN message"),
         Tag(Fact.MAPPED, "mapped_address", Kind.ADDRESS, "address STUN says the client has"),
+        Tag(
+            Fact.LEARNED_NAME,
+            "learned_name",
+            Kind.TEXT,
+            "name the client asked DNS for when it was told this address; only where the flow tells none",
+        ),
+        Tag(
+            Fact.ASSOCIATION,
+            "association_id",
+            Kind.NUMBER,
+            "the same for all flows of one DTLS or QUIC connection with ids",
+        ),
+        Tag(Fact.PATH, "path_from", Kind.ADDRESS, "address the client had when the connection began"),
         Tag(Fact.HEAD, "head", Kind.HEAD, ""),
         Tag(Fact.DETAIL, "details", Kind.PAIR, "what a dissector in Python found, by name"),
     )
@@ -207,6 +223,13 @@ MAX_BLOCK_BYTES: Final = 12_288
 EVENT_HEAD: Final = struct.Struct("<Iq16s16sHHBBIqQHH")
 
 Value = int | str | list[str] | tuple[str, int] | dict[str, object] | bytes
+
+
+def facts_block(protocol: int, certainty: int, facts: Iterable[tuple[int, bytes]], flags: int = 0) -> bytes:
+    """A block of tags and values."""
+    return BLOCK_HEAD.pack(protocol, certainty, flags) + b"".join(
+        FACT_HEAD.pack(tag, len(value)) + value for tag, value in facts
+    )
 
 
 class Facts:

@@ -28,7 +28,7 @@ _SALTS: Final = {
     0xFF00001D: bytes.fromhex("afbfec289993d24c9e9786f19c6111e04390a899"),
 }
 _DRAFTS: Final = range(0xFF00001D, 0xFF000021)
-_INITIAL, _RETRY = 0, 3
+_INITIAL, _HANDSHAKE, _RETRY = 0, 2, 3
 _SAMPLE: Final = 16
 _TAG: Final = 16
 
@@ -99,6 +99,8 @@ def _packet(case: Case, budget: Budget, work: Work, backward: int, view: memoryv
         if case.certainty is Certainty.CERTAIN and work.client == 1 - backward:
             case.number(budget, Fact.RETRY, 1, 1)
         return 0
+    if kind in (_INITIAL, _HANDSHAKE) and work.client == 1 - backward:
+        case.put(budget, Fact.SERVER_ID, source_id)
     if kind == _INITIAL:
         token, at = _varint(view, at)
         if token < 0 or token > len(view) - at:
@@ -144,7 +146,6 @@ def _initial(
         opened = _open(version, work.first_id, True, whole, at)
         if opened is None:
             return
-        case.put(budget, Fact.SERVER_ID, source_id)
     way = work.ways[backward]
     if not way.done:
         _frames(case, budget, way, opened, work.client == backward)

@@ -236,6 +236,8 @@ class Gate:
                 ticket = early.expected(config, DTLS, hello, message, place_of(address))
                 # A retry for the group alone is stateless as well: its second hello comes back here.
                 if (self._require_cookie and ticket is None) or not select(config, hello).usable:
+                    # Early data does not survive a retry.
+                    self._counters.early_data_rejected += ext.EARLY_DATA.code in hello.extensions
                     return self._retry(whole, hello, message, address, config, now)
                 self._counters.tickets_as_proof += ticket is not None
                 attempt = self._attempt(whole, hello, message, address, None, b"", 0)

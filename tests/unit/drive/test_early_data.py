@@ -211,6 +211,8 @@ def test_streams(callback: bool) -> None:
                 assert await reader.read() == early + b"later"
                 writer.close()
                 await writer.wait_closed()
+            counters = listening.counters
+            assert (counters.early_data_accepted, counters.early_data_rejected) == (1, 1)
 
     run(main())
     assert heard == ([b"", b"early", b"", b""] if callback else [b"", b"early", b""])

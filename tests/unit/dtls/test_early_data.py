@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sealwire import dtls
 from sealwire.context import Config
@@ -172,6 +174,7 @@ def test_a_flight_sent_again_from_anywhere() -> None:
     assert len(to_strangers) == 3
     assert all(len(data) <= 3 * sum(map(len, flight)) for data in to_strangers.values())
     assert site.endpoint.counters.hello_retry_requests == 1 + 3
+    assert site.endpoint.counters.early_data_rejected == 3
 
 
 def test_the_hello_repeated_by_its_own_client() -> None:
@@ -567,3 +570,42 @@ def test_one_server_without_an_endpoint() -> None:
     assert again.server.early_messages() == [b"data"]
     again.run()
     assert again.server.session.early_data is EarlyData.ACCEPTED
+
+
+@pytest.mark.requirement("8446-0RTT-2")
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_damaged_flights_in_any_order(data: st.DataObject) -> None:
+    """Cut, flipped, repeated, from anywhere, at any time: at most one copy of each flight is taken."""
+    place = Place.make()
+    site = place.site
+    tickets = [place.ticket() for _ in range(2)]
+    pool: list[bytes] = []
+    for n, ticket in enumerate(tickets):
+        client = place.comes_back(ticket)
+        client.send_replayable(b"flight %d" % n)
+        pool += client.transmit(site.now)
+    site.clients.clear()
+    heard: list[bytes] = []
+    for _ in range(data.draw(st.integers(1, 12))):
+        datagram = data.draw(st.sampled_from(pool))
+        change = data.draw(st.sampled_from(["none", "none", "cut", "flip", "join"]))
+        if change == "cut":
+            datagram = datagram[: data.draw(st.integers(0, len(datagram)))]
+        elif change == "flip":
+            bit = data.draw(st.integers(0, len(datagram) * 8 - 1))
+            flipped = bytearray(datagram)
+            flipped[bit // 8] ^= 1 << bit % 8
+            datagram = bytes(flipped)
+        elif change == "join":
+            datagram += data.draw(st.sampled_from(pool))
+        at: Address = data.draw(st.sampled_from([HERE, (HERE[0], 99), ELSEWHERE]))
+        step = data.draw(st.sampled_from([0.0, 0.0, 0.4, 3.0, 12.0]))
+        site.now += step
+        place.clock.now += step
+        site.endpoint.wake(site.now)
+        site.endpoint.receive([(datagram, at)], site.now)
+        heard += [message for one in site.endpoint for message in one.early_messages()]
+        site.endpoint.transmit(site.now)
+    assert len(heard) == len(set(heard))
+    assert set(heard) <= {b"flight 0", b"flight 1"}

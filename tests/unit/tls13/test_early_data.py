@@ -193,6 +193,34 @@ def test_a_ticket_used_twice_brings_early_data_once(flavor: Flavor) -> None:
     assert [run(made, flavor, ticket).outcome for _ in range(2)] == [EarlyData.ACCEPTED, EarlyData.REJECTED]
 
 
+@pytest.mark.requirement("8446-PSK-4", "8446-0RTT-2")
+@each_flavor
+@pytest.mark.parametrize(
+    ("moved", "outcome", "resumed"),
+    [
+        # The server's clock against that of another host, which issued the ticket: within a minute it is
+        # resumed, within ten seconds its early data is taken.
+        (-5.0, EarlyData.ACCEPTED, True),
+        (-30.0, EarlyData.REJECTED, True),
+        (-90.0, EarlyData.REJECTED, False),
+        (5.0, EarlyData.ACCEPTED, True),
+        (86_000.0, EarlyData.REJECTED, True),
+        (86_401.0, EarlyData.REJECTED, False),
+    ],
+)
+def test_tickets_from_the_future_and_the_past(
+    flavor: Flavor, moved: float, outcome: EarlyData, resumed: bool
+) -> None:
+    made = world()
+    ticket = early_ticket(made, flavor)
+    then = made.clock.now
+    later = replace(made, client=replace(made.client, clock=lambda: then))
+    made.clock.now += moved
+    again = run(later, flavor, ticket)
+    assert again.outcome is outcome
+    assert again.client.session.resumed is resumed
+
+
 @each_flavor
 def test_tickets_of_other_keys_and_damaged_ones(flavor: Flavor) -> None:
     made = world()

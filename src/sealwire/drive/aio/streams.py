@@ -311,6 +311,9 @@ class StreamServer(ProcessBound):
             self.counters.handshakes_failed += 1
             return
         self.counters.handshakes_completed += 1
+        outcome = stream.connection.early_data
+        self.counters.early_data_accepted += outcome is stcp.EarlyData.ACCEPTED
+        self.counters.early_data_rejected += outcome is stcp.EarlyData.REJECTED
         reader, writer = StreamReader(stream, self._limit), StreamWriter(stream)
         # What the application never reads is given back when it drops the reader.
         known = weakref.ref(reader)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from sealwire.drive.facts import Facts
+from sealwire.dtls.events import MessageSizeChanged
 
 if TYPE_CHECKING:
     from sealwire import dtls
+    from sealwire.drive.udp import Address, UdpSocket
 
 T = TypeVar("T")
+# An IPv6 socket address has flow and scope as well.
+_IPV4_ADDRESS_PARTS: Final = 2
 
 
 class DatagramFacts(Facts):
@@ -21,6 +26,9 @@ class DatagramFacts(Facts):
     @abstractmethod
     def connection(self) -> dtls.Connection:
         """The engine."""
+
+    #: Called with the longest message by now, when the path was found to carry more or less.
+    on_message_size: Callable[[int], None] | None = None
 
     @abstractmethod
     def _act(self, action: Callable[[dtls.Connection], T]) -> T:
@@ -60,3 +68,49 @@ class DatagramFacts(Facts):
             Error: no ids were negotiated, or a request is not answered yet.
         """
         self._act(lambda connection: connection.request_connection_ids(count))
+
+    def close_write(self) -> None:
+        """Send what waits and close_notify; go on receiving until the peer closes as well."""
+        self._act(lambda connection: connection.close_write(time.monotonic()))
+
+    # -- what the path carries (docs/path-mtu.md)
+
+    @property
+    def max_probe_bytes(self) -> int:
+        """The longest message :meth:`send_probe` takes; 0 where no larger datagrams are looked for."""
+        return self.connection.max_probe_bytes
+
+    def send_probe(self, data: bytes) -> None:
+        """Send a message longer than `max_message_bytes`, to see whether it arrives.
+
+        Raises:
+            ValueError: it is longer than `max_probe_bytes`.
+        """
+        self._act(lambda connection: connection.send_probe(data))
+
+    def confirm_message_bytes(self, n: int) -> None:
+        """The application knows that a message of `n` bytes arrived: `max_message_bytes` may grow to it."""
+        self._act(lambda connection: connection.confirm_message_bytes(n, time.monotonic()))
+
+    def deny_message_bytes(self, n: int) -> None:
+        """Messages of `n` bytes get lost: `max_message_bytes` falls back to what is safe."""
+        self._act(lambda connection: connection.deny_message_bytes(n, time.monotonic()))
+
+    def _look_at_size(self, event: dtls.Event) -> None:
+        if isinstance(event, MessageSizeChanged) and self.on_message_size is not None:
+            self.on_message_size(event.max_message_bytes)
+
+
+def prepare(udp: UdpSocket, connection: dtls.Connection, address: Address) -> None:
+    """Have a client's socket tell its connection what the path refuses."""
+    if connection.upkeep.max_mtu is not None:
+        udp.probe_path()
+    ipv6 = len(address) > _IPV4_ADDRESS_PARTS
+    udp.on_too_big = lambda size, _: connection.path_carries(size, time.monotonic(), ipv6=ipv6)
+
+
+def prepare_serving(udp: UdpSocket, endpoint: dtls.Endpoint, upkeep: dtls.Upkeep) -> None:
+    """Have a server's socket tell its connections what the paths to their peers refuse."""
+    if upkeep.max_mtu is not None:
+        udp.probe_path()
+    udp.on_too_big = lambda size, address: endpoint.path_carries(size, address, time.monotonic())

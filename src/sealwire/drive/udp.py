@@ -14,7 +14,7 @@ import errno
 import socket
 import sys
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from sealwire.telemetry import ConnectionCounters
@@ -41,6 +41,15 @@ _REFUSED_TRANSMISSIONS: Final = 3
 # Python names it from 3.14 on; it is 8 in every Linux.
 _IP_PKTINFO: Final = 8
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(20)
+
+# linux/in.h and linux/in6.h; Python names none of them.
+_IP_MTU_DISCOVER: Final = 10
+_IP_MTU: Final = 14
+_IPV6_MTU_DISCOVER: Final = 23
+_IPV6_MTU: Final = 24
+_PMTUDISC_PROBE: Final = 3
+# UDP payloads that links carry, for a socket whose kernel does not know the peer's.
+_COMMON_BYTES: Final = (8972, 1472, 1452, 1392, 1372, 1252, 1232, 548)
 
 
 class Reached(tuple[Any, ...]):
@@ -91,6 +100,8 @@ class UdpSocket:
         self._connected = connected
         self._waiting: deque[tuple[bytes, Address]] = deque()
         self._reached = not connected and _report_own_address(sock)
+        #: Told the largest size that may pass, and where to, when a datagram was too big for the way there.
+        self.on_too_big: Callable[[int, Address], None] | None = None
 
     @property
     def blocked(self) -> bool:
@@ -132,6 +143,8 @@ class UdpSocket:
                 return
             except OSError as error:
                 self._hint(error)
+                if error.errno == errno.EMSGSIZE and self.on_too_big is not None:
+                    self.on_too_big(self._largest_below(len(data)), address)
                 # A connected socket reports the answer to an earlier datagram here and has not
                 # sent this one; once reported, the error is gone.
                 if error.errno == errno.ECONNREFUSED and self._retry(data, address):
@@ -139,6 +152,31 @@ class UdpSocket:
                     continue
                 self.dropped += 1
             waiting.popleft()
+
+    def probe_path(self) -> None:
+        """Have datagrams refused or lost, and not cut, where they are too big (RFC 8899 section 3).
+
+        What the kernel learned of the path is not asked either: it may have been forged.
+        """
+        if sys.platform != "linux":
+            return
+        if self.sock.family == socket.AF_INET6:
+            self.sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
+        else:
+            self.sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
+
+    def _largest_below(self, n: int) -> int:
+        """The UDP payload that the first hop carries; a guess where the kernel does not say."""
+        six = self.sock.family == socket.AF_INET6
+        if self._connected and sys.platform == "linux":
+            try:
+                level, option = (socket.IPPROTO_IPV6, _IPV6_MTU) if six else (socket.IPPROTO_IP, _IP_MTU)
+                mtu = self.sock.getsockopt(level, option)
+            except OSError:
+                mtu = 0
+            if 0 < mtu - (48 if six else 28) < n:
+                return mtu - (48 if six else 28)
+        return next((size for size in _COMMON_BYTES if size < n), 0)
 
     def _retry(self, data: bytes, address: Address) -> bool:
         try:

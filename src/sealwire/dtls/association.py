@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from sealwire.context import Config
 from sealwire.dtls.alerts import FATAL, WARNING, LastWords
+from sealwire.dtls.care import Care
 from sealwire.dtls.charges import handshake_over
 from sealwire.dtls.early import EarlyTraffic
 from sealwire.dtls.epochs import Opening, Sealing
@@ -21,6 +22,7 @@ from sealwire.dtls.events import (
     Connected,
     EarlyDataArrived,
     Event,
+    MessageSizeChanged,
     PeerClosed,
     State,
     TicketReceived,
@@ -135,6 +137,12 @@ class Association:
         )
         self._receive_queue = MessageQueue(account, Purpose.RECEIVE_QUEUE, limits.receive_queue_bytes)
         self._last_words = LastWords(self._sealing)
+        #: What the connection sees to by itself.
+        self.upkeep = upkeep
+        self._care = Care(upkeep, config.provider)
+        #: The application has said all it had to: close_notify is sent, or will be behind what waits.
+        self.write_closed = False
+        self._goodbye_said = False
         # Why a close of our own goes on, None where the application asked for it.
         self._closing_error: KeysExhausted | None = None
         #: Return routability messages that came; an Endpoint takes them, who alone knows from where.
@@ -167,7 +175,7 @@ class Association:
             self._layer.deadline,
             self._handshake_deadline,
             self._opening.deadline,
-            self._rekeying.deadline if self.state is State.CONNECTED else None,
+            *((self._rekeying.deadline, self._care.deadline) if self.state is State.CONNECTED else ()),
         )
         return min((at for at in due if at is not None), default=None)
 
@@ -184,6 +192,8 @@ class Association:
             self._layer.wake(now)
             if self.state is State.CONNECTED:
                 self._rekeying.wake(now)
+                self._care.wake(now)
+                self._follow_path()
         except TimeoutError as error:
             self._finish(error)
         except KeysExhausted as error:
@@ -216,7 +226,10 @@ class Association:
                 self._end_of_run(now, self._opening.forged > forged)
         except ProtocolError as error:
             self._fail(error)
-        return self.counters.records_opened > before
+        authentic = self.counters.records_opened > before
+        if authentic:
+            self._care.heard(now)
+        return authentic
 
     def _end_of_run(self, now: float, forged: bool) -> None:
         if self._incoming.server_hello_missing:
@@ -264,7 +277,9 @@ class Association:
         if content_type == ContentType.HANDSHAKE and self._sealing.epoch >= EPOCH_APPLICATION:
             self._finished_answered = True
         self._opening.opened(number.epoch, now)
-        if self._peer_closed_at is not None and number > self._peer_closed_at:
+        late = self._peer_closed_at is not None and number > self._peer_closed_at
+        # An ACK is no data: of a side that closed, it lets the other one go on with new keys.
+        if late and content_type != ContentType.ACK:
             # RFC 9147 section 5.10 [9147-5.10-5]
             self.counters.discard(Discard.AFTER_CLOSE)
         elif content_type == ContentType.APPLICATION_DATA:
@@ -286,7 +301,7 @@ class Association:
     def _receive_handshake(self, number: RecordNumber, content: bytes, now: float) -> None:
         self._layer.receive(number, content, now)
         if self._layer.engine.complete and not self.was_connected:
-            self._connected()
+            self._connected(now)
         while self._layer.tickets:
             self._events.append(TicketReceived(self._layer.tickets.popleft()))
 
@@ -299,7 +314,7 @@ class Association:
         else:
             self.counters.discard(Discard.RECEIVE_QUEUE_FULL)
 
-    def _connected(self) -> None:
+    def _connected(self, now: float) -> None:
         handshake_over(self._account, self._layer.engine.session.peer_bytes)
         self.state = State.CONNECTED
         self.was_connected = True
@@ -307,6 +322,7 @@ class Association:
         self._handshake_deadline = None
         self._budget = None
         self._early.answered()
+        self._care.begin(self.mtu, self._longest_probe, self.connection_ids.return_routability, now)
         self._events.append(Connected(self._layer.engine.session))
 
     def _receive_alert(self, number: RecordNumber, content: bytes) -> None:
@@ -325,6 +341,9 @@ class Association:
             if self._peer_closed_at is None:
                 self._peer_closed_at = number
                 self._events.append(PeerClosed())
+                self._care.end()
+                if self._goodbye_said:
+                    self._finish(None)
             return
         if alert in (Alert.CLOSE_NOTIFY, Alert.USER_CANCELED):
             self._finish(ConnectionClosed("the peer gave the handshake up"))
@@ -364,6 +383,7 @@ class Association:
         self._outgoing.drop()
         self._early.close()
         self._incoming.close()
+        self._care.end()
         self._account.close()
         self._events.append(Closed(error))
 
@@ -380,7 +400,7 @@ class Association:
                     if kind == PathMessage.CHALLENGE:
                         # [9853-2]: at once, to the one address there is.
                         datagrams.append(self.path_record(PathMessage.RESPONSE, cookie))
-                    else:
+                    elif kind != PathMessage.RESPONSE or not self.path_answered(cookie, now):
                         # [9853-4]: nothing was asked.
                         self.counters.discard(Discard.PATH_MESSAGE)
                 datagrams += self._layer.transmit(self._budget, now)
@@ -396,6 +416,7 @@ class Association:
         if self.state is State.CLOSED:
             self._sealing.clear()
         if datagrams:
+            self._care.sent(now)
             size = sum(map(len, datagrams))
             self.counters.datagrams_sent += len(datagrams)
             self.counters.bytes_sent += size
@@ -403,11 +424,46 @@ class Association:
                 self._budget -= size
         return datagrams
 
+    @property
+    def _longest_probe(self) -> int:
+        """What the peer's limit on records leaves of a datagram."""
+        epoch = self._sealing.epoch
+        return self._sealing.overhead(epoch) + self._sealing.inner_limit - 1
+
+    def path_answered(self, cookie: bytes, now: float) -> bool:
+        """A path_response came from the peer's address: whether it answers a challenge of this connection."""
+        answered = self._care.answered(cookie, now)
+        self._follow_path()
+        return answered
+
+    def _follow_path(self) -> None:
+        """Send what the path was found to carry."""
+        size = self._care.mtu
+        if size and size != self.mtu:
+            self.mtu = self._outgoing.mtu = size
+            self._events.append(MessageSizeChanged(self._outgoing.max_message_bytes))
+
+    def _care_for_peer(self, now: float) -> list[bytes]:
+        """Challenges and empty records that are due."""
+        sealer = self._sealing.sealer(self._sealing.epoch)
+        datagrams = []
+        for challenge in self._care.challenges(now):
+            content = bytes((PathMessage.CHALLENGE,)) + challenge.cookie
+            padding = max(challenge.size - sealer.overhead - len(content), 0)
+            datagrams.append(sealer.seal(ContentType.RETURN_ROUTABILITY, content, padding))
+        if self._care.empty_due:
+            datagrams.append(sealer.seal(ContentType.APPLICATION_DATA, b""))
+        self.counters.records_sealed += len(datagrams)
+        return datagrams
+
     def _transmit_data(self, datagrams: list[bytes], now: float) -> None:
+        if self.state is State.CONNECTED:
+            datagrams += self._care_for_peer(now)
         sealed = self._outgoing.seal()
         if sealed:
             datagrams += sealed
             self._layer.cids.requests_sent = 0
+            self._care.data_sent()
         waits = self._outgoing.bytes_held > 0
         # Whoever closes and has nothing to send any more needs no new keys.
         if waits or (datagrams and self.state is State.CONNECTED):
@@ -418,5 +474,12 @@ class Association:
                 self._close_exhausted(error)
         # What still waits, waits for new keys.
         if self.state is State.CLOSING and not self._outgoing.bytes_held:
-            self._queue_alert(WARNING, Alert.CLOSE_NOTIFY)
+            if not self._goodbye_said:
+                self._queue_alert(WARNING, Alert.CLOSE_NOTIFY)
             self._finish(self._closing_error)
+        elif self.write_closed and not self._goodbye_said and not waits and not self._layer.outstanding:
+            # What comes behind a close_notify is ignored [9147-5.10-5], so it waits for our last flight.
+            self._goodbye_said = True
+            self._queue_alert(WARNING, Alert.CLOSE_NOTIFY)
+            if self._peer_closed_at is not None:
+                self._finish(None)

@@ -199,8 +199,8 @@ class Connection(Association):
             LimitReached: the send queue is full (send_queue_bytes).
             ConnectionClosed or the error that ended the connection.
         """
-        if self.state in (State.CLOSING, State.CLOSED):
-            raise self.error or ConnectionClosed("the connection is closed")
+        if self.state in (State.CLOSING, State.CLOSED) or self.write_closed:
+            raise self.error or ConnectionClosed("this side of the connection is closed")
         self._outgoing.put(messages)
         self._notify()
 
@@ -297,8 +297,8 @@ class Connection(Association):
         return self._rekeying.usage()
 
     def _do(self, action: Callable[[], None]) -> None:
-        if self.state in (State.CLOSING, State.CLOSED):
-            raise self.error or ConnectionClosed("the connection is closed")
+        if self.state in (State.CLOSING, State.CLOSED) or self.write_closed:
+            raise self.error or ConnectionClosed("this side of the connection is closed")
         try:
             action()
         except ProtocolError as error:
@@ -331,8 +331,14 @@ class Connection(Association):
         self._notify()
         return rotated
 
-    def path_changed(self) -> None:
-        """This side has a new address: go on under a fresh id, if the peer gave one [9147-11-9]."""
+    def path_changed(self, now: float | None = None) -> None:
+        """This side or the peer has a new address: go on under a fresh id, if there is one [9147-11-9].
+
+        With `now` what the path carries is looked for anew.
+        """
+        if now is not None:
+            self._care.path_changed(now)
+            self._follow_path()
         self.rotate_connection_id()
 
     def export(self, label: bytes, context: bytes, n: int) -> bytes:
@@ -349,9 +355,48 @@ class Connection(Association):
         least = _LEAST_MTU_IPV6_BYTES if ipv6 else _LEAST_MTU_IPV4_BYTES
         if not least <= size < self.mtu or self.state is State.CLOSED:
             return
-        self.mtu = size
-        self._outgoing.mtu = size
+        if self._care.refused(size + 1, now):
+            # A search has its own way back.
+            self._follow_path()
+        else:
+            self.mtu = size
+            self._outgoing.mtu = size
         self._layer.path_carries(size, now)
+        self._notify()
+
+    @property
+    def max_probe_bytes(self) -> int:
+        """The longest message :meth:`send_probe` takes; 0 where no larger datagrams are looked for."""
+        more = self._care.most_mtu - self.mtu
+        return self.max_message_bytes + more if more > 0 else 0
+
+    def send_probe(self, data: Buffer) -> None:
+        """Send a message that may be longer than :attr:`max_message_bytes`, up to :attr:`max_probe_bytes`.
+
+        For applications whose own protocol says what arrived (RFC 9147 section 4.4 [9147-4.4-9]): then they
+        call :meth:`confirm_message_bytes`.  Where the peer knows RFC 9853 the connection asks by itself.
+
+        Raises:
+            ValueError: it is longer than that.
+            LimitReached, ConnectionClosed: as :meth:`send`.
+        """
+        if len(data) > max(self.max_probe_bytes, self.max_message_bytes):
+            raise ValueError(f"a probe of {len(data)} bytes is above {self.max_probe_bytes}")
+        if self.state is not State.CONNECTED or self.write_closed:
+            raise self.error or ConnectionClosed("this side of the connection is closed")
+        self._outgoing.put_probe(data)
+        self._notify()
+
+    def confirm_message_bytes(self, n: int, now: float) -> None:
+        """The application knows a message of `n` bytes has arrived; :attr:`max_message_bytes` grows to it."""
+        self._care.confirmed(n + self.mtu - self.max_message_bytes, now)
+        self._follow_path()
+        self._notify()
+
+    def deny_message_bytes(self, n: int, now: float) -> None:
+        """Messages of `n` bytes get lost, the application believes: never below what `mtu` said at first."""
+        self._care.refused(n + self.mtu - self.max_message_bytes, now)
+        self._follow_path()
         self._notify()
 
     def srtp_keys(self) -> SrtpKeys:
@@ -365,6 +410,19 @@ class Connection(Association):
             raise Error("no SRTP profile was agreed on: call use_srtp on both contexts")
         material = self.export(EXPORTER_LABEL, b"", SrtpKeys.material_bytes(profile))
         return SrtpKeys.split(profile, material)
+
+    def close_write(self, now: float) -> None:
+        """Send what is queued and close_notify; go on receiving until the peer closes as well.
+
+        During the handshake there is nothing to go on with, so it is :meth:`close`.  May be called again.
+        RFC 9147 section 5.10: close_notify is not acknowledged, so a peer may never hear of it.
+        """
+        if self.state is State.CONNECTED:
+            self.write_closed = self._layer.write_closed = True
+            self._care.end()
+            self._notify()
+        else:
+            self.close(now)
 
     def close(self, now: float) -> None:
         """Send what is queued and close_notify, then be closed.  May be called again."""

@@ -42,6 +42,8 @@ from sealwire.wire import Buffer
 _SPARE_TIMERS: Final = 64
 
 
+# An IPv6 socket address has flow and scope as well.
+_IPV4_ADDRESS_PARTS: Final = 2
 # Long enough that nobody meets another's id by chance, short enough for small records.
 DEFAULT_CID_BYTES: Final = 8
 # RFC 9146 allows 255; longer than this an id only costs, shorter they meet each other by chance.
@@ -140,6 +142,8 @@ class Endpoint:
         self._order = count()
         self._events: list[tuple[Connection, Event]] = []
         self.closing = False
+        #: Called when a refused datagram is to be sent anew, cut smaller.
+        self.on_path_refusal: Callable[[], None] | None = None
 
     @property
     def connections(self) -> int:
@@ -236,7 +240,7 @@ class Endpoint:
         if connection.connection_ids.return_routability:
             self._replies += self._paths.start(connection, old, address, received_bytes, now).datagrams
         elif self._on_address_change is not None and self._on_address_change(connection, address):
-            self._move(connection, address)
+            self._move(connection, address, now)
 
     def _answer_path_messages(
         self, connection: Connection, address: Address, received_bytes: int, now: float
@@ -250,15 +254,21 @@ class Endpoint:
                 if address == connection.address or budget >= 0:
                     self._replies.append((answer, address))
                 continue
+            if (
+                kind == PathMessage.RESPONSE
+                and address == connection.address
+                and connection.path_answered(cookie, now)
+            ):
+                continue
             outcome = self._paths.answered(connection, kind, cookie, address, now)
             if outcome is None:
                 self.counters.discard(Discard.PATH_MESSAGE)
                 continue
             self._replies += outcome.datagrams
             if outcome.moved_to is not None:
-                self._move(connection, outcome.moved_to)
+                self._move(connection, outcome.moved_to, now)
 
-    def _move(self, connection: Connection, address: Address) -> None:
+    def _move(self, connection: Connection, address: Address, now: float) -> None:
         old = _address_of(connection)
         if self._connections.get(old) is connection:
             del self._connections[old]
@@ -269,7 +279,7 @@ class Endpoint:
         # Whoever is known at the new address by address alone stays so; this one is found by its id.
         self._connections.setdefault(address, connection)
         # RFC 9147 section 9 [9147-9-9]: a fresh id on a new path.
-        connection.path_changed()
+        connection.path_changed(now)
         self.counters.address_changes += 1
         self._events.append((connection, AddressChanged(old, address)))
 
@@ -488,6 +498,14 @@ class Endpoint:
             if not connection.was_connected:
                 self._handshaking -= 1
                 self.counters.handshakes_failed += 1
+
+    def path_carries(self, size: int, address: Address, now: float) -> None:
+        """The way to `address` refused a datagram: see :meth:`Connection.path_carries`."""
+        connection = self._connections.get(address)
+        if connection is not None:
+            connection.path_carries(size, now, ipv6=len(address) > _IPV4_ADDRESS_PARTS)
+            if self.on_path_refusal is not None:
+                self.on_path_refusal()
 
     # --- what the driver asks --------------------------------------------------------------
 

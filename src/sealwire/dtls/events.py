@@ -46,6 +46,13 @@ class AddressChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class MessageSizeChanged:
+    """The path carries more or less than it did: the longest message by now, in bytes."""
+
+    max_message_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class TicketReceived:
     """The server gave a ticket to resume by (clients that want some)."""
 
@@ -57,4 +64,6 @@ class EarlyDataArrived:
     """Early data waits in :meth:`Connection.early_messages` (servers).  Anybody may have sent it again."""
 
 
-Event = Connected | PeerClosed | Closed | AddressChanged | TicketReceived | EarlyDataArrived
+Event = (
+    Connected | PeerClosed | Closed | AddressChanged | TicketReceived | EarlyDataArrived | MessageSizeChanged
+)

@@ -115,6 +115,8 @@ class HandshakeLayer:
         self._cids_wanted_at: float | None = None
         #: Tickets that came; the newest, if nobody takes them.
         self.tickets: deque[SessionTicket] = deque(maxlen=_MAX_TICKETS)
+        #: Nothing but ACKs goes out any more.
+        self.write_closed = False
         #: Makes another id of so many bytes for records to us.
         self.issue_cid: Callable[[int], bytes] = bytes
 
@@ -335,9 +337,15 @@ class HandshakeLayer:
         """
         pending = self.engine.pending_key_updates
         return (
-            self._sealing.epoch + pending < self._limits.epochs
+            not self.write_closed
+            and self._sealing.epoch + pending < self._limits.epochs
             and self._flight.next_seq + pending < self._limits.handshake_messages
         )
+
+    @property
+    def outstanding(self) -> bool:
+        """Whether messages of ours wait to be acknowledged."""
+        return self._flight.outstanding
 
     @property
     def server_hello_waits(self) -> bool:
@@ -404,6 +412,9 @@ class HandshakeLayer:
         if self.engine.updating_keys:
             return
         messages, self._cid_messages = self._cid_messages, []
+        if self.write_closed:
+            # Nothing that needs an acknowledgement goes out behind a close_notify.
+            return
         if self._flight.next_seq + len(messages) > self._limits.handshake_messages:
             # What numbers are left are for the end; ids are a convenience.
             return

@@ -41,12 +41,13 @@ class Outgoing:
         used: data was sealed under the newest keys.
     """
 
-    __slots__ = ("_counters", "_epoch_used", "_queue", "_sealing", "mtu")
+    __slots__ = ("_counters", "_epoch_used", "_probes", "_queue", "_sealing", "mtu")
 
     def __init__(
         self, account: Account, limits: Limits, sealing: Sealing, counters: ConnectionCounters, mtu: int
     ) -> None:
         self._queue = MessageQueue(account, Purpose.SEND_QUEUE, limits.send_queue_bytes)
+        self._probes = MessageQueue(account, Purpose.SEND_QUEUE, limits.send_queue_bytes)
         self._sealing = sealing
         self._counters = counters
         self.mtu = mtu
@@ -86,9 +87,16 @@ class Outgoing:
             raise LimitReached("send_queue_bytes", "the send queue is full")
         self._counters.messages_sent += len(messages)
 
+    def put_probe(self, message: Buffer) -> None:
+        """Send a message that may be too long, by itself and once.  LimitReached if there is no room."""
+        if not self._probes.put((message,)):
+            raise LimitReached("send_queue_bytes", "the send queue is full")
+        self._counters.messages_sent += 1
+
     def drop(self) -> None:
         """Give everything up that was not sent."""
         self._queue.take()
+        self._probes.take()
 
     @property
     def rekey_due(self) -> bool:
@@ -99,7 +107,7 @@ class Outgoing:
     def seal(self) -> list[bytes]:
         """The records of what is queued, as far as the keys may seal it; the rest waits for new ones."""
         if not self._queue:
-            return []
+            return self._seal_probes() if self._probes else []
         sealer = self._sealing.sealer(self._sealing.epoch)
         room = _left_for_data(sealer)
         if room <= 0:
@@ -112,12 +120,15 @@ class Outgoing:
             fitting = [message for message in messages if len(message) <= longest]
             self._counters.messages_too_long += len(messages) - len(fitting)
             messages = fitting
+        probes = self._seal_probes() if self._probes else []
         self._epoch_used = self._sealing.epoch
         self._counters.records_sealed += len(messages)
         padding = self._sealing.padding
         if padding.callback is None:
-            return sealer.seal_run(ContentType.APPLICATION_DATA, messages, padding.block, longest + 1)
-        return [
+            return probes + sealer.seal_run(
+                ContentType.APPLICATION_DATA, messages, padding.block, longest + 1
+            )
+        return probes + [
             sealer.seal(
                 ContentType.APPLICATION_DATA,
                 message,
@@ -125,3 +136,10 @@ class Outgoing:
             )
             for message in messages
         ]
+
+    def _seal_probes(self) -> list[bytes]:
+        sealer = self._sealing.sealer(self._sealing.epoch)
+        probes = self._probes.take(max(_left_for_data(sealer), 0))
+        self._epoch_used = self._sealing.epoch
+        self._counters.records_sealed += len(probes)
+        return sealer.seal_run(ContentType.APPLICATION_DATA, probes)

@@ -60,7 +60,7 @@ class DatagramChannel(DatagramFacts):
 
     @property
     def closed(self) -> bool:
-        """Whether nothing can be sent any more."""
+        """Whether nothing can be sent or received any more."""
         return self._connection.state in ("closing", "closed")
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
@@ -182,4 +182,5 @@ class DatagramChannel(DatagramFacts):
             self._peer_closed = True
         elif isinstance(event, dtls.AddressChanged):
             self.peername = event.new
+        self._look_at_size(event)
         self._changed.set()

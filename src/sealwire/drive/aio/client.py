@@ -21,6 +21,7 @@ from sealwire import dtls
 from sealwire.drive.addresses import AddressInfo, resolve, show
 from sealwire.drive.aio.channel import DatagramChannel
 from sealwire.drive.aio.port import Batch, Peer, Port
+from sealwire.drive.datagrams import prepare
 from sealwire.drive.sessions import Sessions
 from sealwire.drive.udp import Address, Refusals, UdpSocket
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
@@ -78,9 +79,11 @@ class _Attempt(Generic[PeerT]):
         self._peer: PeerT | None = None
         connection.address = sock.getpeername()
         udp = UdpSocket(sock, connected=True)
+        prepare(udp, connection, sock.getpeername())
         self.refusals = Refusals(udp, connection.counters)
         self.refusals.move_on = impatient
         self.port = Port(loop, udp, _Single(connection, sock.getpeername()), self._after_turn)
+        connection.on_output = lambda _: self.port.schedule()
 
     def _after_turn(self, batch: Batch) -> None:
         for event in self._connection.events():

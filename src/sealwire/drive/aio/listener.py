@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from sealwire import dtls
 from sealwire.drive.addresses import Hosts, bind, resolve_for_listening
 from sealwire.drive.aio.port import Batch, Peer, Port
+from sealwire.drive.datagrams import prepare_serving
 from sealwire.drive.udp import Address, UdpSocket
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
 from sealwire.dtls.endpoint import DEFAULT_CID_BYTES
@@ -86,7 +87,10 @@ class Listener(Generic[PeerT]):
             enhanced_path_check=service.enhanced_path_check,
             upkeep=service.upkeep,
         )
-        self.port = Port(loop, UdpSocket(sock, connected=False), self.endpoint, self._after_turn)
+        udp = UdpSocket(sock, connected=False)
+        prepare_serving(udp, self.endpoint, service.upkeep)
+        self.port = Port(loop, udp, self.endpoint, self._after_turn)
+        self.endpoint.on_path_refusal = self.port.schedule
 
     def _after_turn(self, batch: Batch) -> None:
         for connection, event in self.endpoint.events():

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sealwire import dtls
 from sealwire.drive.blocking.base import SecureSocket
-from sealwire.drive.datagrams import DatagramFacts, T
+from sealwire.drive.datagrams import DatagramFacts, T, prepare, prepare_serving
 from sealwire.drive.sessions import Sessions
 from sealwire.drive.udp import Address, Refusals, UdpSocket
 from sealwire.errors import ConnectionClosed, LimitReached
@@ -181,7 +181,11 @@ class DatagramSocket(SecureSocket, DatagramFacts):
         if self._udp.blocked:
             self._udp.send(())
         if not self._udp.blocked:
+            refused = self._udp.refusals
             self._udp.send(self._give(now))
+            if self._udp.refusals > refused and not self._udp.blocked:
+                # RFC 9147 section 4.4 [9147-4.4-11]: what was too big goes out anew, cut smaller, at once.
+                self._udp.send(self._give(now))
         self._look_at_events()
 
     @abstractmethod
@@ -203,6 +207,12 @@ class DatagramSocket(SecureSocket, DatagramFacts):
     def _happened(self, event: dtls.Event) -> None:
         if isinstance(event, dtls.PeerClosed):
             self._peer_closed = True
+        self._look_at_size(event)
+
+    def shutdown(self, how: int) -> None:
+        """``SHUT_WR`` sends close_notify and leaves receiving open; ``SHUT_RDWR`` does no more."""
+        if how != socket.SHUT_RD:
+            self.close_write()
 
     def _new_keys(self, *, request_peer: bool) -> Callable[[], bool]:
         connection = self.connection
@@ -257,6 +267,7 @@ class ClientDatagramSocket(DatagramSocket):
         if self._connection.max_replayable_bytes:
             self._connection.send_replayable(replayable)
         self._connection.address = sock.getpeername()
+        prepare(self._udp, self._connection, sock.getpeername())
         self.refusals = Refusals(self._udp, self._connection.counters)
 
     @property
@@ -312,6 +323,7 @@ class ServerDatagramSocket(DatagramSocket):
         self._endpoint = dtls.Endpoint(
             context.config, limits=limits, mtu=mtu, cid_bytes=cid_bytes, upkeep=upkeep
         )
+        prepare_serving(self._udp, self._endpoint, upkeep)
         self._peer: dtls.Connection | None = None
         self._on_early_data = on_early_data
 

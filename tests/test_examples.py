@@ -26,11 +26,13 @@ RUN_HERE = {
     "changing_address.py",
     "datagram_echo_client.py",
     "datagram_echo_server.py",
+    "keepalive.py",
     "key_updates.py",
     "early_data.py",
     "ocsp_stapling.py",
     "own_dissector.py",
     "padding.py",
+    "path_mtu.py",
     "psk_echo.py",
     "raw_public_keys.py",
     "resumption.py",
@@ -182,6 +184,23 @@ def test_sans_io_loop(seed: int) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"client: Connected" in done.stdout
     assert done.stdout.rstrip().endswith(b"server received 'hello over a bad link'")
+
+
+def test_keepalive() -> None:
+    done = run("keepalive.py", *credentials(), *trust())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode().splitlines() == [
+        "answer after closing one way: 3 messages",
+        "after a second of silence: connected",
+        "the server is gone: the peer did not answer 2 checks whether it is there",
+    ]
+
+
+def test_path_mtu() -> None:
+    done = run("path_mtu.py", *credentials(), *trust())
+    assert (done.returncode, done.stderr) == (0, b"")
+    first, found, echoed = (line.split() for line in done.stdout.decode().splitlines())
+    assert int(first[-2]) < 1200 < int(found[-2]) == int(echoed[1])
 
 
 def test_padding() -> None:

@@ -353,15 +353,16 @@ class Connection(Association):
         path carries is a mistake or a lie, and ignored; so is what says nothing new.
         """
         least = _LEAST_MTU_IPV6_BYTES if ipv6 else _LEAST_MTU_IPV4_BYTES
-        if not least <= size < self.mtu or self.state is State.CLOSED:
+        if self.state is State.CLOSED:
             return
         if self._care.refused(size + 1, now):
-            # A search has its own way back.
+            # A search takes it for a hint, and has its own way back.
             self._follow_path()
+        elif least <= size < self.mtu:
+            self.mtu = self._outgoing.mtu = size
+            self._layer.path_carries(size, now)
         else:
-            self.mtu = size
-            self._outgoing.mtu = size
-        self._layer.path_carries(size, now)
+            return
         self._notify()
 
     @property

@@ -85,7 +85,8 @@ class MtuSearch:
         self._tries = 0
         self.used = False
         self.probe_due = self._provable and size > self.size
-        self._at = now if self.probe_due else now + _CONFIRM_SECONDS
+        # Whoever is woken transmits next: from then on, too, the answer has its time.
+        self._at = now + (_PROBE_SECONDS if self.probe_due else _CONFIRM_SECONDS)
 
     @property
     def complete(self) -> bool:
@@ -118,6 +119,7 @@ class MtuSearch:
             self._search(self._most, now)
         elif self._tries < _MAX_PROBES:
             self.probe_due = True
+            self._at = now + _PROBE_SECONDS
         elif self.complete:
             # RFC 8899 section 4.3: a black hole.
             lost, self.size = self.size, self._base

@@ -17,7 +17,7 @@ from sealwire.errors import ConnectionClosed, Discard
 from sealwire.limits import Ledger, Limits
 from tests import configs
 from tests.unit.dtls.hellos import HERE, THERE
-from tests.unit.dtls.host import Site
+from tests.unit.dtls.host import Site, addresses
 from tests.unit.dtls.rig import Rig
 from tests.unit.dtls.test_rogue_records import each_side, of
 
@@ -115,6 +115,8 @@ def search(
         assert due is not None
         now = max(now, due)
         one.wake(now)
+        # Or an endpoint that wakes all that are due would never come to an end.
+        assert one.deadline is None or one.deadline > now
     return one, probes, now
 
 
@@ -238,6 +240,23 @@ def test_probes_stay_within_the_peers_limit_on_records() -> None:
     assert one.server.error is one.client.error is None
     assert one.server.max_message_bytes == 1399
     assert one.client.mtu == 4000
+
+
+def test_many_connections_of_an_endpoint_search_a_path_that_carries_little() -> None:
+    site = Site(upkeep=dtls.Upkeep(max_mtu=9000, keepalive=30.0))
+    for at in addresses(5):
+        site.add(at)
+    for _ in range(400):
+        site.now += 0.25
+        site.endpoint.wake(site.now)
+        batch = [(data, at) for data, at in site.endpoint.transmit(site.now) if len(data) <= 1300]
+        for data, at in batch:
+            site.clients[at].receive(data, site.now)
+        for at, client in site.clients.items():
+            client.wake(site.now)
+            site.endpoint.receive([(data, at) for data in client.transmit(site.now)], site.now)
+    assert len(site.endpoint._hellos) == 5
+    assert all(1284 <= one.mtu <= 1300 for one in site.endpoint)
 
 
 def test_another_path_is_searched_anew() -> None:

@@ -28,7 +28,14 @@ if TYPE_CHECKING:
     from tests.unit.probe.twins import Walked
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ("crypto._evp", "probe.dissect._hot", "probe.dissect._scan", "probe._flows", "probe._arrow")
+MODULES = (
+    "crypto._evp",
+    "probe.dissect._hot",
+    "probe.dissect._scan",
+    "probe._flows",
+    "probe._arrow",
+    "probe._columns",
+)
 FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g")
 
 

@@ -72,10 +72,11 @@ cdef int mask(void* context, Algorithm algorithm, const uint8_t* samples, int co
 cdef enum Digest:
     SHA256 = 0
     MD5 = 1
+    SHA1 = 2
 
 # Fetches and tests what is below; raises Unavailable (MD5 is missing where only FIPS 140 is provided).
 cdef int need_digests() except -1
-# 32 or 16 bytes to `out`.
+# 32, 16 or 20 bytes to `out`.
 cdef void digest(Digest kind, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil
 # 32 bytes to `out`.
 cdef void hmac_sha256(const uint8_t* key, int key_n, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil

@@ -36,7 +36,7 @@ cdef enum:
 cdef Api _api
 cdef void* _aead_ciphers[ALGORITHMS]
 cdef void* _mask_ciphers[ALGORITHMS]
-cdef void* _digests[2]
+cdef void* _digests[3]
 cdef bint _digests_ready = False
 cdef void* _sha256 = NULL
 cdef bint _ready = False
@@ -450,10 +450,11 @@ cdef int _masked_right(int algorithm, tuple answer) except -1:
 
 # --- for the probe -------------------------------------------------------------------------------
 
-# SHA-256 and MD5 of "abc": FIPS 180-4 example, RFC 1321 appendix A.5; HMAC: RFC 4231 section 4.3.
+# SHA-256, MD5 and SHA-1 of "abc": FIPS 180-4 example, RFC 1321 appendix A.5; HMAC: RFC 4231 section 4.3.
 _ABC = (
     (SHA256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
     (MD5, "900150983cd24fb0d6963f7d28e17f72"),
+    (SHA1, "a9993e364706816aba3e25717850c26c9cd0d89d"),
 )
 _JEFE = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
 
@@ -467,7 +468,7 @@ cdef int need_digests() except -1:
     api()
     if _api.fetch_digest == NULL or _api.digest == NULL or _api.hmac == NULL:
         raise Unavailable("libcrypto lacks EVP_MD_fetch, EVP_Digest or HMAC")
-    for kind, name, size in ((SHA256, b"SHA256", 32), (MD5, b"MD5", 16)):
+    for kind, name in ((SHA256, b"SHA256"), (MD5, b"MD5"), (SHA1, b"SHA1")):
         _digests[<int>kind] = _api.fetch_digest(NULL, name, NULL)
         if _digests[<int>kind] == NULL:
             _api.clear_errors()
@@ -486,7 +487,7 @@ cdef int need_digests() except -1:
 cdef void digest(Digest kind, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil:
     cdef unsigned int size = 0
     if _api.digest(data, n, out, &size, _digests[<int>kind], NULL) <= 0:
-        memset(out, 0, 16 if kind == MD5 else 32)
+        memset(out, 0, 16 if kind == MD5 else 20 if kind == SHA1 else 32)
         _api.clear_errors()
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from sealwire.errors import ConfigurationError
 from sealwire.probe import engine
-from sealwire.probe.dissect.facts import EVENT_HEAD, Event, Facts, events
+from sealwire.probe.dissect.facts import EVENT_HEAD, Event, events, pseudonymised
 from sealwire.probe.dissect.table import DISSECTED_COLUMNS, dissected_columns
 from sealwire.probe.features import FIELDS, EndReason, Flow, address, row_struct, unpack
 
@@ -54,6 +54,11 @@ _DERIVED: Final = tuple(
         ("gap_variance", "gap_variance"),
     )
 )
+
+_METHODS: Final = ("mean_size", "size_variance", "mean_gap", "gap_variance")
+#: Where they stand in a row, and how wide they are.
+_END_REASON: Final = (OFFSETS["end_reason"][0], 1)
+_FACTS_BYTES: Final = (OFFSETS["facts_bytes"][0], 4)
 
 #: Columns of the Arrow form: name and Arrow format.
 COLUMNS: Final[tuple[tuple[str, str], ...]] = (
@@ -135,44 +140,88 @@ class Batch:
             raise ConfigurationError(f"the key of pseudonyms must have 16 to 64 bytes, not {len(key)}")
         rows = bytearray(self.rows)
         names: dict[bytes, bytes] = {}
+        facts: list[bytes] = []
+        here = 0
         for at in range(0, len(rows), row_struct(self.first_packets).size):
             version = rows[at + _VERSION_AT : at + _VERSION_AT + 1]
             for where in (at, at + 16):
                 rows[where : where + 16] = _pseudonym(names, bytes(version + rows[where : where + 16]), key)
             rows[at + _VERSION_AT] = 6
-        told = bytearray(self.event_data)
-        at = 0
-        while at < len(told):
-            (length,) = struct.unpack_from("<I", told, at)
-            kind = bytes((told[at + _EVENT_VERSION_AT],))
-            for where in (at + _EVENT_ENDS_AT, at + _EVENT_ENDS_AT + 16):
-                told[where : where + 16] = _pseudonym(names, kind + bytes(told[where : where + 16]), key)
-            told[at + _EVENT_VERSION_AT] = 6
-            at += length
-        return Batch(bytes(rows), self.first_packets, self.facts, bytes(told), self.dissected)
+            (n,) = struct.unpack_from("<I", rows, at + _FACTS_BYTES[0])
+            facts.append(pseudonymised(self.facts[here : here + n], key))
+            struct.pack_into("<I", rows, at + _FACTS_BYTES[0], len(facts[-1]))
+            here += n
+        told = []
+        for event, data in self.told():
+            head = bytearray(data[: EVENT_HEAD.size])
+            block = pseudonymised(event.facts.block, key)
+            struct.pack_into("<I", head, 0, len(head) + len(block))
+            for where in (_EVENT_ENDS_AT, _EVENT_ENDS_AT + 16):
+                old = bytes((event.ip_version,)) + bytes(head[where : where + 16])
+                head[where : where + 16] = _pseudonym(names, old, key)
+            head[_EVENT_VERSION_AT] = 6
+            told.append(bytes(head) + block)
+        return Batch(bytes(rows), self.first_packets, b"".join(facts), b"".join(told), self.dissected)
 
     def columns(self) -> list[list[bytes]]:
-        """The buffers of COLUMNS: one of values, or offsets and characters."""
-        flows = list(self)
+        """The buffers of the columns: one of values, or offsets and characters."""
         size = row_struct(self.first_packets).size
-        columns: list[list[bytes]] = [
-            [struct.pack(f"<{len(flows)}Q", *(flow.flow_id for flow in flows))],
-            _texts([flow.community_id for flow in flows]),
-            _addresses(self.rows, size, 0),
-            _addresses(self.rows, size, 16),
-            _texts([_REASONS[flow.end_reason] for flow in flows]),
-            _texts([flow.conn_state for flow in flows]),
-            _texts([flow.history for flow in flows]),
-        ]
+        reasons = _gather(self.rows, size, *_END_REASON)
+        columns: list[list[bytes]] = [*self._named(size), _texts([_REASONS[reason] for reason in reasons])]
+        # Ids, addresses and reason stand before the states.
+        columns += self._states(size)
         for field in FIELDS:
             if field.name not in _LEFT_OUT:
                 offset, code = OFFSETS[field.name]
                 columns.append([_gather(self.rows, size, offset, struct.calcsize("<" + code))])
-        for _, way, method in _DERIVED:
-            columns.append([struct.pack(f"<{len(flows)}d", *(getattr(flow, method)(way) for flow in flows))])
+        columns += self._moments(size)
         if self.dissected:
-            columns += dissected_columns([Facts(flow.facts_block) for flow in flows])
+            columns += dissected_columns(_gather(self.rows, size, *_FACTS_BYTES), self.facts)
         return columns
+
+    def _named(self, size: int) -> list[list[bytes]]:
+        """Ids and addresses."""
+        addresses = [_addresses(self.rows, size, 0), _addresses(self.rows, size, 16)]
+        if engine.COMPILED:
+            from sealwire.probe import _columns
+
+            return [
+                [_columns.flow_ids(self.rows, size)],
+                list(_columns.community_ids(self.rows, size)),
+                *addresses,
+            ]
+        flows = list(self)
+        ids = struct.pack(f"<{len(flows)}Q", *(flow.flow_id for flow in flows))
+        return [[ids], _texts([flow.community_id for flow in flows]), *addresses]
+
+    def _states(self, size: int) -> list[list[bytes]]:
+        if engine.COMPILED:
+            from sealwire.probe import _columns
+
+            return [list(column) for column in _columns.states(self.rows, size)]
+        flows = list(self)
+        return [_texts([flow.conn_state for flow in flows]), _texts([flow.history for flow in flows])]
+
+    def _moments(self, size: int) -> list[list[bytes]]:
+        """Means and variances, forward before backward."""
+        if not engine.COMPILED:
+            flows = list(self)
+            return [
+                [struct.pack(f"<{len(flows)}d", *(getattr(flow, method)(way) for flow in flows))]
+                for _, way, method in _DERIVED
+            ]
+        from sealwire.probe import _columns
+
+        found: list[list[bytes]] = []
+        for backward, way in enumerate(("forward", "backward")):
+            columns, left = _columns.moments(self.rows, size, backward)
+            whole = [bytearray(column) for column in columns]
+            for index in left:  # their integers are too large for the compiled division
+                (flow,) = unpack(self.rows[index * size : (index + 1) * size], self.first_packets)
+                for column, method in zip(whole, _METHODS, strict=True):
+                    struct.pack_into("<d", column, 8 * index, getattr(flow, method)(way))
+            found += [[bytes(column)] for column in whole]
+        return found
 
     def __arrow_c_schema__(self) -> object:
         """Arrow's PyCapsule interface."""

@@ -19,7 +19,9 @@ def _choose() -> tuple[bool, str]:
         return False, "plain Python (SEALWIRE_PURE=1)"
     try:
         import sealwire.probe._arrow
-        import sealwire.probe._flows  # noqa: F401 - that they load is the question
+        import sealwire.probe._columns
+        import sealwire.probe._flows
+        import sealwire.probe.dissect._scan  # noqa: F401 - that they load is the question
     except ModuleNotFoundError:
         reason = "the compiled modules are not built"
     except ImportError as error:

@@ -163,7 +163,7 @@ ICMP6_ANSWERS: Final = {
 }
 
 # Numbers in JSON are exact below 2^53 only.
-_FLOW_ID_MASK = (1 << 53) - 1
+FLOW_ID_MASK = (1 << 53) - 1
 
 
 class _Row(NamedTuple):
@@ -445,7 +445,7 @@ def flow_id(flow: _Row) -> int:
 
 def id_of(key: bytes) -> int:
     """The flow id of ROW_KEY's fields."""
-    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") & _FLOW_ID_MASK
+    return int.from_bytes(hashlib.sha256(key).digest()[:8], "little") & FLOW_ID_MASK
 
 
 ROW_KEY: Final = struct.Struct("<16s16sHHBBIqQ")

@@ -8,6 +8,7 @@ looked for in SEALWIRE_NFSTREAM_PYTHON, an interpreter that has it, or in ours.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -39,6 +40,25 @@ reading = read(sys.argv[1])
 flows = sum(map(len, reading.batches()))
 print(json.dumps({"packets": reading.counters.packets, "flows": flows, "compiled": COMPILED}))
 """
+_DISSECTED: Final = """
+import json, sys
+from sealwire.probe import COMPILED, read
+reading = read(sys.argv[1], dissect=True)
+flows = sum(map(len, reading.batches()))
+print(json.dumps({"packets": reading.counters.packets, "flows": flows, "compiled": COMPILED}))
+"""
+# The table is at its cap, so that eviction is in the figure; flows leave as Arrow columns.
+_ARROW: Final = """
+import json, sys
+from sealwire.probe import COMPILED, read
+reading = read(sys.argv[1], dissect=True, max_flows=10_000)
+flows = 0
+for batch in reading.batches():
+    if len(batch):
+        batch.__arrow_c_array__()
+        flows += len(batch)
+print(json.dumps({"packets": reading.counters.packets, "flows": flows, "compiled": COMPILED}))
+"""
 _ITERATOR: Final = """
 import json, sys
 from sealwire.probe import read
@@ -68,7 +88,8 @@ import json, sys
 from nfstream import NFStreamer
 if __name__ == "__main__":
     flows = packets = 0
-    for flow in NFStreamer(source=sys.argv[1], n_dissections=0, statistical_analysis=True, n_meters=1):
+    options = {"n_dissections": DISSECTIONS, "statistical_analysis": True, "n_meters": 1}
+    for flow in NFStreamer(source=sys.argv[1], **options):
         flows += 1
         packets += flow.bidirectional_packets
     print(json.dumps({"packets": packets, "flows": flows}))
@@ -166,13 +187,14 @@ def _nfstream() -> Present | Absent:
         done = subprocess.run(command, capture_output=True, check=True, timeout=30)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return Absent("NFStream is not installed: pip install nfstream, SEALWIRE_NFSTREAM_PYTHON=its python")
-    return Present(f"NFStream {done.stdout.decode().strip()}, dissection 0, statistics on")
+    return Present(f"NFStream {done.stdout.decode().strip()}, statistics on")
 
 
 def _script(text: str, python: Callable[[], str]) -> Callable[[Path], Sequence[str]]:
     def command(file: Path) -> Sequence[str]:
         if python is _nfstream_python:  # it starts processes, which need a file to start from
-            script = Path(tempfile.gettempdir()) / f"sealwire-bench-nfstream-{os.getuid()}.py"
+            name = hashlib.sha256(text.encode()).hexdigest()[:8]
+            script = Path(tempfile.gettempdir()) / f"sealwire-bench-nfstream-{os.getuid()}-{name}.py"
             script.write_text(text, "utf-8")
             return [python(), str(script), str(file)]
         return [python(), "-c", text, str(file)]
@@ -196,7 +218,8 @@ def _contenders(file: str, per_flow: bool, ours: str, *rivals: str) -> tuple[Con
 
     kinds = {
         "softflowd": (_softflowd_command, _softflowd),
-        "NFStream": (_script(_NFSTREAM, _nfstream_python), _nfstream),
+        "NFStream": (_script(_NFSTREAM.replace("DISSECTIONS", "0"), _nfstream_python), _nfstream),
+        "NFStream 20": (_script(_NFSTREAM.replace("DISSECTIONS", "20"), _nfstream_python), _nfstream),
     }
     script = _script(ours, _ours_python)
     return (
@@ -219,11 +242,19 @@ def rows() -> tuple[Measurement, ...]:
     """The rows, where their files are."""
     if directory() is None:
         return ()
-    both = ("softflowd", "NFStream")
+    both, dissecting = ("softflowd", "NFStream"), ("softflowd", "NFStream 20")
     packet, flow = _figures("packet"), _figures("flow")
     return (
         Measurement("probe.mix", "flows of real protocols", packet, _contenders("mix", False, _OURS, *both)),
         Measurement("probe.10g", "flows of the 10G profile", packet, _contenders("10g", False, _OURS, *both)),
+        Measurement(
+            *("probe.mix.dissected", "flows of real protocols and what they are", packet),
+            _contenders("mix", False, _DISSECTED, *dissecting),
+        ),
+        Measurement(
+            *("probe.10g.dissected", "the 10G profile, dissected, as Arrow, the table at its cap", packet),
+            _contenders("10g", False, _ARROW, *dissecting),
+        ),
         # NFStream takes minutes for a million flows.
         Measurement(
             *("probe.million", "a million flows of one packet", flow),

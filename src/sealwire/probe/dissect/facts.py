@@ -9,12 +9,13 @@ docs/probe/dissectors.md is this table for people, and a test compares the two.
 from __future__ import annotations
 
 import enum
+import hashlib
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from sealwire.probe.features import NO_VLAN, ROW_KEY, address
+from sealwire.probe.features import FLOW_ID_MASK, NO_VLAN, ROW_KEY, address
 
 
 class Protocol(enum.IntEnum):
@@ -213,6 +214,8 @@ TAGS: Final[dict[int, Tag]] = {
     )
 }
 
+#: Name of the detail in which an ICMP error says which flow it is about.
+CITED: Final = b"cited_community_id"
 #: Protocol, certainty, flags.
 BLOCK_HEAD: Final = struct.Struct("<HBB")
 #: Tag, length of the value.
@@ -325,6 +328,27 @@ class Facts:
                 case Kind.CERTIFICATE | Kind.HEAD:
                     pass
         return found
+
+
+def pseudonymised(block: bytes, key: bytes) -> bytes:
+    """A block without the addresses in it; association ids stay the same for the same connection.
+
+    Names stay: they are not addresses, though one may be written like one.
+    """
+    if not block:
+        return block
+    protocol, certainty, flags = BLOCK_HEAD.unpack_from(block)
+    kept: list[tuple[int, bytes]] = []
+    for tag, value in Facts(block):
+        if tag == Fact.ASSOCIATION:
+            value = hashlib.blake2b(value, digest_size=8, key=key).digest()
+            value = (int.from_bytes(value, "little") & FLOW_ID_MASK).to_bytes(8, "little")
+        elif TAGS[tag].kind is Kind.ADDRESS or value.startswith(CITED + b"\0"):
+            continue
+        elif tag == Fact.DNS_ANSWER and value[:2] in (b"\1\0", b"\x1c\0"):
+            value = value[:6]
+        kept.append((tag, value))
+    return facts_block(protocol, certainty, kept, flags)
 
 
 def text(value: bytes) -> str:

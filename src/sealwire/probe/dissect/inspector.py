@@ -15,6 +15,7 @@ from sealwire.probe import engine
 from sealwire.probe.batch import OFFSETS, Batch
 from sealwire.probe.dissect.facts import (
     BLOCK_HEAD,
+    CITED,
     EVENT_HEAD,
     FACT_HEAD,
     MAX_BLOCK_BYTES,
@@ -164,7 +165,7 @@ class Inspector:
             if protocol in (ICMP, ICMP6) and packets:
                 citation = cited(protocol, source, packets[0].data)
                 if citation is not None:
-                    return _NOTHING + _fact(Fact.DETAIL, b"cited_community_id\0" + citation.encode("ascii"))
+                    return _NOTHING + _fact(Fact.DETAIL, CITED + b"\0" + citation.encode("ascii"))
             elif facts.protocol is Protocol.UNKNOWN:
                 self.shown += 1
                 found = self._ask(Opening(protocol, source, destination, packets), left)

@@ -3,65 +3,124 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
-from sealwire.probe.dissect.facts import Fact, Facts
+from sealwire.probe import engine
+from sealwire.probe.dissect.facts import Certainty, Fact, Facts, Protocol
 
 _TEXT: Final = "u"
-_CODES: Final = {"S": "H", "C": "B", "I": "I", "L": "Q"}
+_CODES: Final = {"S": "<H", "L": "<Q"}
+_SIZE: Final = struct.Struct("<I")
 
 
-def _text(tag: int) -> Callable[[Facts], str]:
-    return lambda facts: facts.text(tag) or ""
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: its values are those of `tag`, else of `other`."""
+
+    name: str
+    format: str
+    tag: int
+    other: int = 0
+    hexadecimal: bool = False
+
+    def value(self, facts: Facts) -> str | int:
+        """Of one flow."""
+        if self.format != _TEXT:
+            return facts.number(self.tag) or facts.number(self.other) or 0
+        return (facts.raw(self.tag) or b"").hex() if self.hexadecimal else facts.text(self.tag) or ""
 
 
-def _hex(tag: int) -> Callable[[Facts], str]:
-    return lambda facts: (facts.raw(tag) or b"").hex()
-
-
-def _number(tag: int) -> Callable[[Facts], int]:
-    return lambda facts: facts.number(tag) or 0
-
-
-_COLUMNS: Final[tuple[tuple[str, str, Callable[[Facts], str | int]], ...]] = (
-    ("application", _TEXT, lambda facts: facts.application),
-    ("certainty", _TEXT, lambda facts: facts.certainty.name.lower() if facts.application else ""),
-    ("server_name", _TEXT, lambda facts: facts.server_name),
-    ("learned_name", _TEXT, _text(Fact.LEARNED_NAME)),
-    ("alpn", _TEXT, _text(Fact.ALPN_CHOSEN)),
-    ("version", "S", lambda facts: facts.version or 0),
-    ("cipher", "S", _number(Fact.CIPHER)),
-    ("group", "S", _number(Fact.GROUP)),
-    ("association_id", "L", _number(Fact.ASSOCIATION)),
-    ("ja3", _TEXT, _hex(Fact.JA3)),
-    ("ja3s", _TEXT, _hex(Fact.JA3S)),
-    ("ja4", _TEXT, _text(Fact.JA4)),
-    ("hassh", _TEXT, _hex(Fact.HASSH)),
-    ("hassh_server", _TEXT, _hex(Fact.HASSH_SERVER)),
+_COLUMNS: Final = (
+    Column("server_name", _TEXT, Fact.NAME),
+    Column("learned_name", _TEXT, Fact.LEARNED_NAME),
+    Column("alpn", _TEXT, Fact.ALPN_CHOSEN),
+    Column("version", "S", Fact.VERSION, Fact.OFFERED),
+    Column("cipher", "S", Fact.CIPHER),
+    Column("group", "S", Fact.GROUP),
+    Column("association_id", "L", Fact.ASSOCIATION),
+    Column("ja3", _TEXT, Fact.JA3, hexadecimal=True),
+    Column("ja3s", _TEXT, Fact.JA3S, hexadecimal=True),
+    Column("ja4", _TEXT, Fact.JA4),
+    Column("hassh", _TEXT, Fact.HASSH, hexadecimal=True),
+    Column("hassh_server", _TEXT, Fact.HASSH_SERVER, hexadecimal=True),
 )
-_VALUES: Final = {name: read for name, _, read in _COLUMNS}
+_BY_NAME: Final = {column.name: column for column in _COLUMNS}
+_CERTAINTIES: Final = tuple(certainty.name.lower() for certainty in Certainty)
 
 #: Name and Arrow format.
-DISSECTED_COLUMNS: Final = tuple((name, kind) for name, kind, _ in _COLUMNS)
+DISSECTED_COLUMNS: Final = (
+    *(("application", _TEXT), ("certainty", _TEXT)),
+    *((column.name, column.format) for column in _COLUMNS),
+)
 
 
 def value_of(facts: Facts, name: str) -> str | int:
     """The value of one of DISSECTED_COLUMNS."""
-    return _VALUES[name](facts)
+    if name == "application":
+        return facts.application
+    if name == "certainty":
+        return _CERTAINTIES[facts.certainty] if facts.application else ""
+    return _BY_NAME[name].value(facts)
 
 
-def dissected_columns(blocks: Sequence[Facts]) -> list[list[bytes]]:
-    """The buffers of DISSECTED_COLUMNS: one of numbers, or offsets and characters."""
+def dissected_columns(sizes: bytes, facts: bytes) -> list[list[bytes]]:
+    """The buffers of DISSECTED_COLUMNS, of blocks of these sizes: numbers, or offsets and characters."""
+    if engine.COMPILED:
+        return _compiled(sizes, facts)
+    blocks, at = [], 0
+    for (size,) in _SIZE.iter_unpack(sizes):
+        blocks.append(Facts(facts[at : at + size]))
+        at += size
     columns: list[list[bytes]] = []
-    for _, kind, read in _COLUMNS:
-        values = [read(facts) if facts.block else None for facts in blocks]
+    for name, kind in DISSECTED_COLUMNS:
+        values = [value_of(block, name) for block in blocks]
         if kind == _TEXT:
-            pieces = [str(value).encode("ascii", "backslashreplace") if value else b"" for value in values]
-            ends = [0]
-            for piece in pieces:
-                ends.append(ends[-1] + len(piece))
-            columns.append([struct.pack(f"<{len(ends)}i", *ends), b"".join(pieces)])
+            columns.append(_joined([str(value) for value in values]))
         else:
-            columns.append([struct.pack(f"<{len(values)}{_CODES[kind]}", *(value or 0 for value in values))])
+            columns.append([struct.pack(f"<{len(values)}{_CODES[kind][1:]}", *values)])
     return columns
+
+
+def _compiled(sizes: bytes, facts: bytes) -> list[list[bytes]]:
+    from sealwire.probe import _columns
+
+    heads = _columns.heads(sizes, facts)
+    names = _columns.texts(sizes, facts, Fact.APPLICATION, False)
+    applications = [_LABELS[protocol] for protocol, _ in heads]
+    if names[1]:  # a plugin named something
+        ends = struct.unpack(f"<{len(heads) + 1}i", names[0])
+        for index, (protocol, _) in enumerate(heads):
+            if protocol == Protocol.PLUGIN:
+                applications[index] = names[1][ends[index] : ends[index + 1]].decode("ascii")
+    certainties = [
+        _CERTAINTIES[certainty] if name else ""
+        for (_, certainty), name in zip(heads, applications, strict=True)
+    ]
+    return [
+        _joined(applications),
+        _joined(certainties),
+        *(
+            _columns.texts(sizes, facts, column.tag, column.hexadecimal)
+            if column.format == _TEXT
+            else _columns.numbers(
+                sizes, facts, column.tag, column.other, struct.calcsize(_CODES[column.format])
+            )
+            for column in _COLUMNS
+        ),
+    ]
+
+
+def _joined(texts: Sequence[str]) -> list[bytes]:
+    """Offsets and characters."""
+    pieces = [text.encode("ascii", "backslashreplace") for text in texts]
+    ends = accumulate(map(len, pieces), initial=0)
+    return [struct.pack(f"<{len(pieces) + 1}i", *ends), b"".join(pieces)]
+
+
+_LABELS: Final = {
+    int(protocol): "" if protocol in (Protocol.UNKNOWN, Protocol.PLUGIN) else protocol.label
+    for protocol in Protocol
+}

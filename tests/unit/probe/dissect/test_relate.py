@@ -229,3 +229,37 @@ def test_both_passes_find_the_same(blocks: list[bytes], known: bool) -> None:
         struct.pack("<Iq", 74 + len(block), 5) + bytes(32) + b"\x35\0" + bytes(28) + block for block in blocks
     )
     assert _scan.news(events) == scan.news(events)
+
+
+def test_pseudonyms_leave_no_address_in_what_dissection_says() -> None:
+    sent = p.ip4("10.0.0.1", "10.0.0.2", 17, p.udp(5_000, 9, b"x"))
+    error = p.ip4("10.0.0.2", "10.0.0.1", 1, b"\3\3\0\0\0\0\0\0" + sent[:28])
+    steps = p.conversation(
+        *connection(1_000, 0.0, b"good", b"mine"),
+        (0.3, "|>", p.udp(3_000, 4_433, protected(b"good"))),
+        (0.4, "|>", p.udp(50_000, 53, QUERY)),
+        (0.5, "|<", p.udp(53, 50_000, ANSWER)),
+        (
+            0.6,
+            "|<",
+            p.udp(
+                3478, 6_000, b"\1\1\0\x0c\x21\x12\xa4\x42" + bytes(12) + b"\0\1\0\x08\0\1\x11\x22\x0a\0\0\1"
+            ),
+        ),
+    )
+    steps.append((p.START + p.SECOND, p.ethernet(error)))
+    batches = list(read(io.BytesIO(p.pcap(steps)), settings=DISSECTED).batches())
+    plain = [flow for batch in batches for flow in batch]
+    found = {name for flow in plain for name in flow.facts.as_dict()}
+    assert {"path_from", "mapped_address", "details", "association_id"} <= found
+    hidden = [batch.pseudonymised(bytes(32)) for batch in batches]
+    flows = [flow for batch in hidden for flow in batch]
+    said = json.dumps([flow.facts.as_dict() for flow in flows])
+    said += json.dumps([eve_event(event) for batch in hidden for event in batch.events()])
+    for word in ("10.0.0", "192.0.2", "path_from", "mapped_address", "cited"):
+        assert word not in said
+    ids = [association(flow) for flow in flows if association(flow) is not None]
+    assert len(ids) == 2
+    assert len(set(ids)) == 1
+    assert set(ids).isdisjoint({association(flow) for flow in plain})
+    assert [flow.server_name for flow in flows] == [flow.server_name for flow in plain]

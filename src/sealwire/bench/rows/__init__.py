@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sealwire.bench.measurement import Measurement
-from sealwire.bench.rows import crypto, handshake, memory, probe, record, tcp, udp
+from sealwire.bench.rows import crypto, handshake, memory, probe, record, seal, tcp, udp
 
 #: What `registry` finds.
 LOCATION = "sealwire.bench.rows:ROWS"
@@ -16,4 +16,5 @@ ROWS: tuple[Measurement, ...] = (
     *udp.ROWS,
     *tcp.ROWS,
     *probe.rows(),
+    *seal.ROWS,
 )

@@ -441,3 +441,5 @@ class Connection(Association):
         if self.state is not State.CLOSED:
             self._finish(error)
             self._last_words.clear()
+            # An endpoint would not see it before the next timer, and an idle connection has none.
+            self._notify()

@@ -81,6 +81,16 @@ def test_datagrams_of_another_peer_do_no_harm() -> None:
     assert site.served(HERE).messages() == [b"mine"]
 
 
+def test_a_connection_aborted_outside_a_turn_is_forgotten_with_it() -> None:
+    """An idle one has no timer that would bring its end to light."""
+    site = Site()
+    _, server = site.connect()
+    server.abort()
+    site.run()
+    assert site.endpoint.connections == 0
+    assert [type(event) for one, event in site.events if one is server][-1] is dtls.Closed
+
+
 def test_what_a_connection_is_given_outside_a_turn_is_sent() -> None:
     site = Site()
     client, served = site.connect()

@@ -204,7 +204,8 @@ class SessionStore:
                 raise ValueError("digest")
             for entry in tickets:
                 store._put(*_entry(entry))
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            # A number of JSON may be larger than any of ours.
             raise ConfigurationError(f"session file {name!r} is damaged: delete it") from None
         return store
 

@@ -10,18 +10,15 @@ finding ends the process with the sanitizer's report.
 
 from __future__ import annotations
 
-import importlib
-import importlib.machinery
-import importlib.util
 import os
 import random
-import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests.fuzzing import sanitizers
 
 if TYPE_CHECKING:
     from sealwire.probe.settings import Settings
@@ -29,65 +26,13 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = (
-    "crypto._evp",
-    "probe.dissect._hot",
-    "probe.dissect._scan",
-    "probe._flows",
-    "probe._arrow",
-    "probe._columns",
+    "sealwire.crypto._evp",
+    "sealwire.probe.dissect._hot",
+    "sealwire.probe.dissect._scan",
+    "sealwire.probe._flows",
+    "sealwire.probe._arrow",
+    "sealwire.probe._columns",
 )
-FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g")
-
-
-def build(into: Path) -> None:
-    """The modules, instrumented.  Raises CalledProcessError with what the compiler said."""
-    cythonize = importlib.import_module("Cython.Build").cythonize
-    extension = importlib.import_module("setuptools").Extension
-    for name in MODULES:
-        source = f"src/sealwire/{name.replace('.', '/')}.pyx"
-        (made,) = cythonize(
-            [extension(f"sealwire.{name}", [source])],
-            include_path=["src"],
-            build_dir=str(into / "c"),
-            language_level=3,
-            quiet=True,
-            force=True,
-        )
-        command = ["gcc", "-shared", "-fPIC", "-fwrapv", *FLAGS, "-I", sysconfig.get_path("include")]
-        subprocess.run([*command, made.sources[0], "-o", str(into / f"{name}.so")], check=True, cwd=ROOT)
-
-
-def restart(into: Path, seconds: float) -> int:
-    """This program again, with the sanitizers' runtime in front of everything."""
-    found = [
-        subprocess.run(
-            ["gcc", f"-print-file-name={name}"], capture_output=True, check=True, text=True
-        ).stdout.strip()
-        for name in ("libasan.so", "libubsan.so")
-    ]
-    environment = {
-        **os.environ,
-        "LD_PRELOAD": " ".join(found),
-        # Python keeps its interned objects; and its own allocator would hide what is next to a buffer.
-        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
-        "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
-        "PYTHONMALLOC": "malloc",
-        "SEALWIRE_SANITIZED": str(into),
-    }
-    command = [sys.executable, "-m", "tests.fuzzing.probe_sanitized", str(seconds)]
-    return subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
-
-
-def load(from_there: Path) -> None:
-    """The instrumented modules in the place of the others."""
-    for name in MODULES:
-        whole = f"sealwire.{name}"
-        loader = importlib.machinery.ExtensionFileLoader(whole, str(from_there / f"{name}.so"))
-        spec = importlib.util.spec_from_file_location(whole, loader.path, loader=loader)
-        assert spec is not None
-        module = importlib.util.module_from_spec(spec)
-        loader.exec_module(module)
-        sys.modules[whole] = module
 
 
 def work(seconds: float) -> None:
@@ -97,8 +42,8 @@ def work(seconds: float) -> None:
     from tests.unit.probe.twins import same, walk
 
     for name in MODULES:
-        origin = sys.modules[f"sealwire.{name}"].__spec__.origin  # type: ignore[union-attr]
-        assert str(origin).startswith(os.environ["SEALWIRE_SANITIZED"]), name
+        origin = sys.modules[name].__spec__.origin  # type: ignore[union-attr]
+        assert str(origin).startswith(os.environ[sanitizers.VARIABLE]), name
     settings = [
         Settings(),
         Settings().without_timeouts(),
@@ -200,14 +145,14 @@ def damage(chance: random.Random, capture: bytes) -> bytes:
 
 def main() -> int:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 600.0
-    place = os.environ.get("SEALWIRE_SANITIZED")
+    place = os.environ.get(sanitizers.VARIABLE)
     if place:
-        load(Path(place))
+        sanitizers.load(MODULES, Path(place))
         work(seconds)
         return 0
     with tempfile.TemporaryDirectory() as name:
-        build(Path(name))
-        return restart(Path(name), seconds)
+        sanitizers.build(MODULES, Path(name))
+        return sanitizers.restart("tests.fuzzing.probe_sanitized", Path(name), seconds)
 
 
 if __name__ == "__main__":

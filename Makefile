@@ -19,7 +19,7 @@ BUILD := $(if $(and $(COMPILER),$(wildcard $(HEADER))),compiled,twin)
 READY := $(VENV)/.ready-$(BUILD)
 INPUTS := pyproject.toml setup.py $(shell find src -name '*.pyx' -o -name '*.pxd')
 
-.PHONY: demo test test-long lint bench fuzz bogo interop specs docs clean help compiler
+.PHONY: demo test test-long lint bench fuzz mutate coverage bogo interop specs docs clean help compiler
 
 help:
 	@echo 'make demo       watch a DTLS 1.3 and an STCP connection move a real file on this machine'
@@ -28,6 +28,10 @@ help:
 	@echo 'make lint       ruff and mypy --strict'
 	@echo 'make bench      measurements beside others, with a report (under 5 minutes)'
 	@echo 'make fuzz       every damaged byte, and the property tests with 5,000 examples each (long)'
+	@echo 'make fuzz GROUP=records SECONDS=600'
+	@echo '                look for bad input for that long (GROUP=all: everything, one after another)'
+	@echo 'make mutate     remove the security checks one at a time; a test must notice each (long)'
+	@echo 'make coverage   branches of tls13, record and dtls that the tests reach: 95 % at least (long)'
 	@echo 'make bogo       the cases of BoringSSL'"'"'s test runner, with BOGO_RUNNER=<its binary> (long)'
 	@echo 'make interop    talk to other people'"'"'s software and write down what was shown, docs/interop.md'
 	@echo 'make specs      write specs/coverage.md from the markers in code and tests'
@@ -54,8 +58,27 @@ bench: $(VENV)/.bench
 	@$(BIN)/sealwire bench all --out build/bench.json $(ARGS); code=$$?; \
 	  [ $$code -le 1 ] && $(BIN)/sealwire bench report build/bench.json --html build/bench.html --markdown docs/performance.md && exit $$code
 
-fuzz: $(READY)
+# With GROUP: tests/fuzzing/fuzz.py; libFuzzer follows coverage where atheris can be had, else blindly.
+fuzz: $(if $(GROUP),$(VENV)/.fuzz,$(READY))
+ifdef GROUP
+	@$(BIN)/python -m tests.fuzzing.fuzz $(GROUP) --seconds $(or $(SECONDS),600) $(ARGS)
+else
 	@HYPOTHESIS_PROFILE=fuzz $(TESTS) -m '' tests/fuzzing $$(grep -rl --include='test_*.py' 'from hypothesis' tests) $(ARGS)
+endif
+
+# The table goes to docs/security.md.  ARGS='--only cookie' tries those alone and writes nothing.
+mutate: $(READY)
+	@$(BIN)/python -m tests.mutation.run --jobs $(JOBS) $(or $(ARGS),--report docs/security.md)
+
+# Twice, because the record layer has two implementations, and coverage sees the plain one.
+COVERED := tests/unit tests/limits tests/network
+coverage: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'coverage>=7.6'
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -q $(COVERED) $(ARGS)
+	@SEALWIRE_PURE=1 SEALWIRE_REQUIRE_COMPILED= $(BIN)/coverage run -m pytest -q $(COVERED) $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report --fail-under 95
 
 # The runner is BoringSSL's own program, built elsewhere: tests/bogo/README.md.
 bogo: $(READY)
@@ -91,7 +114,7 @@ $(READY): $(INPUTS) | compiler
 	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	@$(BIN)/sealwire --version
-	@rm -f $(VENV)/.ready-* $(VENV)/.lint $(VENV)/.bench
+	@rm -f $(VENV)/.ready-* $(VENV)/.lint $(VENV)/.bench $(VENV)/.fuzz
 	@touch $@
 
 $(VENV)/.lint: $(READY)
@@ -100,6 +123,11 @@ $(VENV)/.lint: $(READY)
 
 $(VENV)/.bench: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+$(VENV)/.fuzz: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3' \
+	  || echo 'make: no atheris for this Python, so fuzzing goes on without looking at coverage'
 	@touch $@
 
 clean:

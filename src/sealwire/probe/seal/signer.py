@@ -12,6 +12,7 @@ import collections
 import json
 import os
 import queue
+import resource
 import signal
 import socket
 import sys
@@ -41,6 +42,8 @@ def main(arguments: list[str]) -> int:
     # is the other side's to say: it still holds flows.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # A core file would hold the key.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     config = json.loads(arguments[0])
     with socket.socket(fileno=config["socket"]) as stream:
         try:

@@ -86,6 +86,7 @@ bogo: $(READY)
 # An absent peer would leave holes in the page, so here it is an error.
 interop: $(READY)
 	@tests/interop/install_peers
+	@tests/interop/install_tshark
 	@SEALWIRE_REQUIRE_PEERS=1 $(TESTS) --durations 0 -qq -p tests.interop.report --interop-report docs/interop.md tests/interop $(ARGS)
 	@echo 'docs/interop.md is written'
 

@@ -38,19 +38,8 @@ class Protocol(enum.IntEnum):
     SMB = 36
     MODBUS = 37
     RTP = 38
-    RTCP = 39
     SIP = 40
     DHCP = 41
-    NTP = 42
-    SNMP = 43
-    REDIS = 44
-    PGSQL = 45
-    MYSQL = 46
-    KRB5 = 47
-    LDAP = 48
-    DNP3 = 49
-    OPENVPN = 50
-    BITTORRENT = 51
     NETBIOS = 52
     #: Named by a plugin; the name is a fact.
     PLUGIN = 0xFFFF

@@ -15,6 +15,8 @@ from sealwire.probe._decode cimport icmp_answer
 from sealwire.probe._features cimport HISTORY_BYTES, Row, Way
 from sealwire.probe.dissect._case cimport BLOCK_HEAD, FACT_HEAD
 
+from sealwire.crypto._evp import Unavailable
+
 cdef extern from *:
     """
     typedef unsigned __int128 sealwire_wide;
@@ -63,13 +65,22 @@ cdef enum:
 cdef int check(bytes rows, Py_ssize_t stride) except -1:
     if stride < <Py_ssize_t>sizeof(Row) or len(rows) % stride:
         raise ValueError("no such rows")
-    need_digests()
     return 0
+
+
+def ready():
+    """Whether there is a libcrypto that hashes as ids and fingerprints need it."""
+    try:
+        need_digests()
+    except Unavailable:
+        return False
+    return True
 
 
 def flow_ids(bytes rows, Py_ssize_t stride):
     """The column flow_id."""
     check(rows, stride)
+    need_digests()
     cdef Py_ssize_t n = len(rows) // stride, i
     cdef bytes column = PyBytes_FromStringAndSize(NULL, 8 * n)
     cdef uint64_t* out = <uint64_t*>PyBytes_AS_STRING(column)
@@ -132,6 +143,7 @@ cdef inline void community_id(const Row* row, char* out) noexcept nogil:
 def community_ids(bytes rows, Py_ssize_t stride):
     """The column community_id: offsets and characters."""
     check(rows, stride)
+    need_digests()
     cdef Py_ssize_t n = len(rows) // stride, i
     cdef bytes offsets = PyBytes_FromStringAndSize(NULL, 4 * (n + 1))
     cdef bytes column = PyBytes_FromStringAndSize(NULL, ID_BYTES * n)

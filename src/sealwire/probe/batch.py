@@ -182,7 +182,7 @@ class Batch:
     def _named(self, size: int) -> list[list[bytes]]:
         """Ids and addresses."""
         addresses = [_addresses(self.rows, size, 0), _addresses(self.rows, size, 16)]
-        if engine.COMPILED:
+        if engine.hashes():
             from sealwire.probe import _columns
 
             return [

@@ -5,12 +5,13 @@ SEALWIRE_PURE=1 asks for the twin; SEALWIRE_REQUIRE_COMPILED=1 makes its use an 
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import TYPE_CHECKING, Final
 
 from sealwire.probe.settings import Settings
 
-__all__ = ["COMPILED", "Settings", "Table", "describe"]
+__all__ = ["COMPILED", "Settings", "Table", "describe", "hashes", "table_for"]
 
 
 def _choose() -> tuple[bool, str]:
@@ -50,3 +51,24 @@ elif COMPILED:
     from sealwire.probe._flows import Table
 else:
     from sealwire.probe.flows import Table
+
+
+@functools.cache
+def _hashes() -> bool:
+    from sealwire.probe import _columns
+
+    return _columns.ready()
+
+
+def hashes() -> bool:
+    """Whether compiled code can make ids and fingerprints: interpreters may lack a libcrypto to ask."""
+    return COMPILED and _hashes()
+
+
+def table_for(settings: Settings) -> type[Table]:
+    """The table for these settings: without hashes, the compiled one cannot dissect."""
+    if settings.dissect and not hashes():
+        from sealwire.probe import flows
+
+        return flows.Table
+    return Table

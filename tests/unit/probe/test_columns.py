@@ -102,3 +102,16 @@ def test_columns_of_any_facts(blocks: list[bytes]) -> None:
         except struct.error:
             return  # a number wider than its column is nothing the table writes
     assert compiled == expected
+
+
+def test_without_a_libcrypto_python_dissects_and_names(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sealwire.probe import flows
+
+    path = shared_data / "probe/tls-handshake.pcapng"
+    compiled = [(batch.columns(), batch.event_data) for batch in read(path, dissect=True).batches()]
+    monkeypatch.setattr(engine, "_hashes", lambda: False)
+    assert engine.table_for(Settings(dissect=True)) is flows.Table
+    assert engine.table_for(Settings()) is engine.Table
+    assert [(batch.columns(), batch.event_data) for batch in read(path, dissect=True).batches()] == compiled

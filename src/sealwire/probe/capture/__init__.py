@@ -29,7 +29,7 @@ from sealwire.probe.batch import OFFSETS, Batch
 from sealwire.probe.counters import ProbeCounters
 from sealwire.probe.dissect.inspector import Inspector
 from sealwire.probe.dissect.plugin import Dissector
-from sealwire.probe.engine import Settings, Table
+from sealwire.probe.engine import Settings, table_for
 from sealwire.probe.features import Flow
 
 if TYPE_CHECKING:
@@ -134,7 +134,9 @@ class Reading:
         self._bpf = bpf
         self._programs: dict[int, Program] = {}
         self._window = _Window(source)
-        self._table = Table(settings, os.urandom(16) if key is None else key, shard=shard, shards=shards)
+        self._table = table_for(settings)(
+            settings, os.urandom(16) if key is None else key, shard=shard, shards=shards
+        )
         # Several workers have one inspector, behind them.
         inspected = settings.dissect and dissectors is not None
         self._inspector = inspector(settings, dissectors or ()) if inspected else None

@@ -24,7 +24,7 @@ from sealwire.probe.batch import Batch
 from sealwire.probe.capture import Reading, inspector
 from sealwire.probe.capture.bpf import Program
 from sealwire.probe.decode import LinkType
-from sealwire.probe.engine import Settings, Table
+from sealwire.probe.engine import Settings, table_for
 
 # linux/if_packet.h and asm-generic/socket.h; the socket module does not have them.
 _SOL_PACKET: Final = 263
@@ -98,7 +98,7 @@ class LiveReading(Reading):
         self.settings = settings
         self.note = ""
         self._used = False
-        self._table = Table(settings, os.urandom(16))
+        self._table = table_for(settings)(settings, os.urandom(16))
         self._inspector = inspector(settings) if settings.dissect else None
         self._link = link_type(interface)
         self._seconds, self._most = seconds, packets

@@ -116,3 +116,16 @@ def test_mutual_authentication_with_a_fifth_lost(mtu: int) -> None:
         assert peer.chain[0] == certificates.client(intermediates=1).chain[0]
         world.exchange(at)
     world.close()
+
+
+@pytest.mark.requirement("9147-5.8.2-1", "9147-5.8.2-3")
+@pytest.mark.parametrize("delay", [0.5, 1.0])
+def test_a_path_slower_than_the_first_timer_is_not_sent_everything_twice(delay: float) -> None:
+    """Once a round trip is known the timer is one and a half of it, also above the second it began with."""
+    world = World(71, delay=delay)
+    world.connect()
+    world.handshake()
+    # The first hello cannot know; what the server repeats it would repeat for every client over this path.
+    assert world.served().counters.retransmissions == 0
+    assert world.client().counters.retransmissions <= 2
+    world.close()

@@ -192,7 +192,11 @@ class Context(Identity, ResumptionSettings, RecordSettings):
 
     @property
     def sni_callback(self) -> ServerNameCallback | None:
-        """Chooses a Context by the name a client asks for: ``(server_name, context) -> Context | None``."""
+        """Chooses a Context by the name a client asks for: ``(server_name, context) -> Context | None``.
+
+        A datagram server calls it for every hello, also before the client's address is proved: it should
+        look something up and return, as anybody can have it called.
+        """
         return self._sni_callback
 
     @sni_callback.setter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Final, TypedDict
 
@@ -26,7 +27,7 @@ class _Records(TypedDict):
     srtp_mki: bytes
 
 
-class RecordSettings:
+class RecordSettings(ABC):
     """The part of :class:`Context` that is about records."""
 
     def __init__(self) -> None:
@@ -36,8 +37,9 @@ class RecordSettings:
         self._srtp_profiles: tuple[SrtpProfile, ...] = ()
         self._srtp_mki = b""
 
+    @abstractmethod
     def _changed(self) -> None:
-        raise NotImplementedError
+        """A setting is about to change."""
 
     @property
     def record_size_limit(self) -> int | None:

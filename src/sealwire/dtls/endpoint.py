@@ -24,7 +24,7 @@ from sealwire.dtls.connection import (
 )
 from sealwire.dtls.cookie import Address
 from sealwire.dtls.events import AddressChanged, Closed, Connected, Event, State
-from sealwire.dtls.flight import timeout_after
+from sealwire.dtls.flight import UNSURE_TIMEOUTS, timeout_after
 from sealwire.dtls.gate import Attempt, Gate, OlderVersion, Reply
 from sealwire.dtls.header import ContentType, is_ciphertext
 from sealwire.dtls.paths import AMPLIFICATION, PathChecks
@@ -388,7 +388,8 @@ class Endpoint:
                 connection_id=cid,
                 place=place_of(address),
             )
-            timeout = timeout_after(attempt.facts.age, timeout)
+            # From our retry request to the hello that brings its cookie: a round trip, if neither was lost.
+            timeout = timeout_after(attempt.facts.age, UNSURE_TIMEOUTS * timeout)
         connection = Connection(
             config,
             handshake,

@@ -22,6 +22,9 @@ MAX_TIMEOUT_SECONDS: Final = 60.0
 # A measured round trip never makes the timer shorter than this: a peer's signature or a busy
 # loop takes as long now and then.
 _MIN_TIMEOUT_SECONDS: Final = 0.2
+# How far a measurement that may be of something older lengthens the timer: so that a path slower than the
+# timer is not sent everything twice (RFC 9147 section 5.8.2), nor a loss taken for slowness for long.
+UNSURE_TIMEOUTS: Final = 4
 # Records remembered for ACKs.  The oldest are forgotten; an ACK of one forgotten is ignored and
 # its ranges are sent again, which costs bytes and nothing else.
 _MAX_SENT_RECORDS: Final = 512
@@ -281,7 +284,7 @@ class Flight:
         """
         sent = self._sent.get(answered) if answered is not None else None
         # A number may be repeated by chance; then it is an old one, and the time is too long.
-        longest = self._initial_timeout
+        longest = UNSURE_TIMEOUTS * self._initial_timeout
         if sent is None and self._sent:
             # Which of several transmissions was answered cannot be told; the timer stays backed
             # off then (RFC 9147 section 5.8.2 [9147-5.8.2-4]).

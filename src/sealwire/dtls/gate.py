@@ -235,10 +235,14 @@ class Gate:
                 # A ticket that shows the address opens first: all else is for nothing where it does not.
                 ticket = early.expected(config, DTLS, hello, message, place_of(address))
                 # A retry for the group alone is stateless as well: its second hello comes back here.
-                if (self._require_cookie and ticket is None) or not select(config, hello).usable:
+                # Suite and group are those of the settings the name leads to, or the handshake would go on
+                # with what they forbid.  The application's callback is asked before the address is proved;
+                # it is asked once more for the second hello, as nothing is kept.
+                chosen = config.for_server_name(hello.extensions.get(ext.SERVER_NAME))
+                if (self._require_cookie and ticket is None) or not select(chosen, hello).usable:
                     # Early data does not survive a retry.
                     self._counters.early_data_rejected += ext.EARLY_DATA.code in hello.extensions
-                    return self._retry(whole, hello, message, address, config, now)
+                    return self._retry(whole, hello, message, address, chosen, now)
                 self._counters.tickets_as_proof += ticket is not None
                 attempt = self._attempt(whole, hello, message, address, None, b"", 0)
                 return replace(attempt, ticket=ticket)

@@ -17,6 +17,7 @@ from sealwire.errors import (
     HandshakeError,
     LimitReached,
     PeerAlert,
+    ProtocolError,
 )
 from sealwire.limits import Ledger, Limits, Purpose
 from tests import certificates, configs
@@ -615,3 +616,24 @@ def test_memory_shrinks_with_the_handshake_and_goes_with_the_connection() -> Non
     rig.client.abort()
     rig.server.abort()
     assert rig.ledger.held == 0
+
+
+@pytest.mark.requirement("8446-ALERT-2")
+@pytest.mark.parametrize("how", ["close", "error"])
+def test_an_alert_before_the_server_hello_left_is_in_plaintext(how: str) -> None:
+    """Decision A18: the peer has no keys, though the server has made some."""
+    client = dtls.Connection.client(configs.client_context().config(), now=0.0, server_name="localhost")
+    server = dtls.Connection.server(configs.server_context().config(), now=0.0)
+    server.receive_run(client.transmit(0.0), 0.0)
+    assert 2 in server._sealing
+    if how == "close":
+        server.close(0.0)
+    else:
+        server._fail(ProtocolError(Alert.INTERNAL_ERROR, "for a test"))
+    client.receive_run(server.transmit(0.0), 0.0)
+    assert client.state is dtls.State.CLOSED
+    if how == "close":
+        assert isinstance(client.error, ConnectionClosed)
+    else:
+        assert isinstance(client.error, PeerAlert)
+        assert client.error.alert is Alert.INTERNAL_ERROR

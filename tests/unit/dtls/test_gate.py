@@ -8,15 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealwire.context import Config
+from sealwire.context import Config, Context
 from sealwire.crypto.groups import Group
 from sealwire.dtls.gate import Answer, Attempt, Gate, OlderVersion, Reply
 from sealwire.dtls.header import ContentType, decode_fragments, encode_ack, encode_plaintext, fragment_header
-from sealwire.errors import Alert, Discard
+from sealwire.errors import Alert, Discard, HandshakeError
 from sealwire.limits import Limits
 from sealwire.telemetry import EndpointCounters
 from tests import configs
 from tests.unit.dtls.hellos import HERE, THERE, Hello, alert_of, body, hello, pieces, record
+from tests.unit.dtls.host import Site
 
 COOKIE, VERSIONS = 44, 43
 
@@ -439,3 +440,50 @@ def test_a_datagram_of_tiny_fragments_costs_no_more_than_a_few() -> None:
     assert judge.ask(b"".join(tiny)) is Discard.INCOMPLETE_HELLO
     [slot] = [n for n, stamp in enumerate(judge.gate._slab._stamp) if stamp == 0.0]
     assert judge.gate._slab._ranges_of(slot) == [(0, 8)]
+
+
+# --- names ------------------------------------------------------------------------------------
+
+
+def named(**suites: str) -> Config:
+    """A server whose contexts by name allow one suite each; other names are unknown."""
+    contexts = {name: configs.server_context(suites=[suite]) for name, suite in suites.items()}
+    base = configs.server_context(suites=["TLS_AES_256_GCM_SHA384"])
+
+    def choose(name: str | None, context: Context) -> Context:
+        if name not in contexts:
+            raise HandshakeError(Alert.UNRECOGNIZED_NAME, f"nobody is called {name}")
+        return contexts[name]
+
+    base.sni_callback = choose
+    return base.config()
+
+
+@pytest.mark.parametrize("require_cookie", [True, False])
+@pytest.mark.parametrize("suite", ["TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256"])
+def test_the_suite_is_one_of_the_context_that_the_name_leads_to(suite: str, require_cookie: bool) -> None:
+    """The retry request names the suite, so the callback is asked before the address is proved."""
+    site = Site(server=named(localhost=suite), require_cookie=require_cookie, limit_unproved=False)
+    client, server = site.connect()
+    assert client.session.suite.name == server.session.suite.name == suite
+
+
+def test_a_name_nobody_has_is_refused_at_the_gate() -> None:
+    judge = Judge(named(elsewhere="TLS_AES_128_GCM_SHA256"))
+    answers = [judge.ask(datagram) for datagram in Hello().first]
+    assert isinstance(answers[-1], Reply)
+    assert alert_of(answers[-1].datagram) == Alert.UNRECOGNIZED_NAME
+    assert judge.counters.hello_retry_requests == 0
+
+
+def test_a_callback_that_fails_costs_one_alert() -> None:
+    context = configs.server_context()
+
+    def fail(name: str | None, context: Context) -> Context:
+        raise RuntimeError("no")
+
+    context.sni_callback = fail
+    judge = Judge(context.config())
+    answers = [judge.ask(datagram) for datagram in Hello().first]
+    assert isinstance(answers[-1], Reply)
+    assert alert_of(answers[-1].datagram) == Alert.INTERNAL_ERROR

@@ -15,6 +15,7 @@ from __future__ import annotations
 import enum
 import heapq
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
@@ -315,7 +316,42 @@ class _Clock:
             raise Stalled(f"time stands still at {self.now:.6f} s: a deadline that has passed is never met")
 
 
-class Pair:
+class _World(ABC):
+    """What a Pair and an EndpointPair have in common: virtual time, and running through it."""
+
+    def __init__(self, start: float) -> None:
+        self._clock = _Clock(start)
+
+    @property
+    def now(self) -> float:
+        """Virtual time, seconds."""
+        return self._clock.now
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Send what is to be sent now."""
+
+    @abstractmethod
+    def step(self, until: float | None = None) -> bool:
+        """Go to the next moment at which something happens; False if there is none up to `until`."""
+
+    def run_until(self, predicate: Callable[[], bool], deadline: float) -> bool:
+        """Step until `predicate()`; False if virtual time would pass `deadline`, or nothing happens."""
+        self.flush()
+        while not predicate():
+            if not self.step(until=deadline):
+                return predicate()
+        return True
+
+    def run_for(self, seconds: float) -> None:
+        """Let `seconds` of virtual time pass."""
+        end = self.now + seconds
+        while self.step(until=end):
+            pass
+        self._clock.advance(end)
+
+
+class Pair(_World):
     """Two connections, `client` and `server`, and a link each way, on one virtual clock.
 
     What the engines report is collected: ``client_events``, ``server_events`` (in order),
@@ -335,16 +371,11 @@ class Pair:
         self.server = server
         self.forward = forward
         self.backward = backward
-        self._clock = _Clock(start)
+        super().__init__(start)
         self.client_events: list[Any] = []
         self.server_events: list[Any] = []
         self.client_messages: list[bytes] = []
         self.server_messages: list[bytes] = []
-
-    @property
-    def now(self) -> float:
-        """Virtual time, seconds."""
-        return self._clock.now
 
     def flush(self) -> None:
         """Send what both sides have to send now, and collect their events and messages."""
@@ -391,23 +422,8 @@ class Pair:
         self.flush()
         return True
 
-    def run_until(self, predicate: Callable[[], bool], deadline: float) -> bool:
-        """Step until `predicate()`; False if virtual time would pass `deadline`, or nothing happens."""
-        self.flush()
-        while not predicate():
-            if not self.step(until=deadline):
-                return predicate()
-        return True
 
-    def run_for(self, seconds: float) -> None:
-        """Let `seconds` of virtual time pass."""
-        end = self.now + seconds
-        while self.step(until=end):
-            pass
-        self._clock.advance(end)
-
-
-class EndpointPair:
+class EndpointPair(_World):
     """Many clients, each with an address, before one endpoint; all traffic shares two links.
 
     Only what was touched (by a datagram, a wake-up or :meth:`touch`) is asked for output, so a
@@ -425,7 +441,7 @@ class EndpointPair:
         self.endpoint = endpoint
         self.forward = forward
         self.backward = backward
-        self._clock = _Clock(start)
+        super().__init__(start)
         self.clients: dict[Address, Peer] = {}
         self.client_events: dict[Address, list[Any]] = {}
         self.client_messages: dict[Address, list[bytes]] = {}
@@ -435,11 +451,6 @@ class EndpointPair:
         # (deadline, address); an entry counts only while it is the client's latest word.
         self._deadlines: list[tuple[float, Address]] = []
         self._deadline_of: dict[Address, float] = {}
-
-    @property
-    def now(self) -> float:
-        """Virtual time, seconds."""
-        return self._clock.now
 
     def add(self, client: Peer, address: Address) -> None:
         """Let `client` take part under `address`; one that was there before is replaced (a restart)."""
@@ -532,21 +543,6 @@ class EndpointPair:
             self.endpoint.wake(now)
         self.flush()
         return True
-
-    def run_until(self, predicate: Callable[[], bool], deadline: float) -> bool:
-        """As :meth:`Pair.run_until`."""
-        self.flush()
-        while not predicate():
-            if not self.step(until=deadline):
-                return predicate()
-        return True
-
-    def run_for(self, seconds: float) -> None:
-        """As :meth:`Pair.run_for`."""
-        end = self.now + seconds
-        while self.step(until=end):
-            pass
-        self._clock.advance(end)
 
 
 def _earliest(*moments: float | None) -> float | None:

@@ -42,6 +42,7 @@ class World:
         link_mtu: int | None = None,
         limits: Limits | None = None,
         require_cookie: bool = True,
+        upkeep: dtls.Upkeep | None = None,
         record: bool = False,
         **conditions: Any,
     ) -> None:
@@ -50,7 +51,11 @@ class World:
         self.mtu = mtu
         self.limits = limits or Limits()
         self.endpoint = dtls.Endpoint(
-            lambda: self.server_config, limits=self.limits, mtu=mtu, require_cookie=require_cookie
+            lambda: self.server_config,
+            limits=self.limits,
+            mtu=mtu,
+            require_cookie=require_cookie,
+            upkeep=upkeep or dtls.Upkeep(),
         )
         passes = mtu if link_mtu is None else link_mtu
         self.forward = Link(f"{seed} forward", mtu=passes, name="to server", record=record, **conditions)

@@ -102,6 +102,7 @@ async def _datagrams(args: argparse.Namespace, context: sealwire.Context, say: S
         server_hostname=args.servername,
         timeout=args.timeout,
         connection_id=os.urandom(args.cid),
+        upkeep=common.upkeep(args),
     )
     early = common.early_data(args)
     if early:

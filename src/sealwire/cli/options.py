@@ -29,6 +29,15 @@ def transport_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--record-padding", type=block, metavar="N", help="pad every record to a multiple of N bytes"
     )
+    parser.add_argument(
+        "--keepalive",
+        type=seconds,
+        metavar="SECONDS",
+        help="after so much silence ask whether the peer is there (DTLS)",
+    )
+    parser.add_argument(
+        "--max-mtu", type=datagram, metavar="N", help="look for datagrams of up to N bytes on the path (DTLS)"
+    )
     parser.add_argument("--keylogfile", metavar="FILE", help="append the connections' secrets, for Wireshark")
 
 
@@ -244,6 +253,18 @@ def block(text: str) -> int:
     if text.isdecimal() and int(text) <= 1 << 14:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes from 0 to 16384")
+
+
+def datagram(text: str) -> int:
+    """A size of datagrams; for argparse."""
+    if text.isdecimal() and 128 <= int(text) <= 65_507:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes from 128 to 65507")
+
+
+def upkeep(args: argparse.Namespace) -> sealwire.Upkeep:
+    """What connections see to by themselves."""
+    return sealwire.Upkeep(keepalive=args.keepalive, max_mtu=args.max_mtu)
 
 
 def cid_bytes(text: str) -> int | None:

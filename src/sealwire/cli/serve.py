@@ -86,7 +86,12 @@ async def _serve(args: argparse.Namespace, context: sealwire.Context, say: Say) 
             server = await sealwire.start_server(visitors.stream, host, port, context=context)
         else:
             server = await sealwire.start_datagram_server(
-                visitors.datagrams, host, port, context=context, cid_bytes=args.cid
+                visitors.datagrams,
+                host,
+                port,
+                context=context,
+                cid_bytes=args.cid,
+                upkeep=common.upkeep(args),
             )
     except OSError as error:
         raise Failure(

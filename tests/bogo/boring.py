@@ -6,14 +6,19 @@ difference is listed here and in README.md.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 from typing import ClassVar, Final
 
+from sealwire.crypto.certificates import Credential
 from sealwire.dtls import association, flight, layer
 from sealwire.dtls.header import RecordNumber
-from sealwire.tls13 import certificatetypes, extensions, tickets
+from sealwire.tls13 import certificatetypes, extensions, presentation, server, tickets
+from sealwire.tls13.contract import Settings
 from sealwire.tls13.extensions import CertificateType, Extensions
 from sealwire.tls13.handshake import Handshake
+from sealwire.tls13.messages import ClientHello
+from sealwire.tls13.presentation import Wishes
 from sealwire.wire import Buffer
 from tests.bogo.flags import Flags
 
@@ -94,6 +99,35 @@ def _offer(flags: Flags, block: Extensions) -> None:
             block.add(key, types)
 
 
+class BoringTypes:
+    """A server goes by the order of its own credentials, and names the type again where it resumes.
+
+    Ours goes by the client's list, and names none where no certificate is shown.
+    """
+
+    _choose = staticmethod(presentation.choose)
+    _extend = staticmethod(server._encrypted_extensions)
+    _type: CertificateType | None = None
+
+    @classmethod
+    def choose(cls, settings: Settings, server_name: str | None, wishes: Wishes) -> Credential | None:
+        found = None
+        kinds = dict.fromkeys(map(presentation.type_of, settings.credentials))
+        for kind in (kind for kind in kinds if kind in wishes.types):
+            found = found or cls._choose(settings, server_name, replace(wishes, types=(kind,)))
+        found = found or cls._choose(settings, server_name, wishes)
+        cls._type = None if found is None else presentation.type_of(found)
+        return found
+
+    @classmethod
+    def extend(cls, hello: ClientHello, facts: server.Negotiated, *, early_accepted: bool) -> Extensions:
+        block = cls._extend(hello, facts, early_accepted=early_accepted)
+        asked = extensions.SERVER_CERTIFICATE_TYPES.code in hello.extensions
+        if asked and facts.psk is not None and cls._type is not None:
+            block.add(extensions.SERVER_CERTIFICATE_TYPE, cls._type)
+        return block
+
+
 def adopt(flags: Flags) -> None:
     """Do as BoringSSL from now on."""
     BoringLayer.is_server = "-server" in flags
@@ -112,6 +146,9 @@ def adopt(flags: Flags) -> None:
     policies[certificatetypes] = {"accepted": lambda settings: accepted}
     if "-available-client-cert-types" in flags.lists:
         policies[certificatetypes]["offer"] = lambda settings, block: _offer(flags, block)
+    if "-server" in flags:
+        policies[presentation] = {"choose": BoringTypes.choose}
+        policies[server] = {"_encrypted_extensions": BoringTypes.extend}
     if "-reverify-on-resume" not in flags:
         # We look at certificates again on every resumption.
         policies[tickets] = {"still_accepted": lambda *arguments: True}

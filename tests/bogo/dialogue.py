@@ -74,7 +74,7 @@ class Dialogue(ABC):
             messages = next(arrivals, None)
             if messages is None:
                 self._raise_error()
-                raise Unexpected("the runner hung up in the handshake")
+                raise EOFError("the runner hung up in the handshake")
             early += messages
         if self._outcome is EarlyData.REJECTED and "-server" not in flags:
             # An application starts over then, and so does BoringSSL's shim.

@@ -43,7 +43,10 @@ _BOOLS = frozenset(
         "-expect-session-miss",
         "-expect-ticket-supports-early-data",
         "-expect-verify-result",
+        "-fail-cert-callback",
+        "-fail-ddos-callback",
         "-implicit-handshake",
+        "-install-ddos-callback",
         "-ipv6",
         "-key-update",
         "-key-update-before-read",
@@ -53,7 +56,9 @@ _BOOLS = frozenset(
         "-no-tls11",
         "-no-tls12",
         "-no-tls13",
+        "-read-with-unfinished-write",
         "-reject-alpn",
+        "-renegotiate-freely",
         "-renew-ticket",
         "-require-any-client-certificate",
         "-reverify-on-resume",
@@ -112,7 +117,15 @@ _OCTETS = frozenset(
         "-shim-initial-write",
     }
 )
-_TEXTS = frozenset({"-expect-early-data-reason", "-expect-peer-cert-file", "-trust-cert"})
+_TEXTS = frozenset(
+    {
+        "-expect-early-data-reason",
+        "-expect-peer-cert-file",
+        "-srtp-profiles",
+        "-trust-cert",
+        "-use-client-ca-list",
+    }
+)
 _BASE64 = frozenset({"-expect-ocsp-response", "-expect-peer-rpk-sha256"})
 _LISTS = (
     "-accepted-peer-cert-types",

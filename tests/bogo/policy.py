@@ -26,6 +26,7 @@ from sealwire.crypto.ocsp import StapleMode
 from sealwire.crypto.providers import default_provider
 from sealwire.crypto.rawkeys import RawPublicKey
 from sealwire.crypto.signatures import SignatureScheme
+from sealwire.crypto.srtp import SrtpProfile
 from sealwire.crypto.strikes import MAX_WINDOW_SECONDS, StrikeRegister
 from sealwire.crypto.ticketkeys import TicketKeys
 from sealwire.errors import Alert, CertificateError, CertificateFailure, HandshakeError
@@ -72,7 +73,7 @@ class Witness:
 class FlagVerifier(CertificateVerifier):
     """Accepts every chain, or none; BoringSSL's two ways of asking have an alert each."""
 
-    __slots__ = ("_alert", "_key_hash", "_types", "refuse")
+    __slots__ = ("_alert", "_authority_names", "_key_hash", "_types", "refuse")
 
     def __init__(self, flags: Flags) -> None:
         super().__init__([])
@@ -81,6 +82,8 @@ class FlagVerifier(CertificateVerifier):
         self._alert = Alert.CERTIFICATE_UNKNOWN if custom else Alert.HANDSHAKE_FAILURE
         self._types = flags.lists.get("-accepted-peer-cert-types", [CertificateType.X509])
         self._key_hash = flags.octets("-expect-peer-rpk-sha256")
+        names = flags.text("-use-client-ca-list")
+        self._authority_names = tuple(map(bytes.fromhex, names.split(","))) if names else ()
 
     @property
     def accepts_raw_public_keys(self) -> bool:
@@ -89,6 +92,9 @@ class FlagVerifier(CertificateVerifier):
     @property
     def accepts_certificates(self) -> bool:
         return CertificateType.X509 in self._types
+
+    def authorities(self) -> tuple[bytes, ...]:
+        return self._authority_names
 
     def within(self, max_chain_length: int) -> FlagVerifier:
         return self
@@ -100,8 +106,8 @@ class FlagVerifier(CertificateVerifier):
     def verify(
         self, shown: RawPublicKey | Sequence[bytes], *, purpose: Purpose, name: str | None
     ) -> VerifiedKey | VerifiedPeer:
-        unknown = isinstance(shown, RawPublicKey) and shown.fingerprint != self._key_hash
-        if self.refuse or unknown:
+        other = isinstance(shown, RawPublicKey) and self._key_hash not in (b"", shown.fingerprint)
+        if self.refuse or other:
             raise CertificateError(CertificateFailure.REJECTED, "the test refuses this", self._alert)
         if isinstance(shown, RawPublicKey):
             return VerifiedKey(shown, purpose)
@@ -127,10 +133,12 @@ class ShimConfig(Config):
     Attributes:
         strict: the credentials that must be of an authority the peer names.
         is_server: a server may be asked for another type after this one.
+        fails: choosing one fails.
     """
 
     strict: frozenset[Credential] = frozenset()
     is_server: bool = False
+    fails: bool = False
 
     def credential_for(
         self,
@@ -141,6 +149,8 @@ class ShimConfig(Config):
         chain_schemes: Sequence[SignatureScheme] | None = None,
         authorities: Sequence[bytes] = (),
     ) -> Credential | None:
+        if self.fails:
+            raise HandshakeError(Alert.INTERNAL_ERROR, "the certificate callback fails")
         for credential in self.credentials:
             fits = (
                 credential.is_raw_public_key is raw_public_key
@@ -204,6 +214,8 @@ def configuration(
         "credentials": tuple(credentials),
         "strict": frozenset(one for one, described in credentials.items() if described.must_match_issuer),
         "is_server": "-server" in flags,
+        "fails": "-fail-cert-callback" in flags,
+        "choose": _refuse if "-fail-ddos-callback" in flags else None,
         "verify_mode": _verify_mode(flags),
         "verifier": FlagVerifier(retry if "-expect-reject-early-data" in flags else flags),
         "max_early_data_size": _EARLY_DATA_BYTES if "-enable-early-data" in flags else 0,
@@ -211,9 +223,14 @@ def configuration(
         "ticket_keys": ticket_keys,
         "num_tickets": 0 if "-no-ticket" in flags or "-skip-ticket" in flags else _TICKETS,
         "staple_mode": StapleMode.OPTIONAL if "-enable-ocsp-stapling" in flags else StapleMode.NONE,
+        "srtp_profiles": _srtp_profiles(flags),
         "clock": lambda: witness.clock.now,
     }
     return ShimConfig(**given)
+
+
+def _refuse(name: str | None) -> Config | None:
+    raise HandshakeError(Alert.INTERNAL_ERROR, "the test admits nobody")
 
 
 def strike_register() -> StrikeRegister:
@@ -228,9 +245,17 @@ def _group(code: int) -> Group:
     return group
 
 
+def _srtp_profiles(flags: Flags) -> tuple[SrtpProfile, ...]:
+    names = {"SRTP_AES128_CM_SHA1_80": 1, "SRTP_AES128_CM_SHA1_32": 2}
+    wanted = flags.text("-srtp-profiles")
+    return tuple(SrtpProfile(names[name]) for name in wanted.split(":")) if wanted else ()
+
+
 def _verify_mode(flags: Flags) -> int:
     if "-server" not in flags:
-        return CERT_REQUIRED if "-verify-peer" in flags else CERT_NONE
+        raw_keys = CertificateType.RAW_PUBLIC_KEY in flags.lists.get("-accepted-peer-cert-types", ())
+        named = "-verify-peer" in flags or raw_keys
+        return CERT_REQUIRED if named else CERT_NONE
     if "-verify-peer" in flags:
         return CERT_OPTIONAL
     return CERT_REQUIRED if "-require-any-client-certificate" in flags else CERT_NONE

@@ -3,7 +3,7 @@
 
 The runner starts it once per test with the flags of that test; see tests/bogo/README.md.  Exit codes:
 0 passed, 1 failed as a connection may fail (the runner judges whether it should have), 89 the test
-needs what we do not have, 90 the shim itself broke.
+needs what we do not have, 90 something is not as the test says, or the shim itself broke.
 """
 
 from __future__ import annotations
@@ -65,9 +65,13 @@ def _run(flags: dict[str, Flags]) -> int:
         except ConfigurationError as error:
             print(dialogue.failure(error), file=sys.stderr)
             return 1
-        except (Error, TimeoutError, checks.Unexpected, ConnectionError) as error:
+        except (Error, TimeoutError, ConnectionError, EOFError) as error:
             print(dialogue.failure(error), file=sys.stderr)
             return 1
+        except checks.Unexpected as error:
+            # No failure that a test may have wanted.
+            print(dialogue.failure(error), file=sys.stderr)
+            return _BROKEN
         finally:
             wire.hang_up(connected)
         clock.microseconds += 1_000_000 * now.number("-resumption-delay")

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from sealwire import dtls, stcp
+from sealwire.crypto.hkdf import DTLS13_PREFIX, traffic_keys
 from sealwire.crypto.providers import CryptoProvider, default_provider
 from sealwire.crypto.providers.openssl import OpenSslProvider
 from sealwire.dtls.header import ContentType, fragment_header
@@ -200,3 +201,25 @@ def test_a_handshake_that_slept_ends_by_its_deadline(side: str) -> None:
     assert isinstance(one.error, TimeoutError)
     assert one.held_bytes == 0
     assert one.deadline() is None
+
+
+# --- padding (REC-11)
+
+
+@pytest.mark.requirement("9147-4.1-4", "8446-ALERT-4")
+@pytest.mark.parametrize("zeros", [1, 2, 100, 1000])
+def test_a_record_of_padding_alone_ends_the_connection(zeros: int) -> None:
+    """It authenticated, so it is no noise of the network: RFC 8446 section 5.4 ends the connection."""
+    lines: list[str] = []
+    rig = joined(client=replace(configs.client_context().config(), keylog=lines.append))
+    provider, spec = default_provider(), rig.client.session.suite
+    [secret] = [line.split()[2] for line in lines if line.startswith("CLIENT_TRAFFIC_SECRET_0 ")]
+    keys = traffic_keys(provider, spec, bytes.fromhex(secret), DTLS13_PREFIX)
+    number = 1000
+    header = bytes((0x2F,)) + number.to_bytes(2, "big") + (zeros + 16).to_bytes(2, "big")
+    nonce = (int.from_bytes(keys.iv, "big") ^ number).to_bytes(12, "big")
+    body = provider.aead(spec, keys.key).seal(nonce, bytes(zeros), header)
+    mask = provider.mask(spec, keys.sn_key)(body[:16])
+    masked = bytes(a ^ b for a, b in zip(header[1:3], mask, strict=False))
+    rig.server.receive(header[:1] + masked + header[3:] + body, 0.0)
+    rig.refuses(rig.server, Alert.UNEXPECTED_MESSAGE)

@@ -389,8 +389,10 @@ class StreamDialogue(Dialogue):
         return self.connection.session
 
     def _write_early(self) -> int:
-        if "-shim-writes-first" not in self.flags:
+        if "-shim-writes-first" not in self.flags or not self.connection.max_replayable_bytes:
             return 0
+        if "-export-keying-material" in self.flags:
+            self._export(b"early", b"", 32)
         written = 0
         for data in self._initial_writes():
             part = data[: self.connection.max_replayable_bytes]
@@ -428,4 +430,4 @@ class StreamDialogue(Dialogue):
 def failure(error: BaseException) -> str:
     """What the runner looks for on stderr."""
     words = f"{type(error).__name__}: {error}"
-    return words if isinstance(error, Error | Unexpected) else f"broken: {words}"
+    return words if isinstance(error, Error | Unexpected | TimeoutError) else f"broken: {words}"

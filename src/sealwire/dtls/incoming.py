@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from sealwire.dtls.epochs import Opening
 from sealwire.dtls.header import RecordNumber, decode_plaintext, is_ciphertext
 from sealwire.dtls.queues import EarlyRecords
-from sealwire.errors import Discard
+from sealwire.errors import Alert, Discard, ProtocolError
 from sealwire.limits import Account
 from sealwire.record.protect import DISCARDS, parse_ciphertext_header
 from sealwire.telemetry import ConnectionCounters
@@ -98,7 +98,11 @@ class Incoming:
                 index += used
             for content_type, sequence, content in entries:
                 if content_type < 0:
-                    self._counters.discard(DISCARDS[-content_type])
+                    reason = DISCARDS[-content_type]
+                    if reason is Discard.EMPTY_CONTENT:
+                        # RFC 8446 section 5.4: it authenticated, so the peer itself sent nothing but padding.
+                        raise ProtocolError(Alert.UNEXPECTED_MESSAGE, "a record holds only padding")
+                    self._counters.discard(reason)
                     continue
                 self._counters.records_opened += 1
                 number = RecordNumber(opener.epoch, sequence)

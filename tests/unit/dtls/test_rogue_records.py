@@ -344,7 +344,7 @@ def test_inner_types_nobody_knows(side: str, content_type: int) -> None:
 
 @each_side
 @pytest.mark.requirement("9147-4.1-4")
-def test_a_record_of_padding_only_is_dropped(tap: Tap, side: str) -> None:
+def test_an_empty_message_is_one(tap: Tap, side: str) -> None:
     rig = joined()
     victim = of(rig, side)
     record = rig.record(rig.other(victim), ContentType.APPLICATION_DATA, b"")

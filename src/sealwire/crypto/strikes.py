@@ -31,7 +31,7 @@ __all__ = ["NAME_BYTES", "StrikeRegister"]
 NAME_BYTES: Final = 16
 # RFC 8446 section 8.3 expects about ten seconds; FEATURES of the project allow a minute.
 MAX_WINDOW_SECONDS: Final = 60.0
-# About 120 bytes each, so 4 MiB; over two windows of ten seconds that is 1,600 a second.
+# About 200 bytes each, so 6 MiB; over two windows of ten seconds that is 1,600 a second.
 DEFAULT_CAPACITY: Final = 32_768
 
 _forks = 0

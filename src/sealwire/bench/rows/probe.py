@@ -51,7 +51,7 @@ print(json.dumps({"packets": reading.counters.packets, "flows": flows, "compiled
 _ARROW: Final = """
 import json, sys
 from sealwire.probe import COMPILED, read
-reading = read(sys.argv[1], dissect=True, max_flows=10_000)
+reading = read(sys.argv[1], dissect=True, max_flows=30_000)
 flows = 0
 for batch in reading.batches():
     if len(batch):

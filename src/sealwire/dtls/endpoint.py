@@ -544,9 +544,14 @@ class Endpoint:
     def wake(self, now: float) -> None:
         """Do what is due by `now`."""
         self._replies += self._paths.wake(now)
-        while (at := self.deadline()) is not None and at <= now:
-            connection = heapq.heappop(self._timers)[2]
-            del self._timer_of[connection]
+        timers, due = self._timers, []
+        while timers and timers[0][0] <= now:
+            at, _, connection = heapq.heappop(timers)
+            if self._timer_of.get(connection) == at:
+                del self._timer_of[connection]
+                due.append(connection)
+        # Each once: one that is due again at once has to be transmitted first.
+        for connection in due:
             connection.wake(now)
             self._touch(connection)
             # Its next deadline must be known before it is asked for.

@@ -24,7 +24,7 @@ MAX_TIMEOUT_SECONDS: Final = 60.0
 _MIN_TIMEOUT_SECONDS: Final = 0.2
 # How far a measurement that may be of something older lengthens the timer: so that a path slower than the
 # timer is not sent everything twice (RFC 9147 section 5.8.2), nor a loss taken for slowness for long.
-UNSURE_TIMEOUTS: Final = 4
+UNSURE_TIMEOUTS: Final = 2
 # Records remembered for ACKs.  The oldest are forgotten; an ACK of one forgotten is ignored and
 # its ranges are sent again, which costs bytes and nothing else.
 _MAX_SENT_RECORDS: Final = 512

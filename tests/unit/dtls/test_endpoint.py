@@ -489,6 +489,32 @@ def test_timers_of_many_peers_are_met_in_order() -> None:
 
 
 @pytest.mark.requirement("9147-11-4")
+def test_a_connection_that_is_always_due_keeps_nobody_from_his_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose deadline passes only with a transmission is woken once a call, not for ever."""
+    site = Site()
+    for at in (HERE, THERE):
+        site.connect(at)
+    stuck, other = site.served(HERE), site.served(THERE)
+    woken: list[dtls.Connection] = []
+    wake = dtls.Connection.wake
+
+    def counted(self: dtls.Connection, now: float) -> None:
+        woken.append(self)
+        wake(self, now)
+
+    monkeypatch.setattr(dtls.Connection, "wake", counted)
+    deadline = dtls.Connection.deadline
+    monkeypatch.setattr(
+        dtls.Connection, "deadline", lambda self: site.now if self is stuck else deadline(self)
+    )
+    stuck.send(b"so that its timer is looked at")
+    site.endpoint.transmit(site.now)
+    site.now += 300.0
+    site.endpoint.wake(site.now)
+    assert woken.count(stuck) == 1
+    assert woken.count(other) == 1
+
+
 def test_connections_that_are_gone_are_not_kept_by_their_timers() -> None:
     site = Site()
     gone: list[weakref.ref[dtls.Connection]] = []

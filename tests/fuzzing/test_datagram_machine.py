@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from sealwire import dtls
 from sealwire.crypto.ticketkeys import TicketKeys
+from sealwire.dtls.upkeep import Upkeep
 from sealwire.errors import Error, LimitReached
 from sealwire.limits import Limits
 from sealwire.tls13.contract import EarlyData
@@ -73,10 +74,17 @@ class DatagramMachine(RuleBasedStateMachine):
 
     # --- the world -------------------------------------------------------------------------
 
-    @initialize(seed=st.integers(0, 1 << 20), ids=st.booleans(), cookie=st.booleans(), settle=st.booleans())
-    def begin(self, seed: int, ids: bool, cookie: bool, settle: bool) -> None:
+    @initialize(
+        seed=st.integers(0, 1 << 20),
+        ids=st.booleans(),
+        cookie=st.booleans(),
+        settle=st.booleans(),
+        upkeep=st.sampled_from([Upkeep(), Upkeep(spare_cids=3, keepalive=7.0, max_mtu=1452)]),
+    )
+    def begin(self, seed: int, ids: bool, cookie: bool, settle: bool, upkeep: Upkeep) -> None:
         self.chance = random.Random(seed)
         self.ids = ids
+        self.upkeep = upkeep
         self.world = World(
             seed,
             server=self.server_config,
@@ -97,7 +105,11 @@ class DatagramMachine(RuleBasedStateMachine):
     def connect(self, at: Address | None, ticket: SessionTicket | None = None) -> dtls.Connection:
         at = at or self.place()
         client = self.world.connect(
-            at, connection_id=b"client" if self.ids else b"", ticket=ticket, early_data=ticket is not None
+            at,
+            connection_id=b"client" if self.ids else b"",
+            ticket=ticket,
+            early_data=ticket is not None,
+            upkeep=self.upkeep,
         )
         self.here = [*[one for one in self.here if one != at][-2:], at]
         return client
@@ -116,7 +128,7 @@ class DatagramMachine(RuleBasedStateMachine):
             connection.send(message)
         except (Error, LimitReached, TimeoutError):
             # It is closed, for whatever reason there was.
-            assert connection.state in ("closing", "closed")
+            assert connection.state in ("closing", "closed") or connection.write_closed
         else:
             side.said.add(message)
 
@@ -138,13 +150,15 @@ class DatagramMachine(RuleBasedStateMachine):
             for _ in range(count):
                 self.say(server, self.down)
 
-    @rule(who=WHO, at_server=st.booleans(), rudely=st.booleans())
-    def somebody_closes(self, who: int, at_server: bool, rudely: bool) -> None:
+    @rule(who=WHO, at_server=st.booleans(), how=st.sampled_from(["abort", "close", "half", "half"]))
+    def somebody_closes(self, who: int, at_server: bool, how: str) -> None:
         at, client = self.client(who)
         servers = self.servers()
         one = servers[who % len(servers)] if at_server and servers else client
-        if rudely:
+        if how == "abort":
             one.abort()
+        elif how == "half":
+            one.close_write(self.world.now)
         else:
             one.close(self.world.now)
         self.world.pair.touch(at)
@@ -160,7 +174,7 @@ class DatagramMachine(RuleBasedStateMachine):
     def keys_are_updated(self, who: int, request: bool, at_server: bool) -> None:
         at, client = self.client(who)
         for one in self.servers() if at_server else [client]:
-            if one.state == "connected":
+            if one.state == "connected" and not one.write_closed:
                 one.update_keys(self.world.now, request_peer=request)
         self.world.pair.touch(at)
 
@@ -178,7 +192,7 @@ class DatagramMachine(RuleBasedStateMachine):
                 else:
                     one.offer_connection_ids(count, immediate=what == "replace")
             except Error:
-                # None were agreed on, or one such message is on its way.
+                # None were agreed on, one such message is on its way, or this side is closed.
                 assert one.state == "connected"
         self.world.pair.touch(at)
 
@@ -206,6 +220,18 @@ class DatagramMachine(RuleBasedStateMachine):
     def the_weather_changes(self, loss: float, duplicate: float, reorder: float, corrupt: float) -> None:
         for link in (self.world.forward, self.world.backward):
             link.loss, link.duplicate, link.reorder, link.corrupt = loss, duplicate, reorder, corrupt
+
+    @rule(mtu=st.sampled_from([600, 1_000, 1_300, 1_500]), told=st.booleans())
+    def the_path_changes(self, mtu: int, told: bool) -> None:
+        """It carries more or less from here on; who sends what is too long may be told, or not."""
+        for link in (self.world.forward, self.world.backward):
+            link.mtu = mtu
+        if told:
+            for at in self.here:
+                self.world.client(at).path_carries(mtu, self.world.now)
+                self.world.pair.touch(at)
+            for server in self.servers():
+                server.path_carries(mtu, self.world.now)
 
     @rule(who=WHO)
     def somebody_moves(self, who: int) -> None:
@@ -279,6 +305,7 @@ class DatagramMachine(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         self.the_weather_changes(0.0, 0.0, 0.0, 0.0)
+        self.the_path_changes(1_500, told=False)
         self.world.pair.run_for(60.0)
         self.the_laws_hold()
         for at in self.here:

@@ -49,7 +49,7 @@ def pytest(copy: Path, files: Sequence[str], *, twin: bool) -> tuple[int, str]:
         **os.environ,
         "PYTHONPATH": str(copy / "src"),
         "PYTHONDONTWRITEBYTECODE": "1",
-        "HYPOTHESIS_DATABASE_FILE": str(copy / "hypothesis"),
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(copy / "hypothesis"),
     }
     environment.pop("SEALWIRE_REQUIRE_COMPILED", None)
     if twin:

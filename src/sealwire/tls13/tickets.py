@@ -67,7 +67,7 @@ class SessionTicket:
         writer.u16(self.suite)
         writer.u16(self.version)
         writer.vector16(self.server_name.encode())
-        writer.u64(max(int(self.received_at * 1000), 0))
+        writer.u64(max(round(self.received_at * 1000), 0))
         writer.u32(self.lifetime)
         writer.u32(self.age_add)
         encode_peer(writer, self.peer)

@@ -31,9 +31,14 @@ from tests.fuzzing.targets.promise import Script, Target, known, plain_decoder, 
 from tests.staples import staple
 
 
+# Later, a float of seconds no longer tells one millisecond from the next.
+_END_OF_TIME: Final = 2.0**40
+
+
 def _session_ticket(data: bytes) -> None:
     ticket = SessionTicket.decode(data)
-    assert SessionTicket.decode(ticket.encode()) == ticket
+    if ticket.received_at < _END_OF_TIME:
+        assert SessionTicket.decode(ticket.encode()) == ticket
 
 
 def _ticket_state(data: bytes) -> None:

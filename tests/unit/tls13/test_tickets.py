@@ -196,6 +196,22 @@ def test_what_ends_in_a_full_handshake(flavor: Flavor) -> None:
 
 
 @each_flavor
+@pytest.mark.requirement("8446-PSK-5")
+def test_a_server_looks_at_name_and_protocol_itself(flavor: Flavor) -> None:
+    """A client that is broken, or wants more than it was given, offers a ticket where it is not good for."""
+    world = World.make()
+    world.client = replace(world.client, check_hostname=False)
+    ticket = first_ticket(world, flavor)
+    client, server, _ = run(world, flavor, replace(ticket, server_name="other.example"), name="other.example")
+    assert not client.session.resumed
+    assert not server.session.resumed
+    other = TLS if flavor is DTLS else DTLS
+    client, server, _ = run(world, flavor, replace(first_ticket(world, other), version=flavor.version))
+    assert not client.session.resumed
+    assert not server.session.resumed
+
+
+@each_flavor
 @pytest.mark.requirement("8446-PSK-4", "8446-PSK-5")
 def test_tickets_age(flavor: Flavor) -> None:
     world = World.make()

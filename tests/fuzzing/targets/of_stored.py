@@ -30,7 +30,6 @@ from tests.fuzzing.targets.pairs import WALL, early_config
 from tests.fuzzing.targets.promise import Script, Target, known, plain_decoder, said
 from tests.staples import staple
 
-
 # Later, a float of seconds no longer tells one millisecond from the next.
 _END_OF_TIME: Final = 2.0**40
 

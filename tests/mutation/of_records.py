@@ -240,8 +240,8 @@ MUTANTS: Final = (
     Mutant(
         "no data behind the end of the stream of records",
         "dtls/association.py",
-        "        if self._peer_closed_at is not None and number > self._peer_closed_at:",
-        "        if False:",
+        "        late = self._peer_closed_at is not None and number > self._peer_closed_at",
+        "        late = False",
         "data after the peer said it was done",
         _ENGINE,
     ),

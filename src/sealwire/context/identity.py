@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 
 from sealwire.crypto import trust
@@ -31,7 +32,7 @@ STAPLE_OPTIONAL = StapleMode.OPTIONAL
 STAPLE_REQUIRED = StapleMode.REQUIRED
 
 
-class Identity:
+class Identity(ABC):
     """What a :class:`sealwire.Context` knows of its own credentials and of trust in peers."""
 
     def __init__(self, *, is_client: bool) -> None:
@@ -46,9 +47,9 @@ class Identity:
         self._allow_legacy = False
         self._compression: tuple[CompressionAlgorithm, ...] = ()
 
+    @abstractmethod
     def _changed(self) -> None:
         """What was frozen before is out of date."""
-        raise NotImplementedError
 
     def _make_verifier(self) -> CertificateVerifier:
         if self._verifier is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Final, TypedDict
 
@@ -25,7 +26,7 @@ class _Resumption(TypedDict):
     strikes: StrikeRegister | None
 
 
-class ResumptionSettings:
+class ResumptionSettings(ABC):
     """The part of :class:`Context` that is about coming back."""
 
     def __init__(self, provider: CryptoProvider) -> None:
@@ -37,8 +38,9 @@ class ResumptionSettings:
         self._max_early_data_size = 0
         self._strikes: StrikeRegister | None = None
 
+    @abstractmethod
     def _changed(self) -> None:
-        raise NotImplementedError
+        """What was frozen before is old now."""
 
     def set_ticket_keys(self, keys: Sequence[bytes]) -> None:
         """Seal session tickets under the first of `keys`, and open those of all of them.

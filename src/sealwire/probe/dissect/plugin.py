@@ -7,6 +7,7 @@ each has a budget of time for every batch, because one slow dissector must not s
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
@@ -60,7 +61,7 @@ class Answer:
     server_name: str = ""
 
 
-class Dissector:
+class Dissector(ABC):
     """Base of dissectors in Python.
 
     Set `application` (what the protocol is called) and `transports` (IP protocols), and write
@@ -74,9 +75,9 @@ class Dissector:
     #: Ours have a number; others are Protocol.PLUGIN.
     protocol: ClassVar[Protocol] = Protocol.PLUGIN
 
+    @abstractmethod
     def dissect(self, opening: Opening) -> Answer | None:
         """What the flow is, or None if it is something else."""
-        raise NotImplementedError
 
 
 def first_packets(head: bytes) -> Iterator[FirstPacket]:

@@ -6,7 +6,7 @@ tstclnt, NSS's own program, has no words for much of what the library can: key u
 asks for certificates or resumes, early data, record_size_limit.  This one has.  It runs in a process
 of its own because NSS keeps its databases per process, and uses nothing but the standard library.
 
-Options: role, port (client), database (its key is called "own"), suites and groups (numbers),
+Options: role, port (client), database (its key is called "own"), suites, groups and schemes (numbers),
 key_shares (how many), server_name, client_certificate (a client shows "own"), want_certificate
 (a server demands one), cookie, psk {identity, secret, hash}, tickets, early_data, record_size_limit,
 short_headers, srtp (numbers), alpn, early (a client's early data, as hex), staple (a server's OCSP
@@ -149,6 +149,9 @@ _PROTOTYPES: dict[tuple[str, str], tuple[Any, Sequence[Any]]] = {
     ("ssl3", "SSL_OptionSet"): (c_int, (c_void_p, c_int, c_int)),
     ("ssl3", "SSL_VersionRangeSet"): (c_int, (c_void_p, POINTER(_Range))),
     ("ssl3", "SSL_CipherPrefSet"): (c_int, (c_void_p, c_int, c_int)),
+    ("ssl3", "SSL_GetImplementedCiphers"): (POINTER(c_uint16), ()),
+    ("ssl3", "SSL_GetNumImplementedCiphers"): (c_uint16, ()),
+    ("ssl3", "SSL_SignatureSchemePrefSet"): (c_int, (c_void_p, POINTER(c_int), c_uint)),
     ("ssl3", "SSL_NamedGroupConfig"): (c_int, (c_void_p, POINTER(c_int), c_uint)),
     ("ssl3", "SSL_SendAdditionalKeyShares"): (c_int, (c_void_p, c_uint)),
     ("ssl3", "SSL_ConfigServerCert"): (c_int, (c_void_p, c_void_p, c_void_p, c_void_p, c_uint)),
@@ -289,6 +292,8 @@ class Peer:
                 self.demand("SSL_CipherPrefSet", fd, suite, suite in suites)
         if groups := options.get("groups"):
             self.demand("SSL_NamedGroupConfig", fd, (c_int * len(groups))(*groups), len(groups))
+        if schemes := options.get("schemes"):
+            self.demand("SSL_SignatureSchemePrefSet", fd, (c_int * len(schemes))(*schemes), len(schemes))
         if more := options.get("key_shares"):
             self.demand("SSL_SendAdditionalKeyShares", fd, more - 1)
         for name in ("tickets", "early_data", "record_size_limit", "short_headers"):
@@ -554,7 +559,11 @@ class Peer:
 
 def main(directory: str, options: str) -> None:
     library = Library(directory)
-    say("version", version=library.NSS_GetVersion().decode())
+    suites = library.SSL_GetImplementedCiphers()[: library.SSL_GetNumImplementedCiphers()]
+    say(
+        "version", version=library.NSS_GetVersion().decode(),
+        suites=[number for number in suites if number >> 8 == 0x13],
+    )  # fmt: skip
     Peer(library, json.loads(options)).run()
 
 

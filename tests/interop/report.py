@@ -22,18 +22,16 @@ import pytest
 
 import sealwire
 from tests.interop.features import (
-    CLIENT,
     DATAGRAM_PEERS,
     FEATURES,
     LACKS,
+    ONLY_AS,
     ONLY_DATAGRAMS,
-    SERVER,
+    ROLES,
     STREAM_PEERS,
     Role,
 )
 from tests.interop.programs import peers_directory
-
-_ROLES: tuple[Role, Role] = (CLIENT, SERVER)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -128,7 +126,7 @@ def _table(
 ) -> Iterator[str]:
     yield f"## {title}"
     yield ""
-    columns = [(peer, role) for peer in peers for role in _ROLES]
+    columns = [(peer, role) for peer in peers for role in ROLES]
     yield "| | " + " | ".join(f"{peer}, {role}" for peer, role in columns) + " |"
     yield "|---" * (len(columns) + 1) + "|"
     for section, names in FEATURES.items():
@@ -151,6 +149,8 @@ def _cell(seen: set[str], key: tuple[str, str, Role], notes: dict[str, int]) -> 
         return "yes"
     if "skipped" in seen:
         return "not run"
+    if ONLY_AS.get(key[1], key[2]) != key[2]:
+        return ""
     if key in LACKS:
         note = f"{key[0]}: {LACKS[key]}"
         return str(notes.setdefault(note, len(notes) + 1))

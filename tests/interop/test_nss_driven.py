@@ -20,6 +20,7 @@ from sealwire.crypto.certificates import PeerCertificate
 from sealwire.crypto.groups import Group
 from sealwire.crypto.ocsp import StapleMode
 from sealwire.crypto.psk import ExternalPsk
+from sealwire.crypto.signatures import SignatureScheme
 from sealwire.errors import Alert, CertificateError, HandshakeError, PeerAlert
 from tests import certificates, configs, psks
 from tests.certificates import Identity, Kind
@@ -119,6 +120,16 @@ def test_nss_as_server_and_its_cookie(nss: Nss) -> None:
             client.close()
 
 
+@shows("X25519MLKEM768", "first hello in two datagrams", they="client")
+def test_nss_as_client_with_a_hello_in_two_datagrams(nss: Nss) -> None:
+    server = DatagramServer(configs.server_context().config())
+    options = {"port": server.port, "groups": [Group.X25519MLKEM768, Group.X25519]}
+    with driven(nss, "client", nss.database(trust=certificates.server()), **options) as peer:
+        connection = server.accept()
+        assert server.endpoint.counters.snapshot()["discard.incomplete_hello"]
+        exchange(server, connection, peer)
+
+
 @shows("P-521", they="client")
 def test_nss_as_client_with_p_521(nss: Nss) -> None:
     server = DatagramServer(configs.server_context(groups=["P-521"]).config())
@@ -135,6 +146,52 @@ def test_nss_as_server_with_p_521(nss: Nss) -> None:
         client = DatagramClient(configs.client_context(groups=["P-521"]).config(), port)
         client.handshake()
         assert peer.wait_for("connected", client)["group"] == Group.SECP521R1
+        exchange(client, client.connection, peer)
+        client.close()
+
+
+@shows("RSA_PSS certificate", they="client")
+def test_nss_as_client_verifies_an_rsa_pss_certificate(nss: Nss) -> None:
+    """It offers these schemes only when told to."""
+    identity = certificates.server(Kind.RSA_PSS)
+    server = DatagramServer(configs.server_context(identity).config())
+    options = {
+        "port": server.port,
+        "schemes": [SignatureScheme.RSA_PSS_PSS_SHA256, SignatureScheme.ECDSA_SECP256R1_SHA256],
+    }
+    with driven(nss, "client", nss.database(trust=identity), **options) as peer:
+        exchange(server, server.accept(), peer)
+
+
+@shows("RSA_PSS certificate", they="server")
+def test_nss_as_server_with_an_rsa_pss_certificate(nss: Nss) -> None:
+    identity = certificates.server(Kind.RSA_PSS)
+    schemes = [SignatureScheme.RSA_PSS_PSS_SHA256, SignatureScheme.ECDSA_SECP256R1_SHA256]
+    with served(nss, nss.database(own=identity), schemes=schemes) as (peer, port):
+        client = DatagramClient(configs.client_context(identity.cafile).config(), port)
+        client.handshake()
+        exchange(client, client.connection, peer)
+        client.close()
+
+
+@shows("no cookie", they="client")
+def test_nss_as_client_without_a_cookie(nss: Nss) -> None:
+    """Its hello is long enough for three times its bytes to hold our flight."""
+    server = DatagramServer(configs.server_context().config(), require_cookie=False)
+    options = {"port": server.port, "groups": [Group.X25519MLKEM768, Group.X25519]}
+    with driven(nss, "client", nss.database(trust=certificates.server()), **options) as peer:
+        connection = server.accept()
+        assert not connection.session.retried
+        exchange(server, connection, peer)
+
+
+@shows("long chain", they="server")
+def test_nss_as_server_with_a_chain_of_20_kilobytes(nss: Nss) -> None:
+    identity = certificates.large_server(20_000)
+    with served(nss, nss.database(own=identity)) as (peer, port):
+        client = DatagramClient(configs.client_context(identity.cafile).config(), port)
+        client.handshake()
+        assert client.connection.counters.bytes_received > 20_000
         exchange(client, client.connection, peer)
         client.close()
 
@@ -211,6 +268,19 @@ def test_nss_as_server_with_another_key(nss: Nss) -> None:
         with pytest.raises((PeerAlert, HandshakeError)) as failure:
             DatagramClient(psks.client(ExternalPsk("device", SECRET)), port).handshake()
         assert isinstance(failure.value, PeerAlert)
+
+
+@shows("unknown PSK, certificate instead", they="client")
+@pytest.mark.requirement("8446-PSK-2")
+def test_nss_as_client_whose_key_we_do_not_know_gets_our_certificate(nss: Nss) -> None:
+    server = DatagramServer(psks.server(ExternalPsk("stranger", SECRET), certified=True))
+    psk = {"identity": "device", "secret": SECRET.hex()}
+    database = nss.database(trust=certificates.server())
+    with driven(nss, "client", database, port=server.port, psk=psk) as peer:
+        connection = server.accept()
+        assert connection.session.psk_identity is None
+        assert peer.wait_for("connected", server)["certificate"] is not None
+        exchange(server, connection, peer)
 
 
 @shows("resumption by ticket", they="client")
@@ -292,6 +362,73 @@ def test_each_side_updates_its_keys_with_nss_as_server(nss: Nss) -> None:
             "its close_notify",
         )
         assert client.connection.error is None
+
+
+@shows("record_size_limit", they="client")
+@pytest.mark.requirement("8449-1")
+def test_shorter_records_with_nss_as_client(nss: Nss) -> None:
+    """Ours are cut to what it asks for, its to what we ask for: it has no words for longer data."""
+    context = configs.server_context()
+    context.record_size_limit = 400
+    server = DatagramServer(context.config())
+    options = {"port": server.port, "record_size_limit": 300}
+    with driven(nss, "client", nss.database(trust=certificates.server()), **options) as peer:
+        connection = server.accept()
+        peer.wait_for("connected", server)
+        check_limits(server, connection, peer)
+
+
+@shows("record_size_limit", they="server")
+@pytest.mark.requirement("8449-1")
+def test_shorter_records_with_nss_as_server(nss: Nss) -> None:
+    context = configs.client_context()
+    context.record_size_limit = 400
+    with served(nss, nss.database(own=certificates.server()), record_size_limit=300) as (peer, port):
+        client = DatagramClient(context.config(), port)
+        client.handshake()
+        peer.wait_for("connected", client)
+        check_limits(client, client.connection, peer)
+        client.close()
+
+
+def check_limits(
+    loop: DatagramClient | DatagramServer, connection: dtls.Connection, peer: DrivenPeer
+) -> None:
+    # One byte of each is the content type.
+    assert connection.max_message_bytes == 299
+    connection.send(bytes(299))
+    peer.wait_for("data", loop)
+    assert peer.has_received(bytes(299))
+    peer.send(bytes(399))
+    loop.run_until(lambda: loop.received == [bytes(399)], "its longest message")
+
+
+SRTP_PROFILE = 0x0001
+
+
+@shows("use_srtp", they="client")
+def test_a_profile_for_srtp_with_nss_as_client(nss: Nss) -> None:
+    """The keys come from the exporter, which other tests compare."""
+    context = configs.server_context()
+    context.use_srtp("SRTP_AEAD_AES_128_GCM:SRTP_AES128_CM_SHA1_80")
+    server = DatagramServer(context.config())
+    options = {"port": server.port, "srtp": [SRTP_PROFILE]}
+    with driven(nss, "client", nss.database(trust=certificates.server()), **options) as peer:
+        connection = server.accept()
+        assert peer.wait_for("connected", server)["srtp"] == SRTP_PROFILE
+        assert connection.srtp_keys().profile.name == "SRTP_AES128_CM_SHA1_80"
+
+
+@shows("use_srtp", they="server")
+def test_a_profile_for_srtp_with_nss_as_server(nss: Nss) -> None:
+    context = configs.client_context()
+    context.use_srtp("SRTP_AEAD_AES_128_GCM:SRTP_AES128_CM_SHA1_80")
+    with served(nss, nss.database(own=certificates.server()), srtp=[SRTP_PROFILE]) as (peer, port):
+        client = DatagramClient(context.config(), port)
+        client.handshake()
+        assert peer.wait_for("connected", client)["srtp"] == SRTP_PROFILE
+        assert client.connection.srtp_keys().profile.name == "SRTP_AES128_CM_SHA1_80"
+        client.close()
 
 
 @shows("short record headers from them", "data both ways, equal hashes", they="client")

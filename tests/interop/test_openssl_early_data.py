@@ -12,6 +12,7 @@ from sealwire import stcp
 from sealwire.context import Context
 from sealwire.stcp import EarlyData, SessionTicket
 from tests import certificates, configs
+from tests.interop.features import shows
 from tests.interop.programs import Openssl
 from tests.interop.sockets import Stream
 from tests.interop.test_openssl import accepted, our_server
@@ -46,6 +47,7 @@ def session_of_s_client(openssl: Openssl, context: Context, directory: Path) -> 
     return kept
 
 
+@shows("resumption by ticket", "early data (0-RTT)", peer="OpenSSL", they="client")
 @pytest.mark.requirement("8446-0RTT-1", "8446-0RTT-5")
 @pytest.mark.parametrize("size", [5, 16_000])
 def test_early_data_of_s_client(openssl: Openssl, tmp_path: Path, size: int) -> None:
@@ -128,6 +130,7 @@ def first_ticket(port: int, context: Context) -> SessionTicket:
     raise AssertionError("s_server gave no ticket")
 
 
+@shows("resumption by ticket", "early data (0-RTT)", peer="OpenSSL", they="server")
 @pytest.mark.requirement("8446-0RTT-1", "8446-0RTT-5")
 @pytest.mark.parametrize("taken", [True, False])
 def test_s_server_and_early_data(openssl: Openssl, taken: bool) -> None:

@@ -16,7 +16,7 @@ from sealwire.context import PROTOCOL_SERVER, Context
 from sealwire.crypto.signatures import SignatureScheme, sign
 from tests import certificates, configs
 from tests.interop import features
-from tests.interop.programs import Openssl
+from tests.interop.programs import Openssl, Program
 from tests.interop.sockets import Stream, listen, port_of
 from tests.interop.test_openssl import connected, echo_once
 from tests.unit.crypto.authority import authority, issue, rsa_key
@@ -135,3 +135,72 @@ def test_a_pkcs12_file_openssl_made(program: Callable[[str], str], tmp_path: Pat
     assert credential.chain == (leaf.der, middle.der)
     scheme = credential.schemes[0]
     assert len(credential.sign(scheme, b"c")) == len(sign(leaf.key, scheme, b"c"))
+
+
+# --- what OpenSSL 3.5 has and 3.0 has not, and the rest of its words --------------------------
+
+HYBRIDS = ("X25519MLKEM768", "SecP256r1MLKEM768", "SecP384r1MLKEM1024")
+
+
+@shows("{group}", they="client")
+@pytest.mark.parametrize("group", HYBRIDS)
+def test_s_client_with_each_hybrid_group(newer_openssl: Openssl, group: str) -> None:
+    context = configs.server_context(groups=[group])
+    said = served(context, newer_openssl, certificates.server().cafile, "-groups", group)
+    assert "Verification: OK" in said
+
+
+@shows("{group}", "server name", they="server")
+@pytest.mark.parametrize("group", HYBRIDS)
+def test_s_server_with_each_hybrid_group(newer_openssl: Openssl, group: str) -> None:
+    identity = certificates.server()
+    options: list[str | Path] = ["-rev", "-groups", group, "-servername", "localhost", "-servername_fatal"]
+    options += ["-cert2", identity.certfile, "-key2", identity.keyfile]
+    with newer_openssl.server(identity, *options) as (_, port):
+        stream = connected(port, configs.client_context(groups=[group]))
+        assert stream.connection.session.group is not None
+        stream.send(b"drawer\n")
+        assert stream.receive(7) == b"reward\n"
+        stream.close()
+
+
+EXPORT = ("-keymatexport", "EXPORTER-sealwire-interop", "-keymatexportlen", "32")
+
+
+@shows("exporter", "KeyUpdate by us", "KeyUpdate by them", they="client")
+def test_s_client_exports_the_same_and_updates_keys(openssl: Openssl) -> None:
+    context = configs.server_context()
+    cafile = certificates.server().cafile
+    with (
+        listen() as listener,
+        openssl.client(port_of(listener), cafile, *EXPORT, brief=False) as program,
+    ):
+        sock, _ = listener.accept()
+        stream = Stream(sock, stcp.Connection.server(context.config(), now=time.monotonic()))
+        stream.handshake()
+        check_export_and_updates(stream, program)
+
+
+@shows("exporter", "KeyUpdate by us", "KeyUpdate by them", "long chain", they="server")
+def test_s_server_exports_the_same_and_updates_keys(openssl: Openssl) -> None:
+    identity = certificates.large_server(15_000)
+    with openssl.server(identity, *EXPORT) as (program, port):
+        stream = connected(port, configs.client_context(identity.cafile))
+        check_export_and_updates(stream, program)
+
+
+def check_export_and_updates(stream: Stream, program: Program) -> None:
+    connection = stream.connection
+    stream.flush()
+    # Without a context, which is another thing than an empty one before TLS 1.3 and the same since.
+    ours = connection.export(b"EXPORTER-sealwire-interop", b"", 32).hex().upper()
+    program.wait_for(lambda: f"Keying material: {ours}" in program.said, "its keying material")
+    echo_once(stream, program)
+    for request in (False, True):
+        connection.update_keys(request_peer=request)
+        # OpenSSL answers with the first it writes after it has read the request.
+        echo_once(stream, program)
+        echo_once(stream, program)
+    usage = connection.key_usage
+    assert (usage.sending_epoch, usage.receiving_epoch) == (5, 4)
+    stream.close()

@@ -23,13 +23,21 @@ shows = functools.partial(features.shows, peer="Python ssl")
 class Wire:
     """An ssl.SSLObject and a connection of ours, joined by two memory buffers."""
 
-    def __init__(self, theirs: ssl.SSLContext, ours: stcp.Connection, *, they_serve: bool) -> None:
+    def __init__(
+        self,
+        theirs: ssl.SSLContext,
+        ours: stcp.Connection,
+        *,
+        they_serve: bool,
+        session: ssl.SSLSession | None = None,
+    ) -> None:
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.theirs = theirs.wrap_bio(
             self.incoming,
             self.outgoing,
             server_side=they_serve,
             server_hostname=None if they_serve else "localhost",
+            session=session,
         )
         self.ours = ours
         self.their_error: ssl.SSLError | None = None
@@ -274,3 +282,102 @@ def test_key_updates_are_understood_and_answered() -> None:
     wire.exchange()
     assert wire.ours.counters.key_updates >= 3  # ours twice, theirs once in answer
     wire.close()
+
+
+@shows("KeyUpdate by us", "KeyUpdate by them", "long chain", they="server")
+@pytest.mark.requirement("8446-POST-1")
+def test_ssl_as_server_understands_and_answers_key_updates() -> None:
+    identity = certificates.large_server(20_000)
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    theirs.load_cert_chain(identity.certfile, identity.keyfile)
+    wire = our_client(configs.client_context(identity.cafile), theirs)
+    wire.handshake()
+    wire.ours.update_keys(request_peer=True)
+    # It answers with the first it writes after it has read the request.
+    wire.exchange()
+    wire.exchange()
+    assert wire.ours.counters.key_updates == 2
+    wire.close()
+
+
+CURVES = [("X25519", None), ("P-256", "prime256v1"), ("P-384", "secp384r1"), ("P-521", "secp521r1")]
+
+
+@shows("{group}", they="server")
+@shows("{group}", they="client")
+@pytest.mark.parametrize(("group", "curve"), CURVES)
+def test_each_group_it_can_be_told_of(group: str, curve: str | None) -> None:
+    """X25519 is what it begins with."""
+    server, client = their_server(), their_client()
+    for theirs in (server, client):
+        if curve is not None:
+            theirs.set_ecdh_curve(curve)
+    for wire in (
+        our_client(configs.client_context(groups=[group]), server),
+        our_server(configs.server_context(groups=[group]), client),
+    ):
+        wire.handshake()
+        assert not wire.ours.session.retried
+        wire.exchange()
+        wire.close()
+
+
+@shows("server name", "missing client certificate refused", they="server")
+@pytest.mark.requirement("8446-AUTH-3")
+def test_ssl_as_server_hears_our_name_and_misses_our_certificate() -> None:
+    server, names = their_server(), []
+    server.sni_callback = lambda sock, name, context: names.append(name)
+    server.verify_mode = ssl.CERT_REQUIRED
+    server.load_verify_locations(cafile=certificates.client().cafile)
+    wire = our_client(configs.client_context(), server)
+    with pytest.raises(PeerAlert) as failure:
+        wire.handshake()
+    assert failure.value.alert is Alert.CERTIFICATE_REQUIRED
+    assert names == ["localhost"]
+
+
+@shows("long chain", they="client")
+def test_ssl_as_client_takes_a_chain_of_20_kilobytes() -> None:
+    identity = certificates.large_server(20_000)
+    client = ssl.create_default_context(cafile=str(identity.cafile))
+    wire = our_server(configs.server_context(identity), client)
+    wire.handshake()
+    wire.exchange()
+    wire.close()
+
+
+@shows("resumption by ticket", they="client")
+@pytest.mark.requirement("8446-PSK-5")
+def test_ssl_as_client_resumes() -> None:
+    context, theirs = configs.server_context(), their_client()
+    context.num_tickets = 1
+    wire = our_server(context, theirs)
+    wire.handshake()
+    wire.exchange()
+    session = wire.theirs.session
+    wire.close()
+    again = Wire(theirs, stcp.Connection.server(context.config(), now=0.0), they_serve=False, session=session)
+    again.handshake()
+    assert again.ours.session.resumed
+    assert again.theirs.session_reused
+    again.exchange()
+    again.close()
+
+
+@shows("resumption by ticket", they="server")
+@pytest.mark.requirement("8446-PSK-5")
+def test_ssl_as_server_resumes() -> None:
+    context, theirs = configs.client_context(), their_server()
+    context.num_tickets = 1
+    wire = our_client(context, theirs)
+    wire.handshake()
+    wire.exchange()
+    tickets = [event.ticket for event in wire.ours.events() if isinstance(event, stcp.TicketReceived)]
+    wire.close()
+    connection = stcp.Connection.client(context.config(), now=0.0, server_name="localhost", ticket=tickets[0])
+    again = Wire(theirs, connection, they_serve=True)
+    again.handshake()
+    assert again.ours.session.resumed
+    assert again.theirs.session_reused
+    again.exchange()
+    again.close()

@@ -8,6 +8,7 @@ times what came from it, and nothing at all unless a record came that was new an
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ ELSEWHERE = ("203.0.113.66", 6)
 class Attacked(Moving):
     """A connection under load, and somebody with a copy of all its datagrams."""
 
-    def __init__(self, seed: int, **conditions: object) -> None:
+    def __init__(self, seed: int, **conditions: Any) -> None:
         super().__init__(seed, delay=0.02, **conditions)
         self.connect()
         self.start()

@@ -109,3 +109,21 @@ def _seal(layer: Layer, spec: SuiteSpec, secret: bytes, answer: dict[str, Any]) 
         short_sequence=short_sequence,
         with_length=with_length,
     )
+
+
+def test_the_shared_answers_hold_every_kind(shared_data: Path) -> None:
+    """The tests above and test_exporters compute every answer there is; these are among them."""
+    known = _read(shared_data / "dtls13" / "dtls13_kats.json")
+    counts = {kind: len(known[kind]) for kind in known}
+    assert counts == {"exporter": 32, "traffic_keys": 174, "records": 1_751, "psk_binders": 4}
+    keyed = {answer["case"] for answer in known["traffic_keys"]}
+    assert len(keyed) == 37
+    assert keyed >= {"bssl/resumption", "wolf/resumption", "wolf/early_data_ok", "wolf/hrr_group"}
+    assert keyed >= {"bssl/x25519mlkem768_rsa", "wolf/x25519mlkem768", "nss/external_psk", "wolf/psk_dhe"}
+    assert {answer["suite"] for answer in known["traffic_keys"]} == {"0x1301", "0x1302", "0x1303", "0x1304"}
+    forms = {int(answer["masked_header"][:2], 16) >> 2 & 7: answer["case"] for answer in known["records"]}
+    # C S L: NSS's short headers, plain ones, and ones with connection ids.
+    assert set(forms) == {0b000, 0b011, 0b111}
+    # Alerts, handshake messages, data, acknowledgements and return routability checks, over eight KeyUpdates.
+    assert {answer["inner_type"] for answer in known["records"]} == {21, 22, 23, 26, 27}
+    assert {answer["epoch"] for answer in known["records"]} == set(range(2, 11))

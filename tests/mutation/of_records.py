@@ -178,7 +178,7 @@ MUTANTS: Final = (
         "        if len(inner) > self.inner_limit:",
         "        if False:",
         "a peer makes us hold more than we can",
-        _RECORD,
+        unit("dtls", "record_sizes"),
         twin=True,
     ),
     Mutant(

@@ -64,6 +64,22 @@ def test_a_first_hello_gets_a_small_retry_request_and_nothing_is_kept() -> None:
     assert not judge.gate._slab.holds(decode_fragments(record(one.first[0]).content)[0], HERE)
 
 
+@pytest.mark.requirement("9147-5.1-8")
+def test_the_bytes_of_a_datagram_earn_one_answer_at_most() -> None:
+    """The first fragment has them; what stands behind it in the same datagram is worth nothing more."""
+    judge = Judge()
+    content = body(Hello(configs.client_context(groups=["X25519"]).config()).first)
+    part = fragment_header(1, 10_000, 1, 0, 10) + bytes(10)
+    whole = fragment_header(1, len(content), 0, 0, len(content)) + content
+    both = encode_plaintext(ContentType.HANDSHAKE, 0, part) + encode_plaintext(
+        ContentType.HANDSHAKE, 1, whole
+    )
+    small = encode_plaintext(ContentType.HANDSHAKE, 1, whole)
+    assert judge.ask(both) is Discard.OVER_BUDGET
+    assert judge.counters.hello_retry_requests == 0
+    assert isinstance(judge.ask(small), Reply)
+
+
 @pytest.mark.requirement("9147-5.1-2", "9147-5.1-4", "9147-5.1-14", "9147-5.2-2")
 def test_a_second_hello_with_its_cookie_is_an_attempt() -> None:
     """Decision A9."""

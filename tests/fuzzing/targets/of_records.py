@@ -33,7 +33,8 @@ def _open_datagrams(data: bytes) -> None:
             case 3 if datagrams:
                 datagrams.append(script.damaged(datagrams[script.byte(len(datagrams))]))
             case 4 if datagrams:
-                datagrams.append(datagrams[script.byte(len(datagrams))] + datagrams[-1])
+                # No longer than UDP carries: doubled again and again, it would only take time.
+                datagrams.append((datagrams[script.byte(len(datagrams))] + datagrams[-1])[:65_507])
             case 5:
                 datagrams.append(script.piece())
             case _:

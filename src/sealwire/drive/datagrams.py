@@ -102,7 +102,7 @@ class DatagramFacts(Facts):
 
 
 def prepare(udp: UdpSocket, connection: dtls.Connection, address: Address) -> None:
-    """Have a client's socket tell its connection what the path refuses."""
+    """Have a client's socket tell its connection what the path refuses [9147-4.4-6]."""
     if connection.upkeep.max_mtu is not None:
         udp.probe_path()
     ipv6 = len(address) > _IPV4_ADDRESS_PARTS

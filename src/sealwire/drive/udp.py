@@ -154,7 +154,7 @@ class UdpSocket:
             waiting.popleft()
 
     def probe_path(self) -> None:
-        """Have datagrams refused or lost, and not cut, where they are too big (RFC 8899 section 3 [9147-4.4-8]).
+        """Have datagrams refused or lost, not cut, where they are too big (RFC 8899 section 3) [9147-4.4-8].
 
         What the kernel learned of the path is not asked either: it may have been forged.
         """

@@ -139,7 +139,8 @@ def received(
         suite=session.suite.suite,
         version=exchange.flavor.version,
         server_name=session.server_name or "",
-        received_at=exchange.settings.clock(),
+        # Whole milliseconds, as it is stored, and never later than it was: its age is not below zero.
+        received_at=int(exchange.settings.clock() * 1000) / 1000,
         lifetime=min(message.lifetime, _LIFETIME_MAXIMUM_SECONDS),
         age_add=message.age_add,
         peer=session.peer,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import heapq
-import importlib.metadata
 import mmap
 import os
 import queue
@@ -340,8 +339,10 @@ def inspector(settings: Settings, dissectors: Sequence[Dissector] = ()) -> Inspe
 @functools.cache
 def plugins() -> tuple[Dissector, ...]:
     """Dissectors of the entry point group; ConfigurationError names one that cannot be used."""
+    from importlib import metadata  # takes longer to load than a small file to read
+
     found = []
-    for entry in importlib.metadata.entry_points(group=PLUGINS):
+    for entry in metadata.entry_points(group=PLUGINS):
         try:
             made = entry.load()()
         except Exception as error:

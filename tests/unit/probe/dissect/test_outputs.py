@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import importlib.util
 import io
 import json
@@ -13,7 +14,7 @@ import pytest
 
 from sealwire import cli
 from sealwire.errors import ConfigurationError
-from sealwire.probe import Answer, Batch, Certainty, Dissector, Opening, capture, read, to_arrow
+from sealwire.probe import Answer, Batch, Certainty, Dissector, Opening, read, to_arrow
 from sealwire.probe.dissect import certificates
 from sealwire.probe.dissect.facts import TAGS, Fact, Facts, Kind
 from sealwire.probe.dissect.rare import TABLE
@@ -211,7 +212,7 @@ def test_plugins_come_from_entry_points_or_say_why_not(monkeypatch: pytest.Monke
 
     def found(value: str) -> Any:
         entry = importlib.metadata.EntryPoint("mine", value, PLUGINS)
-        monkeypatch.setattr(capture.importlib.metadata, "entry_points", lambda group: [entry])  # type: ignore[attr-defined]
+        monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [entry])
         plugins.cache_clear()
         return plugins()
 

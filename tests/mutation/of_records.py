@@ -80,7 +80,7 @@ MUTANTS: Final = (
     Mutant(
         "a connection is admitted while there is room",
         "dtls/endpoint.py",
-        "        if self.closing or not self._has_room(address):",
+        "        if self.closing or self._peers.full(address, self.limits):",
         "        if self.closing:",
         "connections without end",
         (*unit("dtls", "endpoint"), "tests/limits/test_each_limit.py"),

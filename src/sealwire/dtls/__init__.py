@@ -1,8 +1,9 @@
 """DTLS 1.3 (RFC 9147) over datagrams, without sockets: one connection, and many on one socket."""
 
 from sealwire.crypto.srtp import SrtpKeys
+from sealwire.dtls.admission import Admission
 from sealwire.dtls.connection import Connection
-from sealwire.dtls.endpoint import Admission, Endpoint
+from sealwire.dtls.endpoint import Endpoint
 from sealwire.dtls.events import (
     AddressChanged,
     Closed,

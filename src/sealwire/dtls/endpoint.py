@@ -9,13 +9,11 @@ handshake is complete (RFC 9147 section 5.11).
 
 from __future__ import annotations
 
-import enum
-import heapq
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count
 from typing import Final
 
 from sealwire.context import Config
+from sealwire.dtls.admission import Admission, Terms, accept_all, open_connection
 from sealwire.dtls.charges import open_account
 from sealwire.dtls.connection import (
     DEFAULT_MTU_BYTES,
@@ -24,23 +22,18 @@ from sealwire.dtls.connection import (
 )
 from sealwire.dtls.cookie import Address
 from sealwire.dtls.events import AddressChanged, Closed, Connected, Event, State
-from sealwire.dtls.flight import UNSURE_TIMEOUTS, timeout_after
 from sealwire.dtls.gate import Attempt, Gate, OlderVersion, Reply
 from sealwire.dtls.header import ContentType, is_ciphertext
 from sealwire.dtls.paths import AMPLIFICATION, PathChecks
-from sealwire.dtls.place import place_of
+from sealwire.dtls.peers import Peers
 from sealwire.dtls.routability import PathMessage
+from sealwire.dtls.timers import Timers
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP, Upkeep
 from sealwire.errors import Discard, LimitReached
-from sealwire.limits import Account, Ledger, Limits
+from sealwire.limits import Ledger, Limits
 from sealwire.telemetry import EndpointCounters
-from sealwire.tls13.contract import EarlyData, EarlyPhase
-from sealwire.tls13.handshake import DTLS, Handshake
+from sealwire.tls13.contract import EarlyData
 from sealwire.wire import Buffer
-
-# Timers that were replaced, kept before the heap is made anew; below this it costs more than it frees.
-_SPARE_TIMERS: Final = 64
-
 
 # An IPv6 socket address has flow and scope as well.
 _IPV4_ADDRESS_PARTS: Final = 2
@@ -49,21 +42,6 @@ DEFAULT_CID_BYTES: Final = 8
 # RFC 9146 allows 255; longer than this an id only costs, shorter they meet each other by chance.
 _MAX_CID_BYTES: Final = 20
 _MIN_CID_BYTES: Final = 4
-
-
-class Admission(enum.Enum):
-    """What an admission callback says of an attempt whose address is proved."""
-
-    ACCEPT = "accept"
-    #: Say nothing, keep nothing.
-    DROP = "drop"
-    #: Tell the client with an alert (access_denied).
-    REFUSE = "refuse"
-
-
-def accept_all(attempt: Attempt) -> Admission:
-    """The admission policy unless another is given; the limits hold in any case."""
-    return Admission.ACCEPT
 
 
 class Endpoint:
@@ -116,30 +94,21 @@ class Endpoint:
         self.counters = EndpointCounters()
         self.ledger = Ledger(self.limits.total_bytes)
         self._configure = configure
-        self._mtu = mtu
-        self._initial_timeout = initial_timeout
         self._admission = admission
         self._on_other = on_other
-        self._limit_unproved = limit_unproved
         self._cid_bytes = cid_bytes
         self._on_address_change = on_address_change
-        self._upkeep = upkeep
+        self._terms = Terms(
+            self.limits, mtu, initial_timeout, limit_unproved, cid_bytes, upkeep, self._issue_cid
+        )
         self._provider = configure().provider
         self._paths = PathChecks(self._provider, enhanced=enhanced_path_check)
-        self._by_cid: dict[bytes, Connection] = {}
         self._elsewhere: dict[Connection, None] = {}
         self._gate = Gate(configure(), self.limits, self.counters, require_cookie=require_cookie)
-        self._connections: dict[Address, Connection] = {}
-        # Attempts of addresses that have a live connection already, until they are complete.
-        self._replacements: dict[Address, Connection] = {}
-        self._handshaking = 0
-        # First hello of each connection, to tell its retransmission from a new attempt.
-        self._hellos: dict[Connection, bytes] = {}
+        self._peers = Peers()
         self._replies: list[tuple[bytes, Address]] = []
         self._ready: dict[Connection, None] = {}
-        self._timers: list[tuple[float, int, Connection]] = []
-        self._timer_of: dict[Connection, float] = {}
-        self._order = count()
+        self._timers = Timers()
         self._events: list[tuple[Connection, Event]] = []
         self.closing = False
         #: Called when a refused datagram is to be sent anew, cut smaller.
@@ -148,16 +117,16 @@ class Endpoint:
     @property
     def connections(self) -> int:
         """How many connections there are, handshakes included."""
-        return len(self._hellos)
+        return len(self._peers)
 
     def __iter__(self) -> Iterator[Connection]:
-        return iter(self._hellos)
+        return iter(self._peers)
 
     def find(self, datagram: Buffer) -> Connection | None:
         """Whose id the first record of `datagram` carries; nothing is proved by that."""
         if not self._cid_bytes or not datagram or not is_ciphertext(datagram[0]) or not datagram[0] & 0x10:
             return None
-        return self._by_cid.get(bytes(datagram[1 : 1 + self._cid_bytes]))
+        return self._peers.by_cid.get(bytes(datagram[1 : 1 + self._cid_bytes]))
 
     def received_elsewhere(self) -> list[Connection]:
         """Whom datagrams reached from addresses other than its own, since the last call."""
@@ -167,13 +136,14 @@ class Endpoint:
     @property
     def handshaking(self) -> int:
         """Connections whose handshake is not complete."""
-        return self._handshaking
+        return self._peers.handshaking
 
     # --- receiving -------------------------------------------------------------------------
 
     def receive(self, batch: Sequence[tuple[Buffer, Address]], now: float) -> None:
         """Take a batch of datagrams with the addresses they came from."""
         self.counters.datagrams_received += len(batch)
+        peers = self._peers
         runs: dict[Address, list[Buffer]] = {}
         for datagram, address in batch:
             if not datagram:
@@ -187,22 +157,23 @@ class Endpoint:
                 self._receive_hello(datagram, address, now)
             elif self._cid_bytes and is_ciphertext(datagram[0]) and datagram[0] & 0x10:
                 self._receive_by_cid(datagram, address, runs, now)
-            elif address in self._connections:
+            elif address in peers.by_address:
                 runs.setdefault(address, []).append(datagram)
             else:
                 self._receive_unknown(datagram, address)
         self._receive_runs(runs, now)
 
     def _receive_runs(self, runs: dict[Address, list[Buffer]], now: float) -> None:
+        peers = self._peers
         for address, datagrams in runs.items():
-            replacement = self._replacements.get(address)
+            replacement = peers.replacements.get(address)
             if replacement is not None:
                 # Decision A12: new first, then old.
                 authentic = replacement.receive_run(datagrams, now)
                 self._touch(replacement)
                 if authentic:
                     continue
-            connection = self._connections.get(address)
+            connection = peers.by_address.get(address)
             if connection is not None:
                 connection.receive_run(datagrams, now)
                 self._answer_path_messages(connection, address, sum(map(len, datagrams)), now)
@@ -214,10 +185,10 @@ class Endpoint:
     ) -> None:
         """Find the connection by the id in its record, wherever it comes from (RFC 9146)."""
         assert self._cid_bytes
-        connection = self._by_cid.get(bytes(datagram[1 : 1 + self._cid_bytes]))
+        connection = self._peers.by_cid.get(bytes(datagram[1 : 1 + self._cid_bytes]))
         if connection is None:
             self.counters.discard(Discard.UNKNOWN_CID)
-        elif connection is self._connections.get(address) and address not in self._replacements:
+        elif connection is self._peers.by_address.get(address) and address not in self._peers.replacements:
             runs.setdefault(address, []).append(datagram)
         else:
             self._receive_runs(runs, now)
@@ -270,14 +241,8 @@ class Endpoint:
 
     def _move(self, connection: Connection, address: Address, now: float) -> None:
         old = _address_of(connection)
-        if self._connections.get(old) is connection:
-            del self._connections[old]
-            if old in self._replacements:
-                # A new client there is nobody's successor any more.
-                self._connections[old] = self._replacements.pop(old)
+        self._peers.move(connection, old, address)
         connection.address = address
-        # Whoever is known at the new address by address alone stays so; this one is found by its id.
-        self._connections.setdefault(address, connection)
         # RFC 9147 section 9 [9147-9-9]: a fresh id on a new path.
         connection.path_changed(now)
         self.counters.address_changes += 1
@@ -287,7 +252,7 @@ class Endpoint:
         """A fresh connection id; whose it is is entered once it is given out."""
         while True:
             cid = self._provider.random(size)
-            if cid not in self._by_cid:
+            if cid not in self._peers.by_cid:
                 return cid
 
     def _receive_other(self, datagram: Buffer, address: Address) -> None:
@@ -305,7 +270,7 @@ class Endpoint:
 
     def _receive_hello(self, datagram: Buffer, address: Address, now: float) -> None:
         config = self._configure()
-        answer = self._gate.receive(datagram, address, config, now, self._known(address))
+        answer = self._gate.receive(datagram, address, config, now, self._peers.first_hellos(address))
         if isinstance(answer, OlderVersion):
             self.counters.discard(Discard.OTHER_VERSION)
             if self._on_other is not None:
@@ -319,23 +284,18 @@ class Endpoint:
         else:
             self.counters.discard(answer)
 
-    def _known(self, address: Address) -> tuple[bytes, ...]:
-        """First hellos of the connections with this address, as :meth:`_admit` tells them."""
-        here = (self._connections.get(address), self._replacements.get(address))
-        return tuple(self._hellos[one] for one in here if one is not None)
-
     # --- admission -------------------------------------------------------------------------
 
     def _admit(self, attempt: Attempt, config: Config, now: float) -> None:
         address = attempt.address
         known = attempt.facts.client_hello_1_hash if attempt.facts is not None else attempt.hello.random
-        for connection in (self._connections.get(address), self._replacements.get(address)):
-            if connection is not None and self._hellos[connection] == known:
-                # The hello of this very connection again: our answer was lost.
-                connection.hello_repeated(attempt.received_bytes, now)
-                self._touch(connection)
-                return
-        if self.closing or not self._has_room(address):
+        repeated = self._peers.of_hello(address, known)
+        if repeated is not None:
+            # The hello of this very connection again: our answer was lost.
+            repeated.hello_repeated(attempt.received_bytes, now)
+            self._touch(repeated)
+            return
+        if self.closing or self._peers.full(address, self.limits):
             self.counters.admissions_refused += 1
             self.counters.discard(Discard.OVER_BUDGET)
             return
@@ -353,80 +313,18 @@ class Endpoint:
             self.counters.admissions_refused += 1
             self.counters.discard(Discard.OVER_BUDGET)
             return
-        self._open(attempt, config, account, known, now)
-
-    def _has_room(self, address: Address) -> bool:
-        # An attempt that never finished makes room for the next one of its address.
-        replaced = self._replacements.get(address)
-        current = self._connections.get(address)
-        if replaced is None and current is not None and current.state is State.HANDSHAKING:
-            replaced = current
-        spare = 1 if replaced is not None else 0
-        # A peer that restarts takes the place it has: until its new handshake is complete both live, which
-        # the limit on handshakes bounds.
-        restarts = current is not None and current.state is not State.HANDSHAKING
-        return (
-            restarts or self.connections - len(self._replacements) - spare < self.limits.connections
-        ) and self._handshaking - spare < self.limits.handshakes
-
-    def _open(self, attempt: Attempt, config: Config, account: Account, known: bytes, now: float) -> None:
-        address = attempt.address
-        config = config.within(self.limits)
-        timeout = self._initial_timeout
-        cid = self._issue_cid(self._cid_bytes) if self._cid_bytes else (b"" if self._cid_bytes == 0 else None)
-        if attempt.facts is None:
-            phase = EarlyPhase(wanted=True, place=place_of(address), opened=attempt.ticket)
-            handshake = Handshake.server(config, DTLS, connection_id=cid, early=phase)
-        else:
-            handshake = Handshake.from_cookie(
-                config,
-                DTLS,
-                suite=attempt.facts.suite,
-                group=attempt.facts.group,
-                client_hello_1_hash=attempt.facts.client_hello_1_hash,
-                hello_retry_request=attempt.retry_request,
-                connection_id=cid,
-                place=place_of(address),
-            )
-            # From our retry request to the hello that brings its cookie: a round trip, if neither was lost.
-            timeout = timeout_after(attempt.facts.age, UNSURE_TIMEOUTS * timeout)
-        connection = Connection(
-            config,
-            handshake,
-            now=now,
-            limits=self.limits,
-            mtu=self._mtu,
-            initial_timeout=timeout,
-            account=account,
-            # Our HelloRetryRequest was message 0 of ours (decision A9).
-            next_message_seq=attempt.message_seq,
-            next_peer_message_seq=attempt.message_seq + 1,
-            plain_sequence=attempt.plain_sequence,
-            address_proved=attempt.facts is not None or not self._limit_unproved,
-            issue_cid=self._issue_cid,
-            upkeep=self._upkeep,
-        )
-        connection.address = address
-        connection.address_shown = connection.address_shown or attempt.ticket is not None
+        connection = open_connection(attempt, config, account, self._terms, now)
         connection.on_output = self._touch
         self.counters.connections_opened += 1
-        self._handshaking += 1
-        self._hellos[connection] = known
-        current = self._connections.get(address)
-        if current is None:
-            self._connections[address] = connection
-        elif current.state is State.HANDSHAKING:
-            # Nothing was agreed with the old attempt, and the address is proved again.
-            self._connections[address] = connection
-            current.abort()
-            self._touch(current)
-        else:
-            # RFC 9147 section 5.11 [9147-5.11-1, 9147-5.11-2]: it lives until the new one is complete.
-            replaced = self._replacements.get(address)
-            self._replacements[address] = connection
-            if replaced is not None:
-                replaced.abort()
-                self._touch(replaced)
+        self._replace(self._peers.enter(connection, address, known))
+        self._begin(connection, attempt, now)
+
+    def _replace(self, old: Connection | None) -> None:
+        if old is not None:
+            old.abort()
+            self._touch(old)
+
+    def _begin(self, connection: Connection, attempt: Attempt, now: float) -> None:
         connection.begin(attempt.message, attempt.received_bytes, now)
         if connection.early_data is not EarlyData.NOT_OFFERED:
             accepted = connection.early_data is EarlyData.ACCEPTED
@@ -434,8 +332,9 @@ class Endpoint:
             self.counters.early_data_rejected += not accepted
             if accepted and attempt.rest:
                 connection.receive_run((attempt.rest,), now)
-        if cid and connection.connection_ids.negotiated:
-            self._by_cid[cid] = connection
+        ids = connection.connection_ids
+        if ids.ours and ids.negotiated:
+            self._peers.by_cid[ids.ours] = connection
         self._touch(connection)
 
     # --- bookkeeping -----------------------------------------------------------------------
@@ -448,61 +347,25 @@ class Endpoint:
         """Take the events of a connection and follow them."""
         for event in connection.events():
             if isinstance(event, Connected):
-                self._handshaking -= 1
                 self.counters.handshakes_completed += 1
-                self._promote(connection)
+                self._replace(self._peers.complete(connection, _address_of(connection)))
             elif isinstance(event, Closed):
                 self._forget(connection)
             self._events.append((connection, event))
-        if connection in self._hellos:
-            while connection.cids.retired:
-                self._by_cid.pop(connection.cids.retired.pop(), None)
-            for cid in connection.cids.ours:
-                # Those given out since: an id means its connection from when the peer may use it.
-                self._by_cid.setdefault(cid, connection)
-        deadline = connection.deadline()
-        if deadline is None:
-            self._timer_of.pop(connection, None)
-        elif self._timer_of.get(connection) != deadline:
-            self._timer_of[connection] = deadline
-            heapq.heappush(self._timers, (deadline, next(self._order), connection))
-        if len(self._timers) > 2 * len(self._timer_of) + _SPARE_TIMERS:
-            # Timers that hold no more keep connections alive that are long gone: for four minutes,
-            # which is more than memory lasts in a storm of short connections.
-            self._timers = [(at, next(self._order), one) for one, at in self._timer_of.items()]
-            heapq.heapify(self._timers)
-
-    def _promote(self, connection: Connection) -> None:
-        address = _address_of(connection)
-        if self._replacements.get(address) is connection:
-            # RFC 9147 section 5.11 [9147-5.11-3]
-            del self._replacements[address]
-            old = self._connections[address]
-            self._connections[address] = connection
-            old.abort()
-            self._touch(old)
+        if connection in self._peers:
+            self._peers.follow_cids(connection)
+        self._timers.set(connection, connection.deadline())
 
     def _forget(self, connection: Connection) -> None:
-        address = _address_of(connection)
         self._paths.forget(connection)
         self._elsewhere.pop(connection, None)
-        for cid in (connection.connection_ids.ours, *connection.cids.ours):
-            if self._by_cid.get(cid) is connection:
-                del self._by_cid[cid]
-        for table in (self._connections, self._replacements):
-            if table.get(address) is connection:
-                del table[address]
-        if self._connections.get(address) is None and address in self._replacements:
-            self._connections[address] = self._replacements.pop(address)
-        if self._hellos.pop(connection, None) is not None:
+        if self._peers.forget(connection, _address_of(connection)):
             self.counters.connections_closed += 1
-            if not connection.was_connected:
-                self._handshaking -= 1
-                self.counters.handshakes_failed += 1
+            self.counters.handshakes_failed += not connection.was_connected
 
     def path_carries(self, size: int, address: Address, now: float) -> None:
         """The way to `address` refused a datagram: see :meth:`Connection.path_carries`."""
-        connection = self._connections.get(address)
+        connection = self._peers.by_address.get(address)
         if connection is not None:
             connection.path_carries(size, now, ipv6=len(address) > _IPV4_ADDRESS_PARTS)
             if self.on_path_refusal is not None:
@@ -533,25 +396,17 @@ class Endpoint:
 
     def deadline(self) -> float | None:
         """When wake() is due, None if never."""
-        timers = self._timers
-        while timers and self._timer_of.get(timers[0][2]) != timers[0][0]:
-            heapq.heappop(timers)
-        due = self._paths.deadline
-        if timers and (due is None or timers[0][0] < due):
-            return timers[0][0]
+        due = self._timers.next
+        other = self._paths.deadline
+        if due is None or (other is not None and other < due):
+            return other
         return due
 
     def wake(self, now: float) -> None:
         """Do what is due by `now`."""
         self._replies += self._paths.wake(now)
-        timers, due = self._timers, []
-        while timers and timers[0][0] <= now:
-            at, _, connection = heapq.heappop(timers)
-            if self._timer_of.get(connection) == at:
-                del self._timer_of[connection]
-                due.append(connection)
         # Each once: one that is due again at once has to be transmitted first.
-        for connection in due:
+        for connection in self._timers.take_due(now):
             connection.wake(now)
             self._touch(connection)
             # Its next deadline must be known before it is asked for.

@@ -255,7 +255,7 @@ def test_many_connections_of_an_endpoint_search_a_path_that_carries_little() -> 
         for at, client in site.clients.items():
             client.wake(site.now)
             site.endpoint.receive([(data, at) for data in client.transmit(site.now)], site.now)
-    assert len(site.endpoint._hellos) == 5
+    assert len(site.endpoint._peers) == 5
     assert all(1284 <= one.mtu <= 1300 for one in site.endpoint)
 
 

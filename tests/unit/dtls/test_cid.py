@@ -559,7 +559,7 @@ def test_ids_given_out_are_routes_and_are_forgotten_with_the_connection() -> Non
     client, server = site.connect()
     server.offer_connection_ids(3)
     site.run()
-    assert set(site.endpoint._by_cid) == set(server.cids.ours)
+    assert set(site.endpoint._peers.by_cid) == set(server.cids.ours)
     assert len(server.cids.ours) == 4
     client.path_changed()
     client.send(b"by a spare id")
@@ -571,14 +571,14 @@ def test_ids_given_out_are_routes_and_are_forgotten_with_the_connection() -> Non
         client.send(b"by a new id")
         site.run()
         assert server.messages() == [b"by a new id"]
-        assert set(site.endpoint._by_cid) == set(server.cids.ours)
+        assert set(site.endpoint._peers.by_cid) == set(server.cids.ours)
     assert not server.cids.retired
     client.close(site.now)
     site.run()
     server.close(site.now)
     site.skip(300.0)
     assert site.endpoint.connections == 0
-    assert site.endpoint._by_cid == {}
+    assert site.endpoint._peers.by_cid == {}
 
 
 def test_failed_handshakes_leave_no_routes() -> None:
@@ -589,11 +589,11 @@ def test_failed_handshakes_leave_no_routes() -> None:
     site.down()
     site.up()
     assert site.endpoint.connections == 5
-    assert len(site.endpoint._by_cid) == 5
+    assert len(site.endpoint._peers.by_cid) == 5
     site.clients.clear()
     site.skip(300.0)
     assert site.endpoint.connections == 0
-    assert site.endpoint._by_cid == {}
+    assert site.endpoint._peers.by_cid == {}
 
 
 # --- spare ones, kept by themselves ----------------------------------------------------------

@@ -455,7 +455,7 @@ def test_a_connection_that_ends_during_a_check_leaves_nothing_behind() -> None:
     site.skip(300.0)
     assert site.endpoint.connections == 0
     assert site.endpoint.deadline() is None
-    assert not site.endpoint._by_cid
+    assert not site.endpoint._peers.by_cid
     assert server not in site.endpoint._paths
 
 
@@ -467,6 +467,6 @@ def test_many_moves_cost_nothing_that_stays() -> None:
         site.endpoint.receive([(answers(client, [challenge])[0], at)], site.now)
         assert server.address == at
         assert site.endpoint.counters.address_changes == n + 1
-    assert len(site.endpoint._connections) == 1
+    assert len(site.endpoint._peers.by_address) == 1
     # The client keeps one in reserve, and never uses it.
-    assert len(site.endpoint._by_cid) == 2
+    assert len(site.endpoint._peers.by_cid) == 2

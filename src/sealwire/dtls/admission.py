@@ -1,0 +1,94 @@
+"""Who comes in: from an attempt whose address is proved to a connection that is paid for.
+
+The limits speak first, then the application's callback, then the ledger; only then anything is made
+for the peer (docs/design.md, journey c).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sealwire.context import Config
+from sealwire.dtls.connection import Connection
+from sealwire.dtls.flight import UNSURE_TIMEOUTS, timeout_after
+from sealwire.dtls.gate import Attempt
+from sealwire.dtls.place import place_of
+from sealwire.dtls.upkeep import Upkeep
+from sealwire.limits import Account, Limits
+from sealwire.tls13.contract import EarlyPhase
+from sealwire.tls13.handshake import DTLS, Handshake
+
+
+class Admission(enum.Enum):
+    """What an admission callback says of an attempt whose address is proved."""
+
+    ACCEPT = "accept"
+    #: Say nothing, keep nothing.
+    DROP = "drop"
+    #: Tell the client with an alert (access_denied).
+    REFUSE = "refuse"
+
+
+def accept_all(attempt: Attempt) -> Admission:
+    """The admission policy unless another is given; the limits hold in any case."""
+    return Admission.ACCEPT
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What every connection of an endpoint is made with; the fields are those of :class:`Endpoint`."""
+
+    limits: Limits
+    mtu: int
+    initial_timeout: float
+    limit_unproved: bool
+    cid_bytes: int | None
+    upkeep: Upkeep
+    issue_cid: Callable[[int], bytes]
+
+
+def open_connection(
+    attempt: Attempt, config: Config, account: Account, terms: Terms, now: float
+) -> Connection:
+    """The connection of an admitted attempt, before it has been given the hello."""
+    address = attempt.address
+    config = config.within(terms.limits)
+    timeout = terms.initial_timeout
+    cid = terms.issue_cid(terms.cid_bytes) if terms.cid_bytes else (b"" if terms.cid_bytes == 0 else None)
+    if attempt.facts is None:
+        phase = EarlyPhase(wanted=True, place=place_of(address), opened=attempt.ticket)
+        handshake = Handshake.server(config, DTLS, connection_id=cid, early=phase)
+    else:
+        handshake = Handshake.from_cookie(
+            config,
+            DTLS,
+            suite=attempt.facts.suite,
+            group=attempt.facts.group,
+            client_hello_1_hash=attempt.facts.client_hello_1_hash,
+            hello_retry_request=attempt.retry_request,
+            connection_id=cid,
+            place=place_of(address),
+        )
+        # From our retry request to the hello that brings its cookie: a round trip, if neither was lost.
+        timeout = timeout_after(attempt.facts.age, UNSURE_TIMEOUTS * timeout)
+    connection = Connection(
+        config,
+        handshake,
+        now=now,
+        limits=terms.limits,
+        mtu=terms.mtu,
+        initial_timeout=timeout,
+        account=account,
+        # Our HelloRetryRequest was message 0 of ours (decision A9).
+        next_message_seq=attempt.message_seq,
+        next_peer_message_seq=attempt.message_seq + 1,
+        plain_sequence=attempt.plain_sequence,
+        address_proved=attempt.facts is not None or not terms.limit_unproved,
+        issue_cid=terms.issue_cid,
+        upkeep=terms.upkeep,
+    )
+    connection.address = address
+    connection.address_shown = connection.address_shown or attempt.ticket is not None
+    return connection

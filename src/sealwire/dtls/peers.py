@@ -1,0 +1,134 @@
+"""Who an endpoint's connections are with: found by address, by connection id, by first hello.
+
+An address has one connection, and while that one lives at most one attempt to replace it, which takes
+the place when its handshake is complete (RFC 9147 section 5.11).  No entry is made for an address that
+is not proved; what may be in these tables is bounded by Limits.connections and Limits.handshakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sealwire.dtls.connection import Connection
+from sealwire.dtls.cookie import Address
+from sealwire.dtls.events import State
+from sealwire.limits import Limits
+
+
+class Peers:
+    """The tables of one endpoint.
+
+    Attributes:
+        by_address: the connection of each address.
+        replacements: attempts of addresses that have a live connection already, until they are complete.
+        by_cid: the connection each id of ours was given to.
+        handshaking: how many have no complete handshake.
+    """
+
+    __slots__ = ("_hellos", "by_address", "by_cid", "handshaking", "replacements")
+
+    def __init__(self) -> None:
+        self.by_address: dict[Address, Connection] = {}
+        self.replacements: dict[Address, Connection] = {}
+        self.by_cid: dict[bytes, Connection] = {}
+        # First hello of each connection, to tell its retransmission from a new attempt.
+        self._hellos: dict[Connection, bytes] = {}
+        self.handshaking = 0
+
+    def __len__(self) -> int:
+        return len(self._hellos)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(self._hellos)
+
+    def __contains__(self, connection: Connection) -> bool:
+        return connection in self._hellos
+
+    def first_hellos(self, address: Address) -> tuple[bytes, ...]:
+        """First hellos of the connections with this address."""
+        here = (self.by_address.get(address), self.replacements.get(address))
+        return tuple(self._hellos[one] for one in here if one is not None)
+
+    def of_hello(self, address: Address, hello: bytes) -> Connection | None:
+        """The connection at `address` that began with this very hello."""
+        for connection in (self.by_address.get(address), self.replacements.get(address)):
+            if connection is not None and self._hellos[connection] == hello:
+                return connection
+        return None
+
+    def full(self, address: Address, limits: Limits) -> str | None:
+        """The name of the limit that keeps an attempt of `address` out, None if there is room."""
+        # An attempt that never finished makes room for the next one of its address.
+        replaced = self.replacements.get(address)
+        current = self.by_address.get(address)
+        if replaced is None and current is not None and current.state is State.HANDSHAKING:
+            replaced = current
+        spare = 1 if replaced is not None else 0
+        if self.handshaking - spare >= limits.handshakes:
+            return "handshakes"
+        # A peer that restarts takes the place it has: until its new handshake is complete both live, which
+        # the limit on handshakes bounds.
+        if current is not None and current.state is not State.HANDSHAKING:
+            return None
+        if len(self) - len(self.replacements) - spare >= limits.connections:
+            return "connections"
+        return None
+
+    def enter(self, connection: Connection, address: Address, hello: bytes) -> Connection | None:
+        """A connection began.  Returns the attempt it takes the place of, which is to be aborted."""
+        self.handshaking += 1
+        self._hellos[connection] = hello
+        current = self.by_address.get(address)
+        if current is None or current.state is State.HANDSHAKING:
+            # Nothing was agreed with an old attempt, and the address is proved again.
+            self.by_address[address] = connection
+            return current
+        # RFC 9147 section 5.11 [9147-5.11-1, 9147-5.11-2]: it lives until the new one is complete.
+        replaced = self.replacements.get(address)
+        self.replacements[address] = connection
+        return replaced
+
+    def complete(self, connection: Connection, address: Address) -> Connection | None:
+        """A handshake is complete.  Returns the old connection of this peer, which is to be aborted."""
+        self.handshaking -= 1
+        if self.replacements.get(address) is not connection:
+            return None
+        # RFC 9147 section 5.11 [9147-5.11-3]
+        del self.replacements[address]
+        old = self.by_address[address]
+        self.by_address[address] = connection
+        return old
+
+    def move(self, connection: Connection, old: Address, new: Address) -> None:
+        """A connection goes on at another address."""
+        if self.by_address.get(old) is connection:
+            del self.by_address[old]
+            if old in self.replacements:
+                # A new client there is nobody's successor any more.
+                self.by_address[old] = self.replacements.pop(old)
+        # Whoever is known at the new address by address alone stays so; this one is found by its id.
+        self.by_address.setdefault(new, connection)
+
+    def follow_cids(self, connection: Connection) -> None:
+        """Enter the ids given out since: one means its connection from when the peer may use it."""
+        cids = connection.cids
+        while cids.retired:
+            self.by_cid.pop(cids.retired.pop(), None)
+        for cid in cids.ours:
+            self.by_cid.setdefault(cid, connection)
+
+    def forget(self, connection: Connection, address: Address) -> bool:
+        """A connection is over: whether it was here still."""
+        for cid in (connection.connection_ids.ours, *connection.cids.ours):
+            if self.by_cid.get(cid) is connection:
+                del self.by_cid[cid]
+        for table in (self.by_address, self.replacements):
+            if table.get(address) is connection:
+                del table[address]
+        if self.by_address.get(address) is None and address in self.replacements:
+            self.by_address[address] = self.replacements.pop(address)
+        if self._hellos.pop(connection, None) is None:
+            return False
+        if not connection.was_connected:
+            self.handshaking -= 1
+        return True

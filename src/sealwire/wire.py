@@ -9,8 +9,6 @@ vectors with ``with writer.length16():`` and patches the prefix when the block e
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
 
 from sealwire.errors import Alert, ProtocolError
 
@@ -180,24 +178,35 @@ class Writer:
         self.u24(len(value))
         self._out += value
 
-    def length8(self) -> AbstractContextManager[None]:
+    def length8(self) -> _Length:
         """``with writer.length8():`` prefixes what the block writes with its one-byte length."""
-        return self._length(1)
+        return _Length(self._out, 1)
 
-    def length16(self) -> AbstractContextManager[None]:
-        return self._length(2)
+    def length16(self) -> _Length:
+        return _Length(self._out, 2)
 
-    def length24(self) -> AbstractContextManager[None]:
-        return self._length(3)
-
-    @contextmanager
-    def _length(self, size: int) -> Iterator[None]:
-        start = len(self._out)
-        self._out.extend(b"\0" * size)
-        yield
-        n = len(self._out) - start - size
-        self._out[start : start + size] = n.to_bytes(size, "big")
+    def length24(self) -> _Length:
+        return _Length(self._out, 3)
 
     def finish(self) -> bytes:
         """The bytes built so far."""
         return bytes(self._out)
+
+
+class _Length:
+    """A length prefix of `size` bytes, written when its block ends."""
+
+    __slots__ = ("_out", "_size", "_start")
+
+    def __init__(self, out: bytearray, size: int) -> None:
+        self._out = out
+        self._size = size
+        self._start = len(out)
+        out += bytes(size)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        body = self._start + self._size
+        self._out[self._start : body] = (len(self._out) - body).to_bytes(self._size, "big")

@@ -16,6 +16,7 @@ import copy
 import datetime
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import overload
 
 from cryptography import x509
@@ -31,6 +32,7 @@ from cryptography.x509.verification import (
 )
 
 from sealwire.crypto import ocsp
+from sealwire.crypto.accepted import AcceptedChains, Question
 from sealwire.crypto.credentials import Credential, load_credential
 from sealwire.crypto.diagnosis import Case, diagnose, extension, wrong_name
 from sealwire.crypto.keys import (
@@ -69,6 +71,8 @@ _PATH_MAXIMUM_STEPS = 9
 _SIGNATURE_CHECKS_MAXIMUM = 40
 
 
+# A peer that comes again shows the same certificate; the bytes alone decide what the key is.
+@lru_cache(maxsize=64)
 def leaf_public_key(der: bytes) -> PublicKey:
     """The key of an end-entity certificate, for checking CertificateVerify.
 
@@ -128,6 +132,7 @@ class CertificateVerifier:
     """
 
     __slots__ = (
+        "_accepted",
         "_authorities",
         "_by_subject",
         "_clock",
@@ -170,6 +175,7 @@ class CertificateVerifier:
         self._max_chain_length = max_chain_length
         self._pins = Pins(pinned_fingerprints)
         self._raw_keys = frozenset(raw_public_keys)
+        self._accepted = AcceptedChains()
 
     @property
     def accepts_raw_public_keys(self) -> bool:
@@ -191,6 +197,12 @@ class CertificateVerifier:
             return self
         other = copy.copy(self)
         other._max_chain_length = max_chain_length
+        return other
+
+    def afresh(self) -> CertificateVerifier:
+        """The same, with no chain remembered: each is new to it once more."""
+        other = copy.copy(self)
+        other._accepted = AcceptedChains()
         return other
 
     def judge_staples(
@@ -282,6 +294,11 @@ class CertificateVerifier:
             )
         if self._pins:
             return self._verify_pinned(chain, purpose, name)
+        now = self._clock()
+        question = Question(tuple(chain), purpose, name, self._max_chain_length)
+        accepted = self._accepted.find(question, now)
+        if accepted is not None:
+            return accepted
         reference = None if name is None else _reference(name)
         leaf = load_certificate(chain[0])
         certificate_public_key(leaf)
@@ -307,17 +324,19 @@ class CertificateVerifier:
                 is_root=lambda certificate: certificate in self._roots,
                 purpose=purpose,
                 reference=reference,
-                now=self._clock(),
+                now=now,
                 legacy=self._legacy,
             )
             _check_digital_signature(leaf)
             path = self._path(case)
             relied_upon = tuple(certificate.public_bytes(Encoding.DER) for certificate in path)
+            peer = VerifiedPeer(PeerCertificate(chain), relied_upon, purpose, name, tuple(path))
+            self._accepted.keep(question, peer)
         except CertificateError:
             raise
         except DECODE_ERRORS:
             raise malformed("a certificate of the chain cannot be decoded") from None
-        return VerifiedPeer(PeerCertificate(chain), relied_upon, purpose, name, tuple(path))
+        return peer
 
     def _path(self, case: Case) -> list[x509.Certificate]:
         if self._store is None:

@@ -43,13 +43,14 @@ ARROWS: dict[str, set[str]] = {
     "testing": _USER | {"sim"},
     "bench": _USER | {"sim", "probe"},
     "attack": _USER | {"sim"},
-    "cli": _USER | {"sim", "probe", "monitor", "bench"},
+    "cli": _USER | {"sim", "probe", "monitor", "bench", "attack"},
     "sealwire": {"context", "drive", "dtls", "stcp", "errors", "limits"},
 }
 
 # Engines take `now` as an argument and return bytes; these modules are where the world comes in.
 WORLDLY = {"asyncio", "socket", "threading", "time"}
 MAY_BE_WORLDLY = (
+    "sealwire.attack",
     "sealwire.bench",
     "sealwire.cli",
     "sealwire.drive",

@@ -39,6 +39,7 @@ VERBS: Final = {
     "keygen": "make a key that seals a probe's events",
     "verify": "check sealed events: nothing altered, left out, repeated or invented",
     "prove": "the proof of one sealed event",
+    "attack": "attack a server of your own, on loopback or in a network namespace",
     "bench": "measure records, handshakes and memory beside others, and compare results",
 }
 

@@ -23,6 +23,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
 RUN_HERE = {
     "blocking_echo.py",
     "certificate_compression.py",
+    "certificate_timestamps.py",
     "changing_address.py",
     "datagram_echo_client.py",
     "datagram_echo_server.py",
@@ -165,6 +166,12 @@ def test_ocsp_stapling() -> None:
     assert "bad_certificate_status_response" in absent
     assert re.fullmatch(r"good: hello, with a response of \d+ bytes", good)
     assert revoked == "revoked: the peer's certificate was revoked by its issuer (certificate_revoked)"
+
+
+def test_certificate_timestamps() -> None:
+    done = run("certificate_timestamps.py")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == b"log 4c4c4c4c... promised on 2026-11-20 to publish the certificate\n"
 
 
 def test_certificate_compression() -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from types import ModuleType
 from typing import ClassVar, Final
 
+from sealwire.crypto import compression
 from sealwire.crypto.certificates import Credential
 from sealwire.dtls import association, flight, layer
 from sealwire.dtls.header import RecordNumber
@@ -20,6 +21,7 @@ from sealwire.tls13.handshake import Handshake
 from sealwire.tls13.messages import ClientHello
 from sealwire.tls13.presentation import Wishes
 from sealwire.wire import Buffer
+from tests.bogo import compressions
 from tests.bogo.flags import Flags
 
 # Where a test says nothing.
@@ -144,10 +146,13 @@ def adopt(flags: Flags) -> None:
     # Ours follow from what there is to show and whom to trust.
     accepted = _types(flags, "-accepted-peer-cert-types")
     policies[certificatetypes] = {"accepted": lambda settings: accepted}
+    # The algorithms are the runner's, and one that makes a certificate longer is used, too.
+    policies[compression] = {"_codecs": lambda: compressions.CODECS}
+    policies[presentation] = {"worth_sending": lambda compressed, message: True}
     if "-available-client-cert-types" in flags.lists:
         policies[certificatetypes]["offer"] = lambda settings, block: _offer(flags, block)
     if "-server" in flags:
-        policies[presentation] = {"choose": BoringTypes.choose}
+        policies[presentation]["choose"] = BoringTypes.choose
         policies[server] = {"_encrypted_extensions": BoringTypes.extend}
     if "-reverify-on-resume" not in flags:
         # We look at certificates again on every resumption.

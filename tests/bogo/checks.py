@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from sealwire.crypto.transparency import encode_timestamps
 from sealwire.tls13.contract import Session
 from sealwire.tls13.extensions import CertificateType
+from sealwire.wire import Writer
 from tests.bogo.flags import Flags
 
 _VERSIONS = {0x0304: "TLS 1.3", 0xFEFC: "DTLS 1.3"}
@@ -54,6 +56,14 @@ def handshake(flags: Flags, session: Session, *, is_resume: bool, offered_alpn: 
     if "-expect-peer-rpk-sha256" in flags:
         key = session.peer_raw_public_key
         _same("raw key", key and key.fingerprint, flags.octets("-expect-peer-rpk-sha256"))
+    if "-expect-ticket-age-skew" in flags and session.resumed:
+        # Where the clock stands still while nobody waits, the skew is exact but for a ticket's milliseconds.
+        skew = session.ticket_age_skew
+        _same("ticket's age", skew and round(skew), flags.number("-expect-ticket-age-skew"))
     if "-expect-ocsp-response" in flags and not session.resumed:
         certificate = session.peer_certificate
         _same("staple", certificate and certificate.ocsp_response, flags.octets("-expect-ocsp-response"))
+    if "-expect-signed-cert-timestamps" in flags:
+        writer = Writer()
+        encode_timestamps(writer, session.peer_certificate.timestamps if session.peer_certificate else ())
+        _same("timestamps", writer.finish(), flags.octets("-expect-signed-cert-timestamps"))

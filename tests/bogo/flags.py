@@ -28,7 +28,9 @@ _BOOLS = frozenset(
         "-decline-alpn",
         "-dtls",
         "-enable-early-data",
+        "-enable-grease",
         "-enable-ocsp-stapling",
+        "-enable-signed-cert-timestamps",
         "-expect-extended-master-secret",
         "-expect-secure-renegotiation",
         "-expect-accept-early-data",
@@ -46,6 +48,7 @@ _BOOLS = frozenset(
         "-fail-cert-callback",
         "-fail-ddos-callback",
         "-implicit-handshake",
+        "-install-cert-compression-algs",
         "-install-ddos-callback",
         "-ipv6",
         "-key-update",
@@ -88,12 +91,14 @@ _NUMBERS = frozenset(
         "-expect-peer-certificate-type",
         "-expect-peer-signature-algorithm",
         "-expect-selected-credential",
+        "-expect-ticket-age-skew",
         "-expect-version",
         "-export-keying-material",
         "-initial-timeout-duration-ms",
         "-max-cert-list",
         "-max-version",
         "-min-version",
+        "-install-one-cert-compression-alg",
         "-mtu",
         "-port",
         "-private-key-delay-ms",
@@ -126,7 +131,7 @@ _TEXTS = frozenset(
         "-use-client-ca-list",
     }
 )
-_BASE64 = frozenset({"-expect-ocsp-response", "-expect-peer-rpk-sha256"})
+_BASE64 = frozenset({"-expect-ocsp-response", "-expect-peer-rpk-sha256", "-expect-signed-cert-timestamps"})
 _LISTS = (
     "-accepted-peer-cert-types",
     "-available-client-cert-types",
@@ -148,6 +153,8 @@ class CredentialFlags:
     signing_prefs: list[int] = field(default_factory=list)
     must_match_issuer: bool = False
     ocsp_response: bytes = b""
+    #: A SignedCertificateTimestampList.
+    timestamps: bytes = b""
 
 
 @dataclass(slots=True)
@@ -241,7 +248,7 @@ def _describe_credential(name: str, parameters: Iterable[str], targets: list[Fla
         for target in targets:
             described(target).must_match_issuer = True
         return []
-    if name not in ("-cert-file", "-key-file", "-signing-prefs", "-ocsp-response"):
+    if name not in ("-cert-file", "-key-file", "-signing-prefs", "-ocsp-response", "-signed-cert-timestamps"):
         return [name]
     parameter = next(iter(parameters))
     for target in targets:
@@ -252,6 +259,8 @@ def _describe_credential(name: str, parameters: Iterable[str], targets: list[Fla
             credential.key_file = parameter
         elif name == "-signing-prefs":
             credential.signing_prefs.append(int(parameter))
-        else:
+        elif name == "-ocsp-response":
             credential.ocsp_response = base64.b64decode(parameter)
+        else:
+            credential.timestamps = base64.b64decode(parameter)
     return []

@@ -19,6 +19,7 @@ from sealwire.crypto.certificates import (
     Purpose,
     VerifiedKey,
     VerifiedPeer,
+    check_may_sign,
 )
 from sealwire.crypto.credentials import load_credential, load_raw_credential
 from sealwire.crypto.groups import GROUPS, HYBRID_GROUPS, Group
@@ -29,9 +30,11 @@ from sealwire.crypto.signatures import SignatureScheme
 from sealwire.crypto.srtp import SrtpProfile
 from sealwire.crypto.strikes import MAX_WINDOW_SECONDS, StrikeRegister
 from sealwire.crypto.ticketkeys import TicketKeys
+from sealwire.crypto.transparency import parse_timestamps
 from sealwire.errors import Alert, CertificateError, CertificateFailure, HandshakeError
 from sealwire.limits import Limits
 from sealwire.tls13.extensions import CertificateType
+from tests.bogo import compressions
 from tests.bogo.flags import CredentialFlags, Flags, UnknownFlag
 from tests.bogo.wire import Clock
 
@@ -111,6 +114,7 @@ class FlagVerifier(CertificateVerifier):
             raise CertificateError(CertificateFailure.REJECTED, "the test refuses this", self._alert)
         if isinstance(shown, RawPublicKey):
             return VerifiedKey(shown, purpose)
+        check_may_sign(shown[0])
         return VerifiedPeer(PeerCertificate(tuple(shown)), tuple(shown), purpose, name)
 
     def judge_staples(self, peer: VerifiedPeer, staples: Mapping[bytes, bytes], mode: StapleMode) -> None:
@@ -230,8 +234,12 @@ def configuration(
         "strikes": strikes,
         "ticket_keys": ticket_keys,
         "num_tickets": 0 if "-no-ticket" in flags or "-skip-ticket" in flags else _TICKETS,
-        "staple_mode": StapleMode.OPTIONAL if "-enable-ocsp-stapling" in flags else StapleMode.NONE,
+        # BoringSSL asks servers alone.
+        "staple_mode": _staple_mode(flags),
+        "certificate_timestamps": "-enable-signed-cert-timestamps" in flags,
         "srtp_profiles": _srtp_profiles(flags),
+        "grease": "-enable-grease" in flags,
+        "certificate_compression": compressions.installed(flags),
         "clock": lambda: witness.clock.now,
     }
     return ShimConfig(**given)
@@ -257,6 +265,11 @@ def _srtp_profiles(flags: Flags) -> tuple[SrtpProfile, ...]:
     names = {"SRTP_AES128_CM_SHA1_80": 1, "SRTP_AES128_CM_SHA1_32": 2}
     wanted = flags.text("-srtp-profiles")
     return tuple(SrtpProfile(names[name]) for name in wanted.split(":")) if wanted else ()
+
+
+def _staple_mode(flags: Flags) -> StapleMode:
+    asked = "-enable-ocsp-stapling" in flags and "-server" not in flags
+    return StapleMode.OPTIONAL if asked else StapleMode.NONE
 
 
 def _verify_mode(flags: Flags) -> int:
@@ -313,4 +326,5 @@ def _credential(flags: CredentialFlags, index: int, witness: Witness) -> Credent
     schemes = tuple(one for one in preferred if one in loaded.schemes) if preferred else loaded.schemes
     given = {field.name: getattr(loaded, field.name) for field in fields(Credential) if field.init}
     given |= {"schemes": schemes, "sign": sign, "ocsp_response": flags.ocsp_response}
+    given["timestamps"] = parse_timestamps(flags.timestamps)
     return ShimCredential(**given)

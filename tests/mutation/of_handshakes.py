@@ -48,10 +48,18 @@ MUTANTS: Final = (
     Mutant(
         "an answer holds no extension that was not offered",
         "tls13/extensions.py",
-        "            if code not in offered:",
+        "            if not offered.asks_for(code):",
         "            if False:",
         "a server turns on what the client never asked for",
         (*_CLIENT, *unit("tls13", "extensions")),
+    ),
+    Mutant(
+        "an extension that was made up has no answer",
+        "tls13/extensions.py",
+        "        return code in self._entries and code not in GREASE_VALUES",
+        "        return code in self._entries",
+        "what was sent for servers to ignore is taken for a wish",
+        unit("tls13", "cookies_and_grease"),
     ),
     Mutant(
         "a message comes in the epoch of its state",
@@ -187,7 +195,7 @@ MUTANTS: Final = (
     Mutant(
         "the selected suite was offered",
         "tls13/serverhello.py",
-        "    if hello.suite not in offered.suites:",
+        "    if hello.suite not in offered.suites or hello.suite not in SUITES:",
         "    if False:",
         "a server picks a suite the client does not want",
         _CLIENT,
@@ -195,7 +203,7 @@ MUTANTS: Final = (
     Mutant(
         "ServerHello answers only what was offered",
         "tls13/serverhello.py",
-        "        if code not in offered.extensions and not "
+        "        if not offered.extensions.asks_for(code) and not "
         "(hello.is_retry_request and code == ext.COOKIE.code):",
         "        if False:",
         "a server turns on what the client never asked for",

@@ -101,6 +101,7 @@ class Context(Identity, ResumptionSettings, RecordSettings):
         self._psk_client: ClientCallback | None = None
         self._psk_server: ServerCallback | None = None
         self._psk_modes: tuple[PskMode, ...] = (PskMode.PSK_DHE_KE,)
+        self._grease = False
         ResumptionSettings.__init__(self, self._provider)
         RecordSettings.__init__(self)
         self._config: Config | None = None
@@ -163,6 +164,20 @@ class Context(Identity, ResumptionSettings, RecordSettings):
                 )
         self._changed()
         self._groups = groups
+
+    @property
+    def grease(self) -> bool:
+        """Whether a client offers values that mean nothing among those that do (RFC 8701).  Off at first.
+
+        It keeps servers in the habit of ignoring what they do not know.  The values differ from connection
+        to connection, and so does the hello's fingerprint.
+        """
+        return self._grease
+
+    @grease.setter
+    def grease(self, value: bool) -> None:
+        self._changed()
+        self._grease = bool(value)
 
     def set_signature_schemes(self, names: str | Sequence[str]) -> None:
         """Signature schemes accepted from peers, best first; a list, or one string with ``:``.
@@ -317,7 +332,9 @@ class Context(Identity, ResumptionSettings, RecordSettings):
             **self._records(),
             certificate_compression=self._compression,
             staple_mode=self._staple_mode,
+            certificate_timestamps=self._certificate_timestamps,
             psk_modes=self._psk_modes,
+            grease=self._grease,
         )
 
     def _chooser(self, callback: ServerNameCallback) -> Callable[[str | None], Config | None]:

@@ -64,7 +64,9 @@ class Config:
         srtp_profiles, srtp_mki: what to agree on for SRTP; none switches it off.
         clock: wall-clock seconds, for the age of tickets.
         staple_mode: whether peers are asked for an OCSP response with their certificate, and must have one.
+        certificate_timestamps: whether peers are asked for signed certificate timestamps (RFC 6962).
         psk_modes: how pre-shared keys are used, best first.
+        grease: whether a client's hello holds values that mean nothing (RFC 8701).
         max_message_bytes: the longest handshake message, and so the longest certificate once unpacked.
         certificate_compression: algorithms to compress with and to accept, best first; none switches it off.
     """
@@ -99,7 +101,9 @@ class Config:
     srtp_mki: bytes = b""
     clock: Callable[[], float] = field(repr=False, default=wall_clock)
     staple_mode: StapleMode = StapleMode.NONE
+    certificate_timestamps: bool = False
     psk_modes: tuple[PskMode, ...] = (PskMode.PSK_DHE_KE,)
+    grease: bool = False
     max_message_bytes: int = Limits().handshake_message_bytes
 
     def credential_for(

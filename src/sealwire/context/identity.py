@@ -44,6 +44,7 @@ class Identity(ABC):
         self._verify_mode = CERT_REQUIRED if is_client else CERT_NONE
         self._check_hostname = is_client
         self._staple_mode = STAPLE_OPTIONAL if is_client else STAPLE_NONE
+        self._certificate_timestamps = False
         self._allow_legacy = False
         self._compression: tuple[CompressionAlgorithm, ...] = ()
 
@@ -72,6 +73,7 @@ class Identity(ABC):
         *,
         sign: Sign | None = None,
         ocsp_response: Staple = b"",
+        timestamps: bytes = b"",
     ) -> None:
         """Load a certificate chain (PEM, leaf first) and its key; replaces one with the same kind of key.
 
@@ -81,6 +83,7 @@ class Identity(ABC):
             sign: ``sign(scheme, content) -> signature``, in place of a key that is elsewhere, such as in a
                 token; see :meth:`sealwire.crypto.credentials.Credential.from_callable`.
             ocsp_response: DER, or a function returning it, to staple to the leaf (RFC 6066 section 8).
+            timestamps: a SignedCertificateTimestampList (RFC 6962 section 3.3) for peers that ask.
 
         Raises:
             ConfigurationError: a sentence that names the file and what to do; nothing has changed.
@@ -91,7 +94,7 @@ class Identity(ABC):
             raise ConfigurationError("a key file and a function that signs were given: pass one of them")
         else:
             credential = load_callable_credential(certfile, sign)
-        self.use_credential(credential.stapled(ocsp_response))
+        self.use_credential(credential.stapled(ocsp_response).stamped(timestamps))
 
     def load_pkcs12(
         self, file: PathName, password: Password | None = None, *, ocsp_response: Staple = b""
@@ -248,6 +251,20 @@ class Identity(ABC):
         mode = StapleMode(value)
         self._changed()
         self._staple_mode = mode
+
+    @property
+    def certificate_timestamps(self) -> bool:
+        """Whether peers are asked for signed certificate timestamps (RFC 6962 section 3.3.1).  Off at first.
+
+        What comes is shown by :meth:`get_certificate_timestamps` of a connection, and judged by nobody here
+        (docs/certificate-timestamps.md).
+        """
+        return self._certificate_timestamps
+
+    @certificate_timestamps.setter
+    def certificate_timestamps(self, value: bool) -> None:
+        self._changed()
+        self._certificate_timestamps = bool(value)
 
     @property
     def allow_legacy_certificates(self) -> bool:

@@ -58,6 +58,7 @@ __all__ = [
     "RawPublicKey",
     "VerifiedKey",
     "VerifiedPeer",
+    "check_may_sign",
     "leaf_public_key",
     "load_credential",
 ]
@@ -81,6 +82,20 @@ def leaf_public_key(der: bytes) -> PublicKey:
             does not use here.
     """
     return certificate_public_key(load_certificate(der))
+
+
+def check_may_sign(der: bytes) -> None:
+    """That the key of an end-entity certificate may sign handshakes, if its keyUsage says anything.
+
+    It holds also where nobody asks whom the certificate is from (RFC 8446 section 4.4.2.2).
+
+    Raises:
+        CertificateError: BAD_USAGE; MALFORMED for a certificate whose extensions cannot be decoded.
+    """
+    try:
+        _check_digital_signature(load_certificate(der))
+    except DECODE_ERRORS:
+        raise malformed("a certificate's extensions cannot be decoded") from None
 
 
 def _utc_now() -> datetime.datetime:

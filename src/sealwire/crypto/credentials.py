@@ -39,6 +39,7 @@ from sealwire.crypto.keys import (
 from sealwire.crypto.names import certificate_names, common_name, matches, reference_name
 from sealwire.crypto.rawkeys import parse_raw_public_key, spki_public_key
 from sealwire.crypto.signatures import SignatureScheme, schemes_for, sign, verify
+from sealwire.crypto.transparency import parse_timestamps
 from sealwire.errors import Alert, CertificateError, ConfigurationError, HandshakeError, ProtocolError
 
 __all__ = [
@@ -78,6 +79,7 @@ class Credential:
             holds one of each.
         spki: DER SubjectPublicKeyInfo of the key, which is what a raw public key shows.
         ocsp_response: stapled to the leaf for peers that ask (RFC 6066 section 8); see :meth:`staple`.
+        timestamps: signed certificate timestamps, shown with the leaf to peers that ask (RFC 6962).
         chain_signatures: for each certificate of the chain that is not self-signed, the schemes of which a
             peer must know one to check it.
         issuers: DER names of those who issued the chain's certificates.
@@ -91,6 +93,7 @@ class Credential:
     kind: str
     spki: bytes = field(repr=False, default=b"")
     ocsp_response: Staple = field(repr=False, default=b"")
+    timestamps: tuple[bytes, ...] = field(repr=False, default=())
     chain_signatures: tuple[frozenset[SignatureScheme], ...] = field(repr=False, default=())
     issuers: frozenset[bytes] = field(repr=False, default=frozenset())
     compressed: CompressedForms = field(repr=False, default_factory=CompressedForms)
@@ -163,6 +166,20 @@ class Credential:
         except Exception:
             return b""
         return staple if staple and now < ocsp.valid_until(staple) else b""
+
+    def stamped(self, timestamps: bytes) -> Credential:
+        """The same credential with signed certificate timestamps (RFC 6962 section 3.3).
+
+        Args:
+            timestamps: a SignedCertificateTimestampList; b"" for none.
+
+        Raises:
+            ConfigurationError: bytes that are none, or for a raw public key, which is in no log.
+        """
+        found = parse_timestamps(timestamps)
+        if found and self.is_raw_public_key:
+            raise ConfigurationError("a raw public key has no certificate timestamps: it is in no log")
+        return replace(self, timestamps=found)
 
     def checkable_with(self, schemes: Sequence[SignatureScheme]) -> bool:
         """Whether a peer that knows `schemes` can check every signature of the chain."""

@@ -50,15 +50,20 @@ class PeerCertificate:
     Attributes:
         chain: DER, as received.
         ocsp_response: DER, as it was stapled to the leaf (RFC 6066 section 8); b"" for none.
+        timestamps: signed certificate timestamps that came with the leaf (RFC 6962 section 3.3.1), as they
+            came; nobody has judged them.
     """
 
-    __slots__ = ("_leaf", "chain", "ocsp_response")
+    __slots__ = ("_leaf", "chain", "ocsp_response", "timestamps")
 
-    def __init__(self, chain: Sequence[bytes], ocsp_response: bytes = b"") -> None:
+    def __init__(
+        self, chain: Sequence[bytes], ocsp_response: bytes = b"", timestamps: Sequence[bytes] = ()
+    ) -> None:
         if not chain:
             raise ValueError("a peer certificate has at least its leaf")
         self.chain = tuple(chain)
         self.ocsp_response = ocsp_response
+        self.timestamps = tuple(timestamps)
         self._leaf: x509.Certificate | None = None
 
     @property
@@ -67,6 +72,11 @@ class PeerCertificate:
         if self._leaf is None:
             self._leaf = load_certificate(self.chain[0])
         return self._leaf
+
+    @property
+    def size_bytes(self) -> int:
+        """What of it the peer chose the size of."""
+        return sum(map(len, self.chain)) + len(self.ocsp_response) + sum(map(len, self.timestamps))
 
     @property
     def names(self) -> tuple[str, ...]:

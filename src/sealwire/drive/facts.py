@@ -90,6 +90,14 @@ class Facts(ProcessBound, ABC):
         """Whether early data was offered and accepted; what was not accepted is lost."""
         return self.connection.session.early_data
 
+    @property
+    def ticket_age_skew(self) -> float | None:
+        """A server's: by how many seconds the client takes its ticket for older than it is; None without one.
+
+        Early data is taken within ``Context.set_early_data_window`` of 0 (RFC 8446 section 8.3).
+        """
+        return self.connection.session.ticket_age_skew
+
     def psk_identity(self) -> str | None:
         """Whose pre-shared key it is, as a server's callback is asked; None where certificates were used."""
         identity = self.connection.session.psk_identity
@@ -124,6 +132,14 @@ class Facts(ProcessBound, ABC):
         """
         peer = self.connection.session.peer_certificate
         return None if peer is None else peer.ocsp_response or None
+
+    def get_certificate_timestamps(self) -> tuple[bytes, ...]:
+        """The signed certificate timestamps that came with the peer's certificate (RFC 6962), as they came.
+
+        Empty where none came.  Nobody has judged them: docs/certificate-timestamps.md.
+        """
+        peer = self.connection.session.peer_certificate
+        return () if peer is None else peer.timestamps
 
     def export_keying_material(self, label: bytes, n: int, context: bytes = b"") -> bytes:
         """`n` bytes both sides can derive and nobody else (RFC 8446 section 7.5)."""

@@ -11,7 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sealwire.crypto.certificates import PeerCertificate, Purpose, RawPublicKey, leaf_public_key
+from sealwire.crypto.certificates import (
+    PeerCertificate,
+    Purpose,
+    RawPublicKey,
+    check_may_sign,
+    leaf_public_key,
+)
 from sealwire.crypto.chainsignatures import accepted_in_chains
 from sealwire.crypto.compression import decompress
 from sealwire.crypto.keys import PublicKey
@@ -58,6 +64,8 @@ def ask(settings: Settings, block: Extensions) -> None:
             block.add(ext.STATUS_REQUEST, ANY_OCSP_RESPONSE)
         else:
             block.add(ext.STATUS_REQUESTED, True)
+    if settings.certificate_timestamps:
+        block.add(ext.TIMESTAMPS_REQUESTED, True)
     if settings.certificate_compression:
         block.add(ext.COMPRESS_CERTIFICATE, settings.certificate_compression)
     chain_schemes = accepted_in_chains(settings.signature_schemes)
@@ -149,4 +157,9 @@ def accept(settings: Settings, certificate: Certificate, asked: Asked) -> Presen
     if verified:
         peer = settings.verifier.verify(chain, purpose=asked.shown_by, name=asked.name)
         settings.verifier.judge_staples(peer, staples, settings.staple_mode)
-    return Presented(PeerCertificate(chain, staples.get(chain[0], b"")))
+    else:
+        # RFC 8446 section 4.4.2.2 [8446-AUTH-1]: whoever it is, a key that must not sign proves nothing.
+        check_may_sign(chain[0])
+    # RFC 6962 section 3.3: about the leaf, and nothing said beside another certificate counts.
+    timestamps = entries[0].extensions.get(ext.CERTIFICATE_TIMESTAMPS) or ()
+    return Presented(PeerCertificate(chain, staples.get(chain[0], b""), timestamps))

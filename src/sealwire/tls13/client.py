@@ -42,6 +42,7 @@ from sealwire.tls13.contract import (
     Settings,
 )
 from sealwire.tls13.extensions import CertificateType, Extensions, KeyShareEntry, Where
+from sealwire.tls13.grease import greased
 from sealwire.tls13.messages import (
     CertificateRequest,
     ClientHello,
@@ -167,6 +168,8 @@ def start(exchange: Exchange, target: Target) -> State:
         compression_methods=b"\0",
         extensions=block,
     )
+    if settings.grease:
+        hello = greased(exchange.provider, hello)
     hello = psk.with_binders(exchange, hello, psks, None)
     offer = Offer(hello, hello.encode(exchange.flavor), shares, psks)
     exchange.send(EPOCH_PLAIN, offer.message)

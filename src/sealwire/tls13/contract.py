@@ -72,6 +72,8 @@ class Settings(Protocol):
     @property
     def staple_mode(self) -> StapleMode: ...
     @property
+    def certificate_timestamps(self) -> bool: ...
+    @property
     def certificate_compression(self) -> tuple[CompressionAlgorithm, ...]: ...
     @property
     def psk_modes(self) -> tuple[PskMode, ...]: ...
@@ -93,6 +95,8 @@ class Settings(Protocol):
     def strikes(self) -> StrikeRegister | None: ...
     @property
     def clock(self) -> Callable[[], float]: ...
+    @property
+    def grease(self) -> bool: ...
     @property
     def psk_client(self) -> object | None: ...
     @property
@@ -244,6 +248,9 @@ class Session:
     early_data: EarlyData = EarlyData.NOT_OFFERED
     #: What was agreed for the records and beside them.
     agreed: Agreements = field(default_factory=Agreements)
+    #: Server: by how many seconds its ticket is older to the client than to us: the way of the hello, and
+    #: how far the two clocks, or two servers', went apart (RFC 8446 section 8.3).  None without a ticket.
+    ticket_age_skew: float | None = None
 
     @property
     def record_limits(self) -> tuple[int, int] | None:
@@ -267,7 +274,7 @@ class Session:
     def peer_bytes(self) -> int:
         """What keeping `peer` holds of memory that the peer chose the size of."""
         if isinstance(self.peer, PeerCertificate):
-            return sum(map(len, self.peer.chain)) + len(self.peer.ocsp_response)
+            return self.peer.size_bytes
         return 0 if self.peer is None else len(self.peer.spki)
 
     @property

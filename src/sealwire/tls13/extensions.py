@@ -16,6 +16,7 @@ from typing import Any, Final, Generic, TypeVar
 from sealwire.crypto.compression import CompressionAlgorithm
 from sealwire.crypto.groups import Group
 from sealwire.crypto.signatures import SignatureScheme
+from sealwire.crypto.transparency import decode_timestamps, encode_timestamps
 from sealwire.errors import Alert, ProtocolError
 from sealwire.wire import Reader, Writer, decode_error
 
@@ -112,6 +113,10 @@ STATUS_OCSP: Final = 1
 ANY_OCSP_RESPONSE: Final = StatusRequest(STATUS_OCSP, bytes(4))
 
 
+#: RFC 8701 section 2: of extensions, suites, groups, schemes and versions sixteen of each are nobody's.
+GREASE_VALUES: Final = frozenset(0x0A0A + 0x1010 * n for n in range(16))
+
+
 class Extensions:
     """The extension block of one message: ordered, without duplicates."""
 
@@ -128,6 +133,16 @@ class Extensions:
         assert self.where in key.where, key.name
         assert key.code not in self._entries, key.name
         self._entries[key.code] = value
+
+    def add_reserved(self, code: int, body: bytes) -> None:
+        """Append an extension that stands for those nobody knows yet (RFC 8701)."""
+        assert code in GREASE_VALUES
+        self._entries[code] = body
+
+    def asks_for(self, code: int) -> bool:
+        """Whether an answer may hold `code`: it is here, and nobody's reserved value."""
+        # RFC 8701 section 3.1 [8701-1]: a client refuses what it made up, as it refuses what it did not send.
+        return code in self._entries and code not in GREASE_VALUES
 
     def copy_from(self, other: Extensions, but: frozenset[int]) -> None:
         """Append the extensions of `other`, a block for the same message, except codes in `but`."""
@@ -176,7 +191,7 @@ class Extensions:
     def refuse_unsolicited(self, offered: Extensions) -> None:
         """Raise if this answer holds an extension that was not offered (RFC 8446 section 4.2)."""
         for code in self._entries:
-            if code not in offered:
+            if not offered.asks_for(code):
                 # RFC 8446 section 4.2 [8446-NEG-2]
                 raise ProtocolError(
                     Alert.UNSUPPORTED_EXTENSION,
@@ -469,6 +484,12 @@ USE_SRTP = Extension(14, "use_srtp", (_CH, _EE), _decode_srtp, _encode_srtp)
 ALPN = Extension(
     16, "application_layer_protocol_negotiation", (_CH, _EE), _decode_protocols, _encode_protocols
 )
+# RFC 6962 section 3.3.1, in the messages RFC 8446 section 4.2 names: asked for with nothing, and answered
+# beside the certificate.
+TIMESTAMPS_REQUESTED = Extension(18, "signed_certificate_timestamp", (_CH, _CR), _decode_empty, _encode_empty)
+CERTIFICATE_TIMESTAMPS = Extension(
+    18, "signed_certificate_timestamp", (_CT,), decode_timestamps, encode_timestamps
+)
 CLIENT_CERTIFICATE_TYPES = Extension(
     19, "client_certificate_type", (_CH,), _decode_certificate_types, _encode_certificate_types
 )
@@ -534,6 +555,8 @@ _ALL: tuple[Extension[Any], ...] = (
     SIGNATURE_ALGORITHMS,
     USE_SRTP,
     ALPN,
+    TIMESTAMPS_REQUESTED,
+    CERTIFICATE_TIMESTAMPS,
     CLIENT_CERTIFICATE_TYPES,
     CLIENT_CERTIFICATE_TYPE,
     SERVER_CERTIFICATE_TYPES,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from sealwire.crypto.certificates import PeerCertificate, Purpose, RawPublicKey
+from sealwire.crypto.transparency import encode_timestamps, read_timestamps
 from sealwire.errors import CertificateError
 from sealwire.tls13.contract import VERIFY_NONE, PeerIdentity, Settings
 from sealwire.wire import Reader, Writer, decode_error
@@ -22,7 +23,7 @@ def encoded_bytes(peer: PeerIdentity | None) -> int:
     """About how much room :func:`encode_peer` takes."""
     match peer:
         case PeerCertificate():
-            return sum(map(len, peer.chain)) + len(peer.ocsp_response)
+            return peer.size_bytes
         case RawPublicKey():
             return len(peer.spki)
         case None:
@@ -37,6 +38,7 @@ def encode_peer(writer: Writer, peer: PeerIdentity | None) -> None:
                 for der in peer.chain:
                     writer.vector24(der)
             writer.vector16(peer.ocsp_response)
+            encode_timestamps(writer, peer.timestamps)
         case RawPublicKey():
             writer.u8(_RAW_PUBLIC_KEY)
             writer.vector24(peer.spki)
@@ -59,7 +61,7 @@ def decode_peer(reader: Reader) -> PeerIdentity | None:
         chain.append(block.vector24(low=1))
     if not chain:
         raise decode_error("remembered peer")
-    return PeerCertificate(chain, reader.vector16())
+    return PeerCertificate(chain, reader.vector16(), read_timestamps(reader))
 
 
 def still_accepted(settings: Settings, peer: PeerIdentity | None, purpose: Purpose, name: str | None) -> bool:

@@ -1,9 +1,9 @@
 """What we show for ourselves: which credential, its Certificate message, and the proof that it is ours.
 
 The peer's ClientHello or CertificateRequest says what it can check and what it would like to have
-with it: a staple (RFC 6066 section 8), a compressed message (RFC 8879).  A certificate that fits
-all of it is preferred; one that the peer can at least check the handshake with is shown otherwise,
-for RFC 8446 section 4.4.2.2 leaves it to the peer to refuse the chain.
+with it: a staple (RFC 6066 section 8), timestamps (RFC 6962), a compressed message (RFC 8879).  A
+certificate that fits all of it is preferred; one that the peer can at least check the handshake with is
+shown otherwise, for RFC 8446 section 4.4.2.2 leaves it to the peer to refuse the chain.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Wishes:
     #: Ways to compress that it understands.
     compressions: tuple[CompressionAlgorithm, ...]
     staple: bool
+    timestamps: bool
     #: What it takes, best first.
     types: tuple[CertificateType, ...]
 
@@ -66,6 +67,7 @@ class Wishes:
             authorities=block.get(ext.CERTIFICATE_AUTHORITIES) or (),
             compressions=block.get(ext.COMPRESS_CERTIFICATE) or (),
             staple=staple,
+            timestamps=ext.TIMESTAMPS_REQUESTED.code in block,
             types=types,
         )
 
@@ -111,6 +113,8 @@ def certificate_message(
     if 0 < len(staple) <= _STAPLE_MAXIMUM_BYTES:
         # RFC 8446 section 4.4.2.1 [8446-AUTH-6]
         entries[0].extensions.add(ext.CERTIFICATE_STATUS, staple)
+    if wishes.timestamps and credential.timestamps:
+        entries[0].extensions.add(ext.CERTIFICATE_TIMESTAMPS, credential.timestamps)
     message = Certificate(context, tuple(entries)).encode()
     for algorithm in settings.certificate_compression:
         if algorithm in wishes.compressions:
@@ -118,8 +122,13 @@ def certificate_message(
             body = message[HEADER_BYTES:]
             packed = credential.compressed.get(algorithm, body)
             compressed = CompressedCertificate(algorithm, len(body), packed).encode()
-            return compressed if len(compressed) < len(message) else message
+            return compressed if worth_sending(compressed, message) else message
     return message
+
+
+def worth_sending(compressed: bytes, message: bytes) -> bool:
+    """Whether a Certificate message goes out compressed: where that made it smaller."""
+    return len(compressed) < len(message)
 
 
 def certificate_verify(

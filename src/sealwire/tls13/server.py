@@ -235,6 +235,8 @@ class Negotiated:
     #: Tickets the client gets.
     tickets: int
     retried: bool
+    #: See :attr:`Session.ticket_age_skew`.
+    ticket_age_skew: float | None
 
 
 def _answer(
@@ -264,7 +266,8 @@ def _answer(
     group = selection.group
     if chosen is not None and chosen.mode is PskMode.PSK_KE:
         group = None
-    facts = Negotiated(spec, group, alpn, server_name, agreed, promised, retried)
+    skew = chosen.due - settings.clock() if chosen is not None and resumed else None
+    facts = Negotiated(spec, group, alpn, server_name, agreed, promised, retried, skew)
     early.judge(exchange, hello, chosen, spec, alpn, retried=retried)
     hello_hash = transcript.hash()
 
@@ -520,6 +523,7 @@ class ExpectFinished(State):
             connection_ids=exchange.connection_ids,
             early_data=exchange.early.outcome,
             agreed=exchange.agreed,
+            ticket_age_skew=facts.ticket_age_skew,
         )
         resumption = application.resumption_secret(transcript.hash())
         connected = Connected(

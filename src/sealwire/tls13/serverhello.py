@@ -43,13 +43,13 @@ def check_hello(exchange: Exchange, offered: ClientHello, hello: ServerHello) ->
         raise HandshakeError(Alert.ILLEGAL_PARAMETER, "ServerHello echoes another session id")
     if hello.compression_method != 0:
         raise HandshakeError(Alert.ILLEGAL_PARAMETER, "ServerHello selects compression")
-    if hello.suite not in offered.suites:
+    if hello.suite not in offered.suites or hello.suite not in SUITES:
         raise HandshakeError(
             Alert.ILLEGAL_PARAMETER, f"ServerHello selects {hello.suite.name}, which was not offered"
         )
     for code in hello.extensions:
         # The cookie is the one extension a HelloRetryRequest may hold unasked.
-        if code not in offered.extensions and not (hello.is_retry_request and code == ext.COOKIE.code):
+        if not offered.extensions.asks_for(code) and not (hello.is_retry_request and code == ext.COOKIE.code):
             raise HandshakeError(
                 Alert.UNSUPPORTED_EXTENSION, f"ServerHello answers extension {code}, which was not offered"
             )

@@ -32,7 +32,7 @@ _LIFETIME_MAXIMUM_SECONDS: Final = 604_800
 _MAX_CHAIN_BYTES: Final = 8 * 1024
 _NONCE_BYTES: Final = 8
 # What a ticket is bound to besides its key: the shape of its state.
-_CONTEXT: Final = b"sealwire session ticket 2"
+_CONTEXT: Final = b"sealwire session ticket 3"
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,25 @@ def check_stapled(client: Facts, server: Facts) -> None:
     assert server.get_peer_raw_public_key() is None
 
 
+TIMESTAMPS = (b"\0" * 47, b"\1" * 80)
+
+
+def timestamped() -> tuple[sealwire.Context, sealwire.Context]:
+    listed = b"".join(len(one).to_bytes(2, "big") + one for one in TIMESTAMPS)
+    server = sealwire.Context(sealwire.PROTOCOL_SERVER)
+    listed = len(listed).to_bytes(2, "big") + listed
+    server.load_cert_chain(SERVER.certfile, SERVER.keyfile, timestamps=listed)
+    client = configs.client_context()
+    assert client.certificate_timestamps is False
+    client.certificate_timestamps = True
+    return client, server
+
+
+def check_timestamped(client: Facts, server: Facts) -> None:
+    assert client.get_certificate_timestamps() == TIMESTAMPS
+    assert server.get_certificate_timestamps() == ()
+
+
 def compressed() -> tuple[sealwire.Context, sealwire.Context]:
     large = certificates.large_server()
     client, server = configs.client_context(large.cafile), configs.server_context(large)
@@ -87,10 +106,11 @@ EACH = pytest.mark.parametrize(
     [
         (raw, check_raw),
         (stapled, check_stapled),
+        (timestamped, check_timestamped),
         (compressed, check_compressed),
         (without_exchange, check_without_exchange),
     ],
-    ids=["raw keys", "staples", "compressed", "psk_ke"],
+    ids=["raw keys", "staples", "timestamps", "compressed", "psk_ke"],
 )
 
 

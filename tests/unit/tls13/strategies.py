@@ -92,6 +92,8 @@ VALUES: dict[Extension[Any], st.SearchStrategy[Any]] = {
     ext.STATUS_REQUEST: st.lists(short, max_size=3).map(_status_request),
     ext.STATUS_REQUESTED: true,
     ext.CERTIFICATE_STATUS: short,
+    ext.TIMESTAMPS_REQUESTED: true,
+    ext.CERTIFICATE_TIMESTAMPS: tuples_of(short),
     ext.CLIENT_CERTIFICATE_TYPES: tuples_of(u8.map(CertificateType)),
     ext.CLIENT_CERTIFICATE_TYPE: u8.map(CertificateType),
     ext.SERVER_CERTIFICATE_TYPES: tuples_of(u8.map(CertificateType)),
@@ -100,7 +102,7 @@ VALUES: dict[Extension[Any], st.SearchStrategy[Any]] = {
 }
 
 #: Codes our table does not know, GREASE among them (RFC 8701).
-unknown_codes = st.one_of(st.sampled_from([0x0A0A, 0x7A7A, 0xFAFA, 18, 21, 65281]), u16).filter(
+unknown_codes = st.one_of(st.sampled_from([0x0A0A, 0x7A7A, 0xFAFA, 17, 21, 65281]), u16).filter(
     lambda code: code not in ext._KNOWN_CODES
 )
 

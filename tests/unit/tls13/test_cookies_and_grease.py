@@ -1,7 +1,8 @@
-"""Retries that keep nothing but a cookie, and hellos full of values nobody knows."""
+"""Retries that keep nothing but a cookie, and hellos full of values nobody knows, of others and of ours."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -10,11 +11,12 @@ from sealwire.context import Config
 from sealwire.crypto.groups import Group
 from sealwire.crypto.signatures import SignatureScheme
 from sealwire.crypto.suites import CipherSuite
+from sealwire.errors import Alert
 from sealwire.tls13 import client as client_states
 from sealwire.tls13 import extensions as ext
 from sealwire.tls13.flavor import DTLS, Flavor
 from sealwire.tls13.handshake import Handshake
-from sealwire.tls13.messages import HandshakeType
+from sealwire.tls13.messages import ClientHello, EncryptedExtensions, HandshakeType
 from sealwire.tls13.selection import retry_request, select
 from sealwire.tls13.transcript import message_hash
 from tests.unit.tls13.engines import (
@@ -24,11 +26,16 @@ from tests.unit.tls13.engines import (
     client_hello,
     default,
     each_flavor,
+    encrypted_extensions,
     mutual,
     mutual_retrying,
     put,
+    refused,
     server,
+    server_hello,
 )
+from tests.unit.tls13.test_tickets import World, first_ticket
+from tests.unit.tls13.test_tickets import run as resumed
 
 _KT = HandshakeType
 
@@ -145,3 +152,108 @@ def test_unknown_extensions_of_a_certificate_request_are_ignored(flavor: Flavor)
     block = put(block, ext.CERTIFICATE_AUTHORITIES.code, (b"\x30\x00",))
     block = put(block, ext.SIGNATURE_ALGORITHMS_CERT.code, (SignatureScheme(0x0403),))
     pair.deliver(delivery.but(replace(request, extensions=block).encode()))
+
+
+@pytest.mark.requirement("8701-1")
+@each_flavor
+@pytest.mark.parametrize("retried", [False, True], ids=["at once", "retried"])
+def test_a_client_makes_values_up(flavor: Flavor, retried: bool) -> None:
+    """One in each list, others each time, and a server that follows the protocol sees none of them."""
+    seen: list[frozenset[int]] = []
+    for _ in range(6):
+        ours = replace(client(groups=("X25519", "P-256"), key_shares=("X25519",)), grease=True)
+        pair = Pair(flavor, (ours, server(groups=("P-256",) if retried else ("X25519",))), run=True)
+        assert pair.connected
+        assert pair.server.session.retried is retried
+        hellos = [client_hello(one.message, flavor) for one in pair.delivered if one.kind is _KT.CLIENT_HELLO]
+        assert len(hellos) == 1 + retried
+        for hello in hellos:
+            block = hello.extensions
+            shares = [entry.group for entry in block.require(ext.KEY_SHARES)]
+            made_up = [code for code in block if code in ext.GREASE_VALUES]
+            assert len(made_up) == 2
+            assert next(iter(block)) == ext.SUPPORTED_VERSIONS.code
+            lists: tuple[tuple[int, ...], ...] = (
+                hello.suites,
+                block.require(ext.SUPPORTED_VERSIONS),
+                block.require(ext.SUPPORTED_GROUPS),
+                block.require(ext.SIGNATURE_ALGORITHMS),
+            )
+            for values in lists:
+                assert [code in ext.GREASE_VALUES for code in values] == [True] + [False] * (len(values) - 1)
+            # A group that was asked for has the one share of the second hello.
+            assert (shares[0] in ext.GREASE_VALUES) is (hello is hellos[0])
+            assert shares[0] == block.require(ext.SUPPORTED_GROUPS)[0] or hello is not hellos[0]
+        seen.append(frozenset(int(values[0]) for values in lists) | frozenset(made_up))
+    assert len(set(seen)) > 1
+    quiet = client_hello(Pair(flavor).waiting[0].message, flavor)
+    assert not ext.GREASE_VALUES & {*quiet.suites, *quiet.extensions}
+
+
+@pytest.mark.requirement("8701-1")
+@each_flavor
+def test_with_a_ticket_its_key_still_stands_last(flavor: Flavor) -> None:
+    world = World.make()
+    world = replace(world, client=replace(world.client, grease=True))
+    ticket = first_ticket(world, flavor)
+    ours, _, _ = resumed(world, flavor, ticket)
+    assert ours.session.resumed
+
+
+def _answers_with_made_up_suite(message: bytes, hello: ClientHello) -> bytes:
+    return replace(server_hello(message), suite=hello.suites[0]).encode()
+
+
+def _answers_with_made_up_version(message: bytes, hello: ClientHello) -> bytes:
+    answer = server_hello(message)
+    version = hello.extensions.require(ext.SUPPORTED_VERSIONS)[0]
+    return replace(answer, extensions=put(answer.extensions, ext.SELECTED_VERSION.code, version)).encode()
+
+
+def _answers_with_made_up_group(message: bytes, hello: ClientHello) -> bytes:
+    answer = server_hello(message)
+    entry = hello.extensions.require(ext.KEY_SHARES)[0]
+    return replace(answer, extensions=put(answer.extensions, ext.KEY_SHARE.code, entry)).encode()
+
+
+def _answers_made_up_extension(message: bytes, hello: ClientHello) -> bytes:
+    answer = server_hello(message)
+    code = next(code for code in hello.extensions if code in ext.GREASE_VALUES)
+    return replace(answer, extensions=put(answer.extensions, code, b"")).encode()
+
+
+@pytest.mark.requirement("8701-1", "8446-NEG-3")
+@each_flavor
+@pytest.mark.parametrize(
+    ("change", "alert"),
+    [
+        (_answers_with_made_up_suite, Alert.ILLEGAL_PARAMETER),
+        (_answers_with_made_up_version, Alert.ILLEGAL_PARAMETER),
+        (_answers_with_made_up_group, Alert.ILLEGAL_PARAMETER),
+        (_answers_made_up_extension, Alert.UNSUPPORTED_EXTENSION),
+    ],
+)
+def test_a_server_that_takes_one_is_refused(
+    flavor: Flavor, change: Callable[[bytes, ClientHello], bytes], alert: Alert
+) -> None:
+    ours, theirs = default()
+    pair = Pair(flavor, (replace(ours, grease=True), theirs))
+    hello = client_hello(pair.waiting[0].message, flavor)
+    delivery = pair.run_until(_KT.SERVER_HELLO, to_server=False)
+    pair.waiting.clear()
+    pair.waiting.append(delivery.but(change(delivery.message, hello)))
+    refused(pair, alert, victim="client")
+
+
+@pytest.mark.requirement("8701-1", "8446-NEG-2")
+@each_flavor
+def test_encrypted_extensions_that_answer_one_are_refused(flavor: Flavor) -> None:
+    ours, theirs = default()
+    pair = Pair(flavor, (replace(ours, grease=True), theirs))
+    hello = client_hello(pair.waiting[0].message, flavor)
+    code = next(code for code in hello.extensions if code in ext.GREASE_VALUES)
+    delivery = pair.run_until(_KT.ENCRYPTED_EXTENSIONS, to_server=False)
+    pair.waiting.clear()
+    block = put(encrypted_extensions(delivery.message).extensions, code, b"")
+    pair.waiting.append(delivery.but(EncryptedExtensions(block).encode()))
+    refused(pair, Alert.UNSUPPORTED_EXTENSION, victim="client")

@@ -178,7 +178,7 @@ def shown(change: Callable[[Certificate], Certificate]) -> Change:
     return lambda message, pair: change(certificate(message)).encode()
 
 
-def entry_extension(code: int, body: bytes) -> Change:
+def entry_extension(code: int, body: object) -> Change:
     def change(message: Certificate) -> Certificate:
         first, *others = message.entries
         block = put(first.extensions, code, body)
@@ -219,7 +219,7 @@ CERTIFICATE: dict[str, Cell] = {
     ),
     "with an answer to nothing": Cell(
         ("8446-NEG-2", "8446-AUTH-6"),
-        entry_extension(18, b"\0\x03\0\x01x"),
+        entry_extension(18, (b"x",)),
         Alert.UNSUPPORTED_EXTENSION,
     ),
     "with an extension of another message": Cell(

@@ -266,6 +266,25 @@ def test_a_ticket_names_its_age_in_hidden_milliseconds() -> None:
     assert ticket.obfuscated_age(world.clock.now + 1.5) == (1500 + ticket.age_add) & 0xFFFFFFFF
 
 
+@each_flavor
+def test_a_server_shows_how_far_the_clocks_are_apart(flavor: Flavor) -> None:
+    """In seconds, more than nothing where the client takes its ticket for older than it is."""
+    world = World.make()
+    ticket = first_ticket(world, flavor)
+    client, server, _ = run(world, flavor)
+    assert (client.session.ticket_age_skew, server.session.ticket_age_skew) == (None, None)
+    issued = world.clock.now
+    for passed in (0.0, 90.0, 4.0, 30.5):
+        # Between the two, the client's clock went on for `passed` seconds and the server's for 20.
+        client_clock = Clock(issued + passed)
+        world.clock.now = issued + 20
+        apart = replace(world, client=replace(world.client, clock=client_clock))
+        client, server, _ = run(apart, flavor, ticket)
+        assert server.session.resumed
+        assert server.session.ticket_age_skew == pytest.approx(passed - 20, abs=0.002)
+        assert client.session.ticket_age_skew is None
+
+
 @given(data=st.binary(max_size=120))
 def test_whatever_is_decoded_is_a_ticket_or_an_error(data: bytes) -> None:
     try:

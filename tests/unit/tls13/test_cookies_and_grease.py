@@ -173,17 +173,19 @@ def test_a_client_makes_values_up(flavor: Flavor, retried: bool) -> None:
             made_up = [code for code in block if code in ext.GREASE_VALUES]
             assert len(made_up) == 2
             assert next(iter(block)) == ext.SUPPORTED_VERSIONS.code
+            groups = block.require(ext.SUPPORTED_GROUPS)
+            schemes = block.require(ext.SIGNATURE_ALGORITHMS)
             lists: tuple[tuple[int, ...], ...] = (
                 hello.suites,
                 block.require(ext.SUPPORTED_VERSIONS),
-                block.require(ext.SUPPORTED_GROUPS),
-                block.require(ext.SIGNATURE_ALGORITHMS),
+                groups,
+                schemes,
             )
             for values in lists:
                 assert [code in ext.GREASE_VALUES for code in values] == [True] + [False] * (len(values) - 1)
             # A group that was asked for has the one share of the second hello.
             assert (shares[0] in ext.GREASE_VALUES) is (hello is hellos[0])
-            assert shares[0] == block.require(ext.SUPPORTED_GROUPS)[0] or hello is not hellos[0]
+            assert shares[0] == groups[0] or hello is not hellos[0]
         seen.append(frozenset(int(values[0]) for values in lists) | frozenset(made_up))
     assert len(set(seen)) > 1
     quiet = client_hello(Pair(flavor).waiting[0].message, flavor)

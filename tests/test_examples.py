@@ -28,6 +28,7 @@ RUN_HERE = {
     "datagram_echo_client.py",
     "datagram_echo_server.py",
     "keepalive.py",
+    "no_leaks.py",
     "key_updates.py",
     "early_data.py",
     "ocsp_stapling.py",
@@ -135,6 +136,16 @@ def test_early_data() -> None:
         "rejected: asked again, answer of 42",
         "accepted over TLSv1.3: answer of 42, before the handshake was over",
     ]
+
+
+def test_no_leaks() -> None:
+    done = run("no_leaks.py", *credentials(), *trust())
+    assert (done.returncode, done.stderr) == (0, b"")
+    clean, leaking = done.stdout.decode().splitlines()
+    assert clean == "closed: nothing is left"
+    assert re.fullmatch(
+        r"forgotten: left behind: 2 connections, \d+ keys, \d+ timers, 1 sockets, 1 tasks", leaking
+    )
 
 
 def test_resumption() -> None:

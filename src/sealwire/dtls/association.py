@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from sealwire import ownership
 from sealwire.context import Config
 from sealwire.dtls.alerts import FATAL, WARNING, LastWords
 from sealwire.dtls.care import Care
@@ -149,6 +150,7 @@ class Association:
         self.path_messages = PathInbox(self.counters)
         self._peer_closed_at: RecordNumber | None = None
         self._events: list[Event] = []
+        ownership.own(ownership.Kind.CONNECTION, self)
         self._layer.apply_outputs(now)
 
     def _earn(self, received_bytes: int) -> None:
@@ -385,6 +387,7 @@ class Association:
         self._incoming.close()
         self._care.end()
         self._account.close()
+        ownership.let_go(self)
         self._events.append(Closed(error))
 
     def _notify(self) -> None:

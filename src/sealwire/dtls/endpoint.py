@@ -419,6 +419,11 @@ class Endpoint:
             connection.close(now)
             self._touch(connection)
 
+    def abandon(self) -> None:
+        """The socket is gone: end what is left without a word, and give its memory back."""
+        for connection in list(self):
+            connection.abort()
+
 
 def _address_of(connection: Connection) -> Address:
     assert isinstance(connection.address, tuple)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from sealwire import ownership
 from sealwire.crypto.hkdf import DTLS13_PREFIX, traffic_keys
 from sealwire.crypto.providers import CryptoProvider
 from sealwire.dtls.header import MAX_SEQUENCE, encode_plaintext
@@ -71,7 +72,9 @@ class Sealing:
         spec = keys.spec
         if self._records_per_key < spec.seal_limit:
             spec = replace(spec, seal_limit=self._records_per_key)
-        self._sealers[keys.epoch] = Sealer(self._provider, spec, derived, keys.epoch, cid)
+        sealer = Sealer(self._provider, spec, derived, keys.epoch, cid)
+        ownership.own(ownership.Kind.KEYS, sealer)
+        self._sealers[keys.epoch] = sealer
         if keys.epoch != EPOCH_EARLY:
             # Early data is beside everything else: errata 8107 [9147-7-9], no ACK or alert in its epoch.
             self.epoch = keys.epoch
@@ -184,6 +187,7 @@ class Opening:
         if self._forgeries_per_key < spec.forgery_limit:
             spec = replace(spec, forgery_limit=self._forgeries_per_key)
         opener = Opener(self._provider, spec, derived, keys.epoch, own, self._window)
+        ownership.own(ownership.Kind.KEYS, opener)
         opener.inner_limit = self._inner_limit
         self._openers[low] = opener
         self.epoch = keys.epoch

@@ -66,8 +66,8 @@ cdef int check(long content_type, Py_ssize_t n, Py_ssize_t padding) except -1:
 cdef class Sealer:
     """See :class:`sealwire.record.reference.Sealer`."""
 
-    cdef void* _aead
-    cdef void* _mask
+    cdef object __weakref__
+    cdef void *_aead, *_mask
     cdef _evp.Algorithm _algorithm
     cdef uint8_t _iv[NONCE_BYTES]
     cdef bytes _cid
@@ -308,8 +308,8 @@ cdef struct Found:
 cdef class Opener:
     """See :class:`sealwire.record.reference.Opener`."""
 
-    cdef void* _aead
-    cdef void* _mask
+    cdef object __weakref__
+    cdef void *_aead, *_mask
     cdef _evp.Algorithm _algorithm
     cdef uint8_t _iv[NONCE_BYTES]
     cdef bytes _cid

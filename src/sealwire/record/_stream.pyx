@@ -40,6 +40,7 @@ cdef uint64_t MAX_STREAM_SEQUENCE = 0xFFFFFFFFFFFFFFFE
 cdef class StreamSealer:
     """See :class:`sealwire.record.reference.StreamSealer`."""
 
+    cdef object __weakref__
     cdef void* _aead
     cdef _evp.Algorithm _algorithm
     cdef int _tag_bytes
@@ -188,6 +189,7 @@ cdef class StreamSealer:
 cdef class StreamOpener:
     """See :class:`sealwire.record.reference.StreamOpener`."""
 
+    cdef object __weakref__
     cdef void* _aead
     cdef _evp.Algorithm _algorithm
     cdef int _tag_bytes

@@ -84,6 +84,7 @@ class Sealer:
     """
 
     __slots__ = (
+        "__weakref__",
         "_aead",
         "_cid",
         "_iv",
@@ -260,6 +261,7 @@ class Opener:
     """
 
     __slots__ = (
+        "__weakref__",
         "_aead",
         "_cid",
         "_iv",
@@ -423,7 +425,7 @@ class StreamSealer:
         seal_limit: records these keys may seal.
     """
 
-    __slots__ = ("_aead", "_iv", "_tag_bytes", "epoch", "seal_limit", "sealed", "sequence")
+    __slots__ = ("__weakref__", "_aead", "_iv", "_tag_bytes", "epoch", "seal_limit", "sealed", "sequence")
 
     def __init__(
         self, provider: CryptoProvider, spec: SuiteSpec, keys: TrafficKeys, epoch: int, *, sequence: int = 0
@@ -506,7 +508,17 @@ class StreamOpener:
         inner_limit: content, type and padding of a record at most (RFC 8449).
     """
 
-    __slots__ = ("_aead", "_broken", "_iv", "_tag_bytes", "epoch", "inner_limit", "opened", "sequence")
+    __slots__ = (
+        "__weakref__",
+        "_aead",
+        "_broken",
+        "_iv",
+        "_tag_bytes",
+        "epoch",
+        "inner_limit",
+        "opened",
+        "sequence",
+    )
 
     def __init__(
         self, provider: CryptoProvider, spec: SuiteSpec, keys: TrafficKeys, epoch: int, *, sequence: int = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from sealwire import ownership
 from sealwire.crypto.hkdf import TLS13_PREFIX, TrafficKeys, traffic_keys
 from sealwire.crypto.suites import SuiteSpec
 from sealwire.errors import (
@@ -113,6 +114,7 @@ class Association:
         )
         self._write_closed = False
         charge(self._account, Purpose.CONNECTION, CONNECTION_BYTES)
+        ownership.own(ownership.Kind.CONNECTION, self)
 
     def _receiving(self) -> bool:
         return not self.peer_closed and self.state != "closed"
@@ -161,6 +163,7 @@ class Association:
                 raise
             # A failure is final for an opener.  No record was opened under these keys yet.
             self._opener = StreamOpener(self._provider, *self._trial)
+            ownership.own(ownership.Kind.KEYS, self._opener)
             return None
         self._trial = None
         self.counters.records_opened += 1
@@ -298,13 +301,16 @@ class Association:
             if self._joiner.held:
                 raise _unexpected("handshake bytes came in front of a key change")
             self._opener = StreamOpener(self._provider, keys.spec, derived, keys.epoch)
+            ownership.own(ownership.Kind.KEYS, self._opener)
             self._trial = (keys.spec, derived, keys.epoch) if self._early.skipping else None
             self._opener.inner_limit = self._handshake.agreed.receive_limit
         elif not self._write_closed:
             spec = keys.spec
             if self._limits.records_per_key < spec.seal_limit:
                 spec = replace(spec, seal_limit=self._limits.records_per_key)
-            self._outgoing.install(StreamSealer(self._provider, spec, derived, keys.epoch))
+            sealer = StreamSealer(self._provider, spec, derived, keys.epoch)
+            ownership.own(ownership.Kind.KEYS, sealer)
+            self._outgoing.install(sealer)
             if self._handshake.complete and self.state != "handshaking":
                 self.counters.key_updates += 1
 
@@ -362,6 +368,9 @@ class Association:
         self.error = error
         self._deadline = None
         self._write_closed = True
+        # Nothing is opened or sealed any more: the keys go.
+        self._opener = self._trial = None
+        self._outgoing.uninstall()
         self._deframer = Deframer()
         self._joiner = MessageJoiner(self._limits.handshake_message_bytes)
         self._account.release(Purpose.SEND_QUEUE, len(self._unsealed))
@@ -370,6 +379,7 @@ class Association:
         # be sent: those stay charged.
         for purpose in (Purpose.CONNECTION, Purpose.REASSEMBLY):
             self._account.release(purpose, self._account.held_for(purpose))
+        ownership.let_go(self)
         self._events.append(Closed(error))
 
 

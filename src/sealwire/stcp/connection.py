@@ -112,8 +112,8 @@ class Connection(Association):
         """What the keys in use have done, and what they may.  Error before the handshake is finished."""
         self._must_be_complete()
         sealer, opener = self._outgoing.sealer, self._opener
-        assert sealer is not None
-        assert opener is not None
+        if sealer is None or opener is None:
+            raise self.error or ConnectionClosed("the connection is closed")
         # The first record that does not authenticate ends a stream.
         return KeyUsage(
             sealer.epoch, sealer.sealed, sealer.seal_limit, opener.epoch, opener.opened, 0, forgery_limit=1

@@ -53,6 +53,9 @@ class _Single:
     def wake(self, now: float) -> None:
         self.connection.wake(now)
 
+    def abandon(self) -> None:
+        self.connection.abort()
+
 
 PeerT = TypeVar("PeerT", bound=Peer)
 #: Makes what the application holds of a finished connection.

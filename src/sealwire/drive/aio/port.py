@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from sealwire import dtls
+from sealwire import dtls, ownership
 from sealwire.drive.udp import Address, UdpSocket
+from sealwire.drive.unclosed import HoldsDescriptor
 
 # Closing waits this long for a kernel that takes no datagrams.
 _FLUSH_SECONDS: Final = 1.0
@@ -29,6 +30,7 @@ class Engine(Protocol):
     def transmit(self, now: float) -> Sequence[tuple[bytes, Address]]: ...
     def deadline(self) -> float | None: ...
     def wake(self, now: float) -> None: ...
+    def abandon(self) -> None: ...
 
 
 class Peer(Protocol):
@@ -41,7 +43,7 @@ class Peer(Protocol):
         """The engine reported `event`."""
 
 
-class Port:
+class Port(HoldsDescriptor):
     """Moves datagrams between a socket and an engine.
 
     Args:
@@ -68,6 +70,7 @@ class Port:
         self._writing = False
         self._unblocked = asyncio.Event()
         loop.add_reader(udp.sock.fileno(), self._readable)
+        self._hold(udp.sock, f"DTLS socket {udp.sock.getsockname()}")
         self.schedule()
 
     def after_turns(self, callback: Callable[[], None]) -> None:
@@ -110,16 +113,17 @@ class Port:
                 pass
 
     def close(self) -> None:
-        """Close the socket; nothing is sent any more.  May be called again."""
+        """Close the socket; what is left in the engine ends without a word.  May be called again."""
         if self._closed:
             return
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._let_go()
+        self._cancel_timer()
         self._loop.remove_reader(self.udp.sock.fileno())
         self._loop.remove_writer(self.udp.sock.fileno())
         self.udp.close()
         self._unblocked.set()
+        self._engine.abandon()
 
     # -- called by the loop
 
@@ -135,6 +139,7 @@ class Port:
         self.turn(batch)
 
     def _wake(self) -> None:
+        ownership.let_go(self._timer)
         self._timer = self._timer_at = None
         self._engine.wake(time.monotonic())
         self.turn()
@@ -157,9 +162,14 @@ class Port:
         deadline = self._engine.deadline()
         if deadline == self._timer_at or self._closed:
             return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._cancel_timer()
         self._timer_at = deadline
         if deadline is not None:
             self._timer = self._loop.call_later(max(0.0, deadline - time.monotonic()), self._wake)
+            ownership.own(ownership.Kind.TIMER, self._timer)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            ownership.let_go(self._timer)
+            self._timer = None

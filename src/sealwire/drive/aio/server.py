@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
-from sealwire import dtls
+from sealwire import dtls, ownership
 from sealwire.drive.addresses import Hosts
 from sealwire.drive.aio.channel import DatagramChannel
 from sealwire.drive.aio.listener import (
@@ -172,6 +172,7 @@ class DatagramServer(ProcessBound):
     def _connected(self, connection: dtls.Connection, port: Port) -> DatagramChannel:
         channel = DatagramChannel(connection, port, owns_port=False)
         task = self._loop.create_task(self._serve(channel))
+        ownership.own(ownership.Kind.TASK, task)
         self._tasks.add(task)
         task.add_done_callback(self._served)
         return channel
@@ -188,6 +189,7 @@ class DatagramServer(ProcessBound):
 
     def _served(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        ownership.let_go(task)
         self._look_finished()
 
     # -- ends

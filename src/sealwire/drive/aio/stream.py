@@ -19,9 +19,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from sealwire import stcp
+from sealwire import ownership, stcp
 from sealwire.drive.facts import Facts
 from sealwire.drive.sessions import Sessions
+from sealwire.drive.unclosed import HoldsDescriptor
 from sealwire.errors import ConnectionClosed, Error, LimitReached, Truncated
 from sealwire.limits import Limits
 
@@ -39,7 +40,7 @@ _STALL_SECONDS: Final = 0.1
 OnEarlyData = Callable[[stcp.Connection, bytes], None]
 
 
-class Stream(Facts):
+class Stream(Facts, HoldsDescriptor):
     """A connected TCP socket under an engine.  Owned by a reader and a writer.
 
     Attributes:
@@ -86,6 +87,7 @@ class Stream(Facts):
         self._closing = False
         self._fin_sent = False
         self._eof_received = False
+        self._hold(sock, f"TLS connection to {self.peername}")
 
     def start(self) -> None:
         """Begin to move bytes."""
@@ -211,6 +213,7 @@ class Stream(Facts):
         self._close_socket()
 
     def _wake(self) -> None:
+        ownership.let_go(self._timer)
         self._timer = self._timer_at = None
         self._connection.wake(time.monotonic())
         self._turn()
@@ -346,9 +349,10 @@ class Stream(Facts):
 
     def _look_again_later(self) -> None:
         if self._stall is None:
-            self._stall = self.loop.call_later(_STALL_SECONDS, self._look_again)
+            self._stall = self._call_later(_STALL_SECONDS, self._look_again)
 
     def _look_again(self) -> None:
+        ownership.let_go(self._stall)
         self._stall = None
         self._turn()
 
@@ -356,28 +360,31 @@ class Stream(Facts):
         deadline = self._connection.deadline()
         if deadline == self._timer_at:
             return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        _cancel(self._timer)
+        self._timer = None
         self._timer_at = deadline
         if deadline is not None:
-            self._timer = self.loop.call_later(max(0.0, deadline - time.monotonic()), self._wake)
+            self._timer = self._call_later(max(0.0, deadline - time.monotonic()), self._wake)
 
     def _set_grace(self, seconds: float) -> None:
-        if self._grace is not None:
-            self._grace.cancel()
-        self._grace = self.loop.call_later(seconds, self._close_socket)
+        _cancel(self._grace)
+        self._grace = self._call_later(seconds, self._close_socket)
+
+    def _call_later(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        handle = self.loop.call_later(seconds, callback)
+        ownership.own(ownership.Kind.TIMER, handle)
+        return handle
 
     def _close_socket(self) -> None:
         if self.gone.done():
             return
         for handle in (self._grace, self._timer, self._stall):
-            if handle is not None:
-                handle.cancel()
+            _cancel(handle)
         self._grace = self._timer = self._stall = None
         self.loop.remove_reader(self.sock.fileno())
         self.loop.remove_writer(self.sock.fileno())
         self.sock.close()
+        self._let_go()
         if self._connection.state != "closed":
             self._connection.abort(ConnectionClosed("the connection was closed"))
         self._drop_backlog()
@@ -388,3 +395,9 @@ class Stream(Facts):
         self._changed.set()
         if self._on_gone is not None:
             self._on_gone(self)
+
+
+def _cancel(handle: asyncio.TimerHandle | None) -> None:
+    if handle is not None:
+        handle.cancel()
+        ownership.let_go(handle)

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
-from sealwire import stcp
+from sealwire import ownership, stcp
 from sealwire.drive.addresses import AddressInfo, Hosts, bind, resolve, resolve_for_listening, show
 from sealwire.drive.aio.reader_writer import DEFAULT_LIMIT_BYTES, StreamReader, StreamWriter
 from sealwire.drive.aio.stream import OnEarlyData, Stream
@@ -321,11 +321,13 @@ class StreamServer(ProcessBound):
         result = self._handler(reader, writer)
         if result is not None:
             task = self._loop.create_task(_run(result))
+            ownership.own(ownership.Kind.TASK, task)
             self._tasks.add(task)
             task.add_done_callback(lambda done: self._handled(stream, done))
 
     def _handled(self, stream: Stream, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        ownership.let_go(task)
         self._look_idle()
         if task.cancelled():
             if not stream.gone.done():

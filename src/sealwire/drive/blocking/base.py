@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Final, TypeVar
 
 from sealwire.drive.facts import Facts
+from sealwire.drive.unclosed import HoldsDescriptor
 from sealwire.errors import ConnectionClosed
 
 # Closing waits this long for the network to take the last bytes.
@@ -29,7 +30,7 @@ _CLOSE_SECONDS: Final = 1.0
 SelfT = TypeVar("SelfT", bound="SecureSocket")
 
 
-class SecureSocket(Facts):
+class SecureSocket(Facts, HoldsDescriptor):
     """Base of :class:`StreamSocket` and :class:`DatagramSocket`; methods are those of :mod:`ssl`'s.
 
     Timeouts are the socket's: None waits, 0 raises BlockingIOError instead of waiting, a number of
@@ -45,6 +46,7 @@ class SecureSocket(Facts):
         self._receiving = threading.Lock()
         self._receiver_waits = False
         self._shaken = False
+        self._hold(sock, f"{type(self).__name__} {sock.getsockname()}")
 
     # -- what a kind of socket does
 
@@ -71,6 +73,10 @@ class SecureSocket(Facts):
     @abstractmethod
     def _say_goodbye(self) -> None:
         """Queue close_notify."""
+
+    @abstractmethod
+    def _abandon(self) -> None:
+        """The socket is gone: end what is left in the engine, so that keys and memory go."""
 
     @abstractmethod
     def _new_keys(self, *, request_peer: bool) -> Callable[[], bool]:
@@ -195,6 +201,8 @@ class SecureSocket(Facts):
             self._say_goodbye()
         self._until(self._parted, self._timeout, receive=True)
         old = self._sock
+        self._let_go()
+        self._abandon()
         plain = socket.socket(old.family, old.type, old.proto, fileno=old.detach())
         plain.settimeout(self._timeout)
         return plain
@@ -204,7 +212,7 @@ class SecureSocket(Facts):
         try:
             self._check_process()
         except OSError:
-            self._sock.close()
+            self._end()
             return
         if self._sock.fileno() < 0:
             return
@@ -217,7 +225,12 @@ class SecureSocket(Facts):
         except OSError:
             pass  # the connection is over either way
         finally:
-            self._sock.close()
+            self._end()
+
+    def _end(self) -> None:
+        self._sock.close()
+        self._let_go()
+        self._abandon()
 
     def _linger(self, seconds: float) -> None:
         """Wait for the peer to have read everything, where closing at once could destroy it."""

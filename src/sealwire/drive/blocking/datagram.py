@@ -304,6 +304,9 @@ class ClientDatagramSocket(DatagramSocket):
     def _say_goodbye(self) -> None:
         self._connection.close(time.monotonic())
 
+    def _abandon(self) -> None:
+        self._connection.abort()
+
 
 class ServerDatagramSocket(DatagramSocket):
     """The server's end, before and after it has found its one peer."""
@@ -380,3 +383,6 @@ class ServerDatagramSocket(DatagramSocket):
 
     def _say_goodbye(self) -> None:
         self._endpoint.close(time.monotonic())
+
+    def _abandon(self) -> None:
+        self._endpoint.abandon()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sealwire import stcp
 from sealwire.drive.blocking.base import SecureSocket
 from sealwire.drive.sessions import Sessions
-from sealwire.errors import Error, Truncated
+from sealwire.errors import Truncated
 from sealwire.limits import Limits
 
 if TYPE_CHECKING:
@@ -238,6 +238,9 @@ class StreamSocket(SecureSocket):
     def _say_goodbye(self) -> None:
         self._connection.close()
 
+    def _abandon(self) -> None:
+        self._connection.release()
+
     def _parted(self) -> bool:
         self._raise_error()
         return self._connection.peer_closed and self._connection.queued == 0
@@ -321,14 +324,15 @@ class ListeningSocket:
                 limits=self._limits,
                 on_early_data=self._on_early_data,
             )
-            if self._do_handshake_on_connect:
-                secure.do_handshake()
-        except Error:
-            sock.close()
-            raise
         except BaseException:
             sock.close()
             raise
+        if self._do_handshake_on_connect:
+            try:
+                secure.do_handshake()
+            except BaseException:
+                secure._end()
+                raise
         return secure, address
 
     def fileno(self) -> int:

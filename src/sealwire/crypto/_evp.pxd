@@ -49,6 +49,9 @@ cdef inline int tag_bytes(Algorithm algorithm) noexcept nogil:
 # The loaded and tested functions; raises Unavailable.
 cdef const Api* api() except NULL
 
+# Another function of the same library, for modules with a table of their own; raises Unavailable.
+cdef void* function(const char* name) except NULL
+
 # A context that keeps `key`; raises Unavailable or MemoryError.  Free it with release().
 cdef void* new_aead(Algorithm algorithm, const uint8_t* key, bint sealing) except NULL
 cdef void* new_mask(Algorithm algorithm, const uint8_t* key) except NULL

@@ -34,6 +34,8 @@ cdef enum:
     SET_TAG = 0x11
 
 cdef Api _api
+# Stays open for the life of the process, and the functions with it.
+cdef void* _library = NULL
 cdef void* _aead_ciphers[ALGORITHMS]
 cdef void* _mask_ciphers[ALGORITHMS]
 cdef void* _digests[3]
@@ -63,9 +65,17 @@ cdef const Api* api() except NULL:
     return &_api
 
 
+cdef void* function(const char* name) except NULL:
+    api()
+    cdef void* found = dlsym(_library, name)
+    if found == NULL:
+        raise Unavailable(f"libcrypto lacks {name.decode()}")
+    return found
+
+
 cdef int _load() except -1:
     """Try the places in order; the first library that is usable and passes the self-test stays."""
-    global _ready, _description, _reason
+    global _ready, _description, _reason, _library
     cdef void* handle
     if _reason:  # asked before; libraries do not appear while a process runs
         raise Unavailable(_reason)
@@ -76,7 +86,7 @@ cdef int _load() except -1:
             continue
         refusal = _take(handle)
         if not refusal:
-            # The handle stays open for the life of the process, and the functions with it.
+            _library = handle
             _ready = True
             return 0
         if refusal not in refusals:

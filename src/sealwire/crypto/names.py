@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -25,6 +26,7 @@ _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _DNS_NAME_MAXIMUM_CHARACTERS = 253
 
 
+@lru_cache(maxsize=128)
 def reference_name(name: str) -> str | IPAddress:
     """What a certificate will be compared with: an address, or a lower-case DNS name in A-label form.
 

@@ -44,6 +44,7 @@ DEFAULT_MTU_BYTES: Final = 1200
 # RFC 9147 section 4.4 [9147-4.4-5]: 576 and 1280 bytes, less IP and UDP headers.
 _LEAST_MTU_IPV4_BYTES: Final = 548
 _LEAST_MTU_IPV6_BYTES: Final = 1232
+_DEFAULT_LIMITS: Final = Limits()
 
 
 class Connection(Association):
@@ -82,7 +83,7 @@ class Connection(Association):
             ConfigurationError: no usable server name while names are checked.
             LimitReached: the ledger has no room.
         """
-        limits = limits or Limits()
+        limits = limits or _DEFAULT_LIMITS
         config = config.within(limits)
         # RFC 9147 section 5.1 [9147-5.1-13]: an empty id says that we need none and take the server's.
         handshake = Handshake.client(
@@ -126,7 +127,7 @@ class Connection(Association):
         test); else say so by `address_proved`, and at most three times the bytes received are sent
         until the peer proves it.  `connection_id` is as for :meth:`client`; None not to negotiate ids.
         """
-        limits = limits or Limits()
+        limits = limits or _DEFAULT_LIMITS
         config = config.within(limits)
         return cls(
             config,

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _WARNING: Final = 1
 # A ledger fuller than this part of its limit stops reading, so that what is in flight still fits.
 _HIGH_WATER: Final = 7 / 8
+_DEFAULT_LIMITS: Final = Limits()
 
 
 class Connection(Association):
@@ -78,7 +79,7 @@ class Connection(Association):
             ConfigurationError: `config` and `server_name` cannot make a ClientHello.
             LimitReached: the ledger has no room for a connection.
         """
-        limits = limits or Limits()
+        limits = limits or _DEFAULT_LIMITS
         ledger = ledger or Ledger(limits.total_bytes)
         config = config.within(limits)
         handshake = Handshake.client(
@@ -93,7 +94,7 @@ class Connection(Association):
         cls, config: Config, *, now: float, limits: Limits | None = None, ledger: Ledger | None = None
     ) -> Connection:
         """A server's end, waiting for a ClientHello.  Arguments and errors as for `client`."""
-        limits = limits or Limits()
+        limits = limits or _DEFAULT_LIMITS
         ledger = ledger or Ledger(limits.total_bytes)
         config = config.within(limits)
         handshake = Handshake.server(config, TLS, early=EarlyPhase(wanted=True))

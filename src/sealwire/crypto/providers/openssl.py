@@ -1,6 +1,6 @@
 """The default provider: OpenSSL, reached through ``cryptography`` and the standard library.
 
-Hashes and HMAC go through hashlib and hmac.digest, which call OpenSSL in one step; HKDF is two
+Hashes go through hashlib, HMAC through the compiled `_mac` or else hmac.digest, and HKDF is two
 lines above HMAC (measured beside cryptography's HKDFExpand: the same time for one block, less
 above it).  AEADs and key exchange come from ``cryptography``.  Whatever a peer can send wrong in
 a key share ends in one error, illegal_parameter, before or after OpenSSL has looked at it.
@@ -48,6 +48,31 @@ _CURVES: dict[Group, type[ec.EllipticCurve]] = {
 }
 
 
+def _choose_hmac() -> Callable[[str, bytes, bytes], bytes]:
+    """HMAC of (hash name, key, data): the compiled one where it works."""
+    reason = ""
+    if os.environ.get("SEALWIRE_PURE") != "1":
+        try:
+            import sealwire.crypto._evp as evp
+            import sealwire.crypto._mac as mac
+        except ImportError as error:
+            reason = str(error)
+        else:
+            try:
+                mac.load()
+            except evp.Unavailable as error:
+                reason = str(error)
+            else:
+                compiled: Callable[[str, bytes, bytes], bytes] = mac.digest
+                return compiled
+    if reason and os.environ.get("SEALWIRE_REQUIRE_COMPILED") == "1":
+        raise ImportError(f"SEALWIRE_REQUIRE_COMPILED=1, but {reason}")
+    return lambda hash_name, key, data: hmac.digest(key, data, hash_name)
+
+
+_hmac = _choose_hmac()
+
+
 class OpenSslProvider:
     """CryptoProvider over OpenSSL; stateless, and safe to share between threads."""
 
@@ -60,15 +85,15 @@ class OpenSslProvider:
         return _HASHES[hash_name]()
 
     def hmac(self, hash_name: str, key: bytes, data: bytes) -> bytes:
-        return hmac.digest(key, data, hash_name)
+        return _hmac(hash_name, key, data)
 
     def hkdf_extract(self, hash_name: str, salt: bytes, secret: bytes) -> bytes:
         # RFC 5869 section 2.2: no salt means a string of HashLen zeros, to HMAC the same as an empty key.
-        return hmac.digest(salt, secret, hash_name)
+        return _hmac(hash_name, salt, secret)
 
     def hkdf_expand(self, hash_name: str, secret: bytes, info: bytes, n: int) -> bytes:
         size = _HASH_BYTES[hash_name]
-        block = hmac.digest(secret, info + b"\x01", hash_name)
+        block = _hmac(hash_name, secret, info + b"\x01")
         if n <= size:
             return block[:n]
         if n > 255 * size:
@@ -77,7 +102,7 @@ class OpenSslProvider:
         counter = 1
         while len(output) < n:
             counter += 1
-            block = hmac.digest(secret, block + info + bytes((counter,)), hash_name)
+            block = _hmac(hash_name, secret, block + info + bytes((counter,)))
             output += block
         return bytes(output[:n])
 

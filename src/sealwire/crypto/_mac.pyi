@@ -1,0 +1,6 @@
+"""Types of the compiled HMAC; see _mac.pyx."""
+
+KNOWN_ANSWERS: dict[str, str]
+
+def load() -> None: ...
+def digest(hash_name: str, key: bytes, data: bytes) -> bytes: ...

@@ -75,6 +75,33 @@ def pair() -> Iterator[Pair]:
         _remove(made)
 
 
+@contextmanager
+def narrow_behind_a_router(mtu: int) -> Iterator[tuple[Pair, list[str]]]:
+    """The right namespace forwards to a third, 198.51.100.2, over a cable of `mtu` bytes.
+
+    Gives the pair, and what runs a command in the third namespace.
+    """
+    with pair() as made:
+        beyond = made.right.replace("sw-r-", "sw-b-")
+        try:
+            _ip("netns", "add", beyond)
+            near = ("link", "add", "near", "type", "veth", "peer", "name", "beyond", "netns", beyond)
+            _ip("-n", made.right, *near)
+            for name, end, address in (
+                (made.right, "near", "198.51.100.1/24"),
+                (beyond, "beyond", "198.51.100.2/24"),
+            ):
+                _ip("-n", name, "link", "set", end, "mtu", str(mtu))
+                _ip("-n", name, "addr", "add", address, "dev", end)
+                _ip("-n", name, "link", "set", end, "up")
+            _ip("-n", beyond, "route", "add", "default", "via", "198.51.100.1")
+            _ip("-n", made.left, "route", "add", "default", "via", "192.0.2.2")
+            made.run("right", "sysctl", "-qw", "net.ipv4.ip_forward=1")
+            yield made, ["ip", "netns", "exec", beyond]
+        finally:
+            subprocess.run(["ip", "netns", "del", beyond], check=False, capture_output=True)
+
+
 def _remove(made: Pair) -> None:
     for name in (made.left, made.right):
         subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)

@@ -5,24 +5,28 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from tests import certificates
-from tests.interop.namespaces import pair
+from tests.interop.namespaces import narrow_behind_a_router, pair
 
-ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "src")}
 SERVER = """
 import asyncio, sealwire, sys
 async def measure(channel):
     async for data in channel:
+        print(channel.path_mtu_estimate, flush=True)
         await channel.send(b"%d" % len(data))
 async def main():
     context = sealwire.Context(sealwire.PROTOCOL_SERVER)
     context.load_cert_chain(sys.argv[1], sys.argv[2])
-    upkeep = sealwire.Upkeep(max_mtu=1472)
-    serving = sealwire.start_datagram_server(measure, "192.0.2.2", 4433, context=context, upkeep=upkeep)
+    upkeep = sealwire.Upkeep(max_mtu=int(sys.argv[4]) or None)
+    serving = sealwire.start_datagram_server(measure, sys.argv[3], 4433, context=context, upkeep=upkeep)
     async with await serving as server:
         print("ready", flush=True)
         await server.serve_forever()
@@ -55,26 +59,32 @@ asyncio.run(main())
 """
 
 
+@contextmanager
+def serving(prefix: list[str], address: str, max_mtu: int) -> Iterator[IO[bytes]]:
+    """A server at `address`, where `prefix` runs things; gives what it prints."""
+    identity = certificates.server()
+    arguments = (str(identity.certfile), str(identity.keyfile), address, str(max_mtu))
+    server = subprocess.Popen(
+        [*prefix, sys.executable, "-c", SERVER, *arguments], stdout=subprocess.PIPE, env=ENVIRONMENT
+    )
+    assert server.stdout is not None
+    try:
+        assert server.stdout.readline() == b"ready\n"
+        yield server.stdout
+    finally:
+        server.terminate()
+        server.wait(10)
+        server.stdout.close()
+
+
 def found(mtu: int) -> tuple[int, int]:
     """What the client ends with, and the largest it ever used, where frames above `mtu` vanish."""
     identity = certificates.server()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     with pair() as cable:
         # A veth end drops frames above its own MTU in silence; the sender's end says 1500.
         cable.run("right", "ip", "link", "set", "right", "mtu", str(mtu))
-        command = cable.command(
-            "right", sys.executable, "-c", SERVER, str(identity.certfile), str(identity.keyfile)
-        )
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
-        try:
-            assert server.stdout is not None
-            assert server.stdout.readline() == b"ready\n"
-            done = cable.run("left", sys.executable, "-c", CLIENT, str(identity.cafile), env=environment)
-        finally:
-            server.terminate()
-            server.wait(10)
-            assert server.stdout is not None
-            server.stdout.close()
+        with serving(cable.command("right"), "192.0.2.2", 1472):
+            done = cable.run("left", sys.executable, "-c", CLIENT, str(identity.cafile))
     now, largest = map(int, done.stdout.split())
     return now, largest
 
@@ -89,3 +99,49 @@ def test_a_cable_that_carries_less() -> None:
     # 28 bytes are IPv4 and UDP; the cable lets four more pass, as for a VLAN tag.
     assert 1412 - 40 <= now <= 1420 - 28 + 4
     assert largest == now
+
+
+# Each prints what it ends with, and whether that took less than the first timer.
+TOLD = {
+    "asyncio": """
+import asyncio, sealwire, sys
+async def main():
+    context = sealwire.create_default_context(cafile=sys.argv[1])
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with sealwire.open_datagram_channel(
+        "198.51.100.2", 4433, context=context, server_hostname="localhost"
+    ) as channel:
+        print(channel.connection.mtu, channel.path_mtu_estimate, loop.time() - began < 0.9)
+        await channel.send(bytes(channel.max_message_bytes))
+        print((await channel.recv()).decode(), channel.max_message_bytes)
+asyncio.run(main())
+""",
+    "blocking": """
+import sealwire, socket, sys, time
+context = sealwire.create_default_context(cafile=sys.argv[1])
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.connect(("198.51.100.2", 4433))
+began = time.monotonic()
+with sealwire.wrap_socket(context, sock, server_hostname="localhost") as channel:
+    channel.do_handshake()
+    print(channel.connection.mtu, channel.path_mtu_estimate, time.monotonic() - began < 0.9)
+    channel.send(bytes(channel.max_message_bytes))
+    print(channel.recv(100).decode(), channel.max_message_bytes)
+""",
+}
+
+
+@pytest.mark.requirement("9147-4.4-2", "9147-4.4-6", "9147-4.4-11")
+@pytest.mark.parametrize("driver", TOLD)
+def test_a_router_says_that_the_path_is_narrower(driver: str) -> None:
+    """The hello is too long for a link behind the router: ICMP comes, and the hello again, cut anew."""
+    with narrow_behind_a_router(1000) as (cable, beyond), serving(beyond, "198.51.100.2", 0) as printed:
+        done = cable.run("left", sys.executable, "-c", TOLD[driver], str(certificates.server().cafile))
+        estimate = printed.readline().strip()
+    first, second = done.stdout.decode().splitlines()
+    assert first == "972 972 True"
+    echoed, longest = second.split()
+    assert echoed == longest
+    # What its one socket for everybody can be asked about one peer.
+    assert estimate == b"972"

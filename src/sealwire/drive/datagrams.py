@@ -76,6 +76,21 @@ class DatagramFacts(Facts):
     # -- what the path carries (docs/path-mtu.md)
 
     @property
+    @abstractmethod
+    def _udp_socket(self) -> UdpSocket:
+        """What its datagrams go through."""
+
+    @property
+    def path_mtu_estimate(self) -> int | None:
+        """What the kernel takes for possible on the way to the peer now, bytes of UDP payload; None: unknown.
+
+        RFC 9147 section 4.4 [9147-4.4-2].  It knows the first hop, and what ICMP said, forged or not: a hint,
+        which nothing here follows upwards.  Linux only; a few system calls for a server's channel.
+        """
+        address = self.connection.address
+        return self._udp_socket.path_estimate(address) if isinstance(address, tuple) else None
+
+    @property
     def max_probe_bytes(self) -> int:
         """The longest message :meth:`send_probe` takes; 0 where no larger datagrams are looked for."""
         return self.connection.max_probe_bytes

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from sealwire.drive import pathmtu
 from sealwire.telemetry import ConnectionCounters
 
 Address = tuple[Any, ...]
@@ -44,9 +45,7 @@ _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(20)
 
 # linux/in.h and linux/in6.h; Python names none of them.
 _IP_MTU_DISCOVER: Final = 10
-_IP_MTU: Final = 14
 _IPV6_MTU_DISCOVER: Final = 23
-_IPV6_MTU: Final = 24
 _PMTUDISC_PROBE: Final = 3
 # UDP payloads that links carry, for a socket whose kernel does not know the peer's.
 _COMMON_BYTES: Final = (8972, 1472, 1452, 1392, 1372, 1252, 1232, 548)
@@ -125,6 +124,8 @@ class UdpSocket:
                 break
             except OSError as error:
                 self._hint(error)
+                if error.errno == errno.EMSGSIZE:
+                    self._what_passes(self.sock.getpeername() if self._connected else ())
         return batch
 
     def send(self, datagrams: Iterable[tuple[bytes, Address]]) -> None:
@@ -143,11 +144,7 @@ class UdpSocket:
                 return
             except OSError as error:
                 self._hint(error)
-                if error.errno == errno.EMSGSIZE and self.on_too_big is not None:
-                    self.on_too_big(self._largest_below(len(data)), address)
-                # A connected socket reports the answer to an earlier datagram here and has not
-                # sent this one; once reported, the error is gone.
-                if error.errno == errno.ECONNREFUSED and self._retry(data, address):
+                if self._is_about_another(error, len(data), address) and self._retry(data, address):
                     waiting.popleft()
                     continue
                 self.dropped += 1
@@ -165,18 +162,41 @@ class UdpSocket:
         else:
             self.sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
 
-    def _largest_below(self, n: int) -> int:
-        """The UDP payload that the first hop carries; a guess where the kernel does not say."""
-        six = self.sock.family == socket.AF_INET6
-        if self._connected and sys.platform == "linux":
-            try:
-                level, option = (socket.IPPROTO_IPV6, _IPV6_MTU) if six else (socket.IPPROTO_IP, _IP_MTU)
-                mtu = self.sock.getsockopt(level, option)
-            except OSError:
-                mtu = 0
-            if 0 < mtu - (48 if six else 28) < n:
-                return mtu - (48 if six else 28)
-        return next((size for size in _COMMON_BYTES if size < n), 0)
+    def _is_about_another(self, error: OSError, n: int, address: Address) -> bool:
+        """Whether a refusal to send `n` bytes was meant for an earlier datagram; says what passes.
+
+        A connected socket reports the answer to an earlier datagram when the next is sent, and has not sent
+        that one; once reported, the error is gone.
+        """
+        if error.errno != errno.EMSGSIZE:
+            return error.errno == errno.ECONNREFUSED
+        known = self._what_passes(address)
+        if known is not None:
+            return n <= known
+        if self.on_too_big is not None:
+            self.on_too_big(next((size for size in _COMMON_BYTES if size < n), 0), address)
+        return False
+
+    def _what_passes(self, address: Address) -> int | None:
+        """Tell the owner what the kernel knows of the path after a complaint, where there is one peer.
+
+        A router said it by ICMP (RFC 9147 section 4.4 [9147-4.4-6]), and the kernel compared that with what
+        this socket sent.  A server's socket is told nothing, lest a stranger's ICMP cost every peer a
+        system call.
+        """
+        known = pathmtu.estimate(self.sock) if self._connected else None
+        if known is not None and self.on_too_big is not None:
+            self.on_too_big(known, address)
+        return known
+
+    def path_estimate(self, address: Address) -> int | None:
+        """The UDP payload the kernel takes for possible on the way to `address`, None where it is unknown.
+
+        RFC 9147 section 4.4 [9147-4.4-2]
+        """
+        if self._connected:
+            return pathmtu.estimate(self.sock)
+        return pathmtu.estimate_to(address, self.sock.family)
 
     def _retry(self, data: bytes, address: Address) -> bool:
         try:

@@ -15,6 +15,7 @@ from sealwire.drive import (
     DatagramSocket,
     create_connection,
     open_datagram_channel,
+    pathmtu,
     start_datagram_server,
     wrap_socket,
 )
@@ -108,7 +109,7 @@ def test_a_datagram_the_kernel_refuses_is_cut_and_sent_again_at_once(monkeypatch
         real(self, data, address)
 
     monkeypatch.setattr(UdpSocket, "_send", send)
-    monkeypatch.setattr(UdpSocket, "_largest_below", lambda self, n: 548)
+    monkeypatch.setattr(pathmtu, "estimate", lambda sock: 548)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

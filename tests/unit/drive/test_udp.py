@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sealwire.drive import pathmtu
 from sealwire.drive.addresses import bind, resolve_for_listening, show
 from sealwire.drive.udp import BATCH, Refusals, UdpSocket
 from sealwire.telemetry import ConnectionCounters
@@ -30,6 +31,11 @@ class Scripted:
 
     def getsockname(self) -> Any:
         return HERE
+
+    def getpeername(self) -> Any:
+        return HERE
+
+    family = socket.AF_INET
 
     def _next(self) -> Any:
         if not self.script:
@@ -111,6 +117,67 @@ def test_a_destination_that_cannot_be_reached_stops_nobody_else(code: int) -> No
     udp.send([(b"1", HERE), (b"2", HERE), (b"3", HERE)])
     assert stand_in.sent == [b"1", b"3"]
     assert (udp.refusals, udp.dropped) == (1, 1)
+
+
+@pytest.mark.requirement("9147-4.4-2", "9147-4.4-6")
+def test_a_router_that_carries_less_is_heard() -> None:
+    """With one peer; what is heard is what the kernel remembers, whatever the datagrams' sizes."""
+    udp, _ = scripted(OSError(errno.EMSGSIZE, "Message too long"), (b"x", HERE))
+    told: list[tuple[int, Any]] = []
+    udp.on_too_big = lambda size, address: told.append((size, address))
+    assert udp.receive() == [(b"x", HERE)]
+    assert told == [(65_507, HERE)]
+    assert udp.refusals == 1
+    served, _ = scripted(OSError(errno.EMSGSIZE, "Message too long"), (b"x", HERE), connected=False)
+    served.on_too_big = udp.on_too_big
+    assert served.receive() == [(b"x", HERE)]
+    assert len(told) == 1
+
+
+@pytest.mark.requirement("9147-4.4-6", "9147-4.4-11")
+def test_what_a_router_says_of_an_earlier_datagram_does_not_cost_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pathmtu, "estimate", lambda sock: 972)
+    told: list[int] = []
+    udp, stand_in = scripted(None, OSError(errno.EMSGSIZE, "Message too long"), None, None)
+    udp.on_too_big = lambda size, address: told.append(size)
+    udp.send([(bytes(1200), HERE), (bytes(278), HERE), (b"x", HERE)])
+    assert list(map(len, stand_in.sent)) == [1200, 278, 1]
+    assert (told, udp.refusals, udp.dropped) == ([972], 1, 0)
+    # One that is too long itself is not tried again.
+    udp, stand_in = scripted(OSError(errno.EMSGSIZE, "Message too long"), None)
+    udp.on_too_big = lambda size, address: told.append(size)
+    udp.send([(bytes(1200), HERE), (b"x", HERE)])
+    assert list(map(len, stand_in.sent)) == [1]
+    assert (told, udp.refusals, udp.dropped) == ([972, 972], 1, 1)
+
+
+@pytest.mark.requirement("9147-4.4-2")
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_what_the_kernel_says_of_loopback(family: socket.AddressFamily, host: str) -> None:
+    longest = 65_507 if family == socket.AF_INET else 65_488
+    with socket.socket(family, socket.SOCK_DGRAM) as peer, socket.socket(family, socket.SOCK_DGRAM) as sock:
+        peer.bind((host, 0))
+        address = peer.getsockname()
+        sock.bind((host, 0))
+        assert UdpSocket(sock, connected=False).path_estimate(address) == longest
+        assert pathmtu.estimate(sock) is None
+        sock.connect(address)
+        assert UdpSocket(sock, connected=True).path_estimate(address) == longest
+        with pytest.raises(BlockingIOError):
+            peer.recv(1, socket.MSG_DONTWAIT)
+    # Nobody is asked about what is no address, and no socket that is closed.
+    assert pathmtu.estimate_to(("no such host of ours.invalid", 1), family) is None
+    assert pathmtu.estimate(sock) is None
+
+
+@pytest.mark.requirement("9147-4.4-2")
+def test_other_systems_do_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    with udp_socket() as sock:
+        sock.connect(("127.0.0.1", 9))
+        assert pathmtu.estimate(sock) is None
 
 
 def test_a_broken_socket_is_no_hint() -> None:

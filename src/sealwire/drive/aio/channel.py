@@ -15,7 +15,7 @@ from types import TracebackType
 from sealwire import dtls
 from sealwire.drive.aio.port import Port
 from sealwire.drive.datagrams import DatagramFacts, T
-from sealwire.drive.udp import Address
+from sealwire.drive.udp import Address, UdpSocket
 from sealwire.errors import ConnectionClosed, LimitReached
 
 
@@ -45,6 +45,10 @@ class DatagramChannel(DatagramFacts):
     @property
     def connection(self) -> dtls.Connection:
         return self._connection
+
+    @property
+    def _udp_socket(self) -> UdpSocket:
+        return self._port.udp
 
     def _act(self, action: Callable[[dtls.Connection], T]) -> T:
         self._check_process()

@@ -51,6 +51,10 @@ class DatagramSocket(SecureSocket, DatagramFacts):
     def connection(self) -> dtls.Connection:
         """The engine."""
 
+    @property
+    def _udp_socket(self) -> UdpSocket:
+        return self._udp
+
     def _act(self, action: Callable[[dtls.Connection], T]) -> T:
         self.do_handshake()
         with self._lock:

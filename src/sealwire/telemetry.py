@@ -99,3 +99,18 @@ class EndpointCounters(Counters):
     address_changes: int = counter("moves", "connections that went on at another address of their peer")
     connections_closed: int = counter("connections", "connections gone, for whatever reason")
     admissions_refused: int = counter("hellos", "proved peers turned away by limits or policy")
+    # Totals over all connections of what honest peers do seldom; the detectors read them.
+    records_forged: int = counter("records", "records to connections that did not authenticate")
+    fragments_received: int = counter("fragments", "handshake fragments given to connections")
+    fragments_small: int = counter("fragments", "of those, below 64 bytes and not the end of a message")
+    fragments_refused: int = counter("fragments", "of those, contradicting others, too far ahead or too many")
+    key_updates_idle: int = counter("updates", "KeyUpdates of peers beyond two without data between them")
+    acks_idle: int = counter("records", "ACKs of peers that acknowledged nothing")
+    connections_used: int = counter("connections", "connections over which application data came or went")
+    connections_wasted: int = counter("connections", "complete connections closed without any data")
+    handshakes_slow: int = counter(
+        "handshakes", "handshakes whose peer still sent after a quarter of their time"
+    )
+    handshakes_broken: int = counter("handshakes", "handshakes ended by an alert or an error, not by silence")
+    attacks_detected: int = counter("attacks", "attacks that began, as the detectors see it")
+    under_load_entered: int = counter("times", "times the endpoint went under load")

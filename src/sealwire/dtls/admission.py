@@ -17,6 +17,7 @@ from sealwire.dtls.gate import Attempt
 from sealwire.dtls.place import place_of
 from sealwire.dtls.upkeep import Upkeep
 from sealwire.limits import Account, Limits
+from sealwire.telemetry import EndpointCounters
 from sealwire.tls13.contract import EarlyPhase
 from sealwire.tls13.handshake import DTLS, Handshake
 
@@ -47,6 +48,7 @@ class Terms:
     cid_bytes: int | None
     upkeep: Upkeep
     issue_cid: Callable[[int], bytes]
+    totals: EndpointCounters
 
 
 def open_connection(
@@ -88,6 +90,7 @@ def open_connection(
         address_proved=attempt.facts is not None or not terms.limit_unproved,
         issue_cid=terms.issue_cid,
         upkeep=terms.upkeep,
+        totals=terms.totals,
     )
     connection.address = address
     connection.address_shown = connection.address_shown or attempt.ticket is not None

@@ -16,6 +16,7 @@ from sealwire.context import Config
 from sealwire.dtls.alerts import FATAL, WARNING, LastWords
 from sealwire.dtls.care import Care
 from sealwire.dtls.charges import handshake_over
+from sealwire.dtls.conduct import Conduct
 from sealwire.dtls.early import EarlyTraffic
 from sealwire.dtls.epochs import Opening, Sealing
 from sealwire.dtls.events import (
@@ -47,7 +48,7 @@ from sealwire.errors import (
 )
 from sealwire.limits import Account, Limits, Purpose
 from sealwire.record.padding import Padding
-from sealwire.telemetry import ConnectionCounters
+from sealwire.telemetry import ConnectionCounters, EndpointCounters
 from sealwire.tls13.contract import (
     EPOCH_APPLICATION,
     EPOCH_EARLY,
@@ -83,6 +84,7 @@ class Association:
         offered_cid_bytes: int = 0,
         issue_cid: Callable[[int], bytes] | None = None,
         upkeep: Upkeep = DEFAULT_UPKEEP,
+        totals: EndpointCounters | None = None,
     ) -> None:
         """Made as a Connection, by its `client` and `server` or by an Endpoint."""
         if mtu < _MIN_MTU_BYTES:
@@ -105,6 +107,8 @@ class Association:
         #: Whether the peer's address is proved or, by a ticket, at least shown to have been its own.
         self.address_shown = address_proved
 
+        #: How the peer behaves, in the totals of its endpoint.
+        self.conduct = Conduct(totals or EndpointCounters(), now, limits.handshake_seconds)
         self._account = account
         padding = Padding(config.block_padding, config.padding_callback)
         self._sealing = Sealing(config.provider, plain_sequence, limits.records_per_key, padding)
@@ -122,6 +126,7 @@ class Association:
             next_seq=next_message_seq,
             next_peer_seq=next_peer_message_seq,
             spare_cids=upkeep.spare_cids,
+            conduct=self.conduct,
         )
         self._layer.issue_cid = issue_cid or config.provider.random
         # What may still be sent to an address nobody proved, None once it is proved.
@@ -130,6 +135,7 @@ class Association:
         self._keys_seen = False
         # Server: part of the client's last flight came, so our Finished was accepted over there.
         self._finished_answered = False
+        self._began = now
         self._handshake_deadline: float | None = now + limits.handshake_seconds
         self._outgoing = Outgoing(account, limits, self._sealing, self.counters, mtu)
         self._early = EarlyTraffic(handshake.early, self._sealing, account, limits, self.counters, mtu)
@@ -187,7 +193,7 @@ class Association:
             return
         self._opening.expire(now)
         if self._handshake_deadline is not None and self._handshake_deadline <= now:
-            seconds = self.limits.handshake_seconds
+            seconds = self._handshake_deadline - self._began
             self._finish(TimeoutError(f"the handshake did not finish within {seconds:g} seconds"))
             return
         try:
@@ -225,15 +231,19 @@ class Association:
                 else:
                     self._receive_record(number, content_type, content, now)
             if self.state is not State.CLOSED:
-                self._end_of_run(now, self._opening.forged > forged)
+                self._end_of_run(now, self._opening.forged - forged)
         except ProtocolError as error:
             self._fail(error)
         authentic = self.counters.records_opened > before
+        if self._handshake_deadline is not None:
+            self.conduct.heard_in_handshake(now)
+        elif not self.conduct.used and self.counters.messages_received:
+            self.conduct.first_use()
         if authentic:
             self._care.heard(now)
         return authentic
 
-    def _end_of_run(self, now: float, forged: bool) -> None:
+    def _end_of_run(self, now: float, forged: int) -> None:
         if self._incoming.server_hello_missing:
             self._incoming.server_hello_missing = False
             self._layer.server_hello_missing(now)
@@ -244,7 +254,9 @@ class Association:
             # RFC 8449 section 4 [8449-1]: it authenticated, so it is the peer's doing.
             raise ProtocolError(Alert.RECORD_OVERFLOW, "a record is longer than record_size_limit allows")
         self._rekeying.looked(now)
-        if forged:
+        # Negative where keys were forgotten with what was counted under them.
+        if forged > 0:
+            self.conduct.forged(forged)
             self._rekeying.after_forgeries(now, connected=self.was_connected)
 
     def _receive_plaintext(self, number: RecordNumber, content_type: int, content: bytes, now: float) -> None:
@@ -379,6 +391,11 @@ class Association:
             epoch = EPOCH_HANDSHAKE if readable else EPOCH_PLAIN
         self._last_words.queue(level, alert, epoch)
 
+    def hurry(self, seconds: float, now: float) -> None:
+        """Give a handshake that is not complete no more than so many seconds from its beginning."""
+        if self._handshake_deadline is not None:
+            self._handshake_deadline = max(min(self._handshake_deadline, self._began + seconds), now)
+
     def _finish(self, error: OSError | None) -> None:
         self.state = State.CLOSED
         self.error = error
@@ -467,6 +484,8 @@ class Association:
             datagrams += sealed
             self._layer.cids.requests_sent = 0
             self._care.data_sent()
+            if not self.conduct.used:
+                self.conduct.first_use()
         waits = self._outgoing.bytes_held > 0
         # Whoever closes and has nothing to send any more needs no new keys.
         if waits or (datagrams and self.state is State.CONNECTED):

@@ -10,6 +10,7 @@ handshake is complete (RFC 9147 section 5.11).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from sealwire.context import Config
@@ -21,15 +22,17 @@ from sealwire.dtls.connection import (
     Connection,
 )
 from sealwire.dtls.cookie import Address
+from sealwire.dtls.detectors import RULES, Rule
 from sealwire.dtls.events import AddressChanged, Closed, Connected, Event, State
 from sealwire.dtls.gate import Attempt, Gate, OlderVersion, Reply
 from sealwire.dtls.header import ContentType, is_ciphertext
+from sealwire.dtls.load import Load
 from sealwire.dtls.paths import AMPLIFICATION, PathChecks
 from sealwire.dtls.peers import Peers
 from sealwire.dtls.routability import PathMessage
 from sealwire.dtls.timers import Timers
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP, Upkeep
-from sealwire.errors import Discard, LimitReached
+from sealwire.errors import Discard, LimitReached, PeerAlert, ProtocolError
 from sealwire.limits import Ledger, Limits
 from sealwire.telemetry import EndpointCounters
 from sealwire.tls13.contract import EarlyData
@@ -66,6 +69,7 @@ class Endpoint:
         on_address_change: Callable[[Connection, Address], bool] | None = None,
         enhanced_path_check: bool = False,
         upkeep: Upkeep = DEFAULT_UPKEEP,
+        attack_rules: Sequence[Rule] = RULES,
     ) -> None:
         """
         Args:
@@ -85,6 +89,7 @@ class Endpoint:
                 where the peer cannot be asked itself (RFC 9853); None never moves it.
             enhanced_path_check: ask the old address before the new one.
             upkeep: what each connection sees to by itself.
+            attack_rules: what is taken for a sign of an attack.
         """
         if cid_bytes and not _MIN_CID_BYTES <= cid_bytes <= _MAX_CID_BYTES:
             raise ValueError(
@@ -99,7 +104,14 @@ class Endpoint:
         self._cid_bytes = cid_bytes
         self._on_address_change = on_address_change
         self._terms = Terms(
-            self.limits, mtu, initial_timeout, limit_unproved, cid_bytes, upkeep, self._issue_cid
+            self.limits,
+            mtu,
+            initial_timeout,
+            limit_unproved,
+            cid_bytes,
+            upkeep,
+            self._issue_cid,
+            self.counters,
         )
         self._provider = configure().provider
         self._paths = PathChecks(self._provider, enhanced=enhanced_path_check)
@@ -110,6 +122,15 @@ class Endpoint:
         self._ready: dict[Connection, None] = {}
         self._timers = Timers()
         self._events: list[tuple[Connection, Event]] = []
+        #: Whether this endpoint is under load, and the attacks it sees.
+        self.load = Load(
+            self.counters,
+            self.ledger,
+            self.limits,
+            lambda: (self._peers.handshaking, len(self._peers)),
+            self._load_changed,
+            attack_rules,
+        )
         self.closing = False
         #: Called when a refused datagram is to be sent anew, cut smaller.
         self.on_path_refusal: Callable[[], None] | None = None
@@ -162,6 +183,8 @@ class Endpoint:
             else:
                 self._receive_unknown(datagram, address)
         self._receive_runs(runs, now)
+        if now >= self.load.due:
+            self.load.look(now)
 
     def _receive_runs(self, runs: dict[Address, list[Buffer]], now: float) -> None:
         peers = self._peers
@@ -319,6 +342,15 @@ class Endpoint:
         self._replace(self._peers.enter(connection, address, known))
         self._begin(connection, attempt, now)
 
+    def _load_changed(self, on: bool, now: float) -> None:
+        self._gate.force_load(on)
+        self._terms = replace(self._terms, limits=self.load.limits)
+        if on:
+            for connection in self._peers:
+                if connection.state is State.HANDSHAKING:
+                    connection.hurry(self.load.limits.handshake_seconds, now)
+                    self._touch(connection)
+
     def _replace(self, old: Connection | None) -> None:
         if old is not None:
             old.abort()
@@ -361,7 +393,11 @@ class Endpoint:
         self._elsewhere.pop(connection, None)
         if self._peers.forget(connection, _address_of(connection)):
             self.counters.connections_closed += 1
-            self.counters.handshakes_failed += not connection.was_connected
+            if connection.was_connected:
+                self.counters.connections_wasted += not connection.conduct.used
+            else:
+                self.counters.handshakes_failed += 1
+                self.counters.handshakes_broken += isinstance(connection.error, (ProtocolError, PeerAlert))
 
     def path_carries(self, size: int, address: Address, now: float) -> None:
         """The way to `address` refused a datagram: see :meth:`Connection.path_carries`."""
@@ -396,15 +432,14 @@ class Endpoint:
 
     def deadline(self) -> float | None:
         """When wake() is due, None if never."""
-        due = self._timers.next
-        other = self._paths.deadline
-        if due is None or (other is not None and other < due):
-            return other
-        return due
+        due = (self._timers.next, self._paths.deadline, self.load.deadline)
+        return min((at for at in due if at is not None), default=None)
 
     def wake(self, now: float) -> None:
         """Do what is due by `now`."""
         self._replies += self._paths.wake(now)
+        if now >= self.load.due:
+            self.load.look(now)
         # Each once: one that is due again at once has to be transmitted first.
         for connection in self._timers.take_due(now):
             connection.wake(now)

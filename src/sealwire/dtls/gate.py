@@ -96,6 +96,7 @@ class Gate:
         "_alerts",
         "_alerts_since",
         "_counters",
+        "_forced",
         "_jar",
         "_limits",
         "_proved",
@@ -110,6 +111,7 @@ class Gate:
         self._limits = limits
         self._counters = counters
         self._require_cookie = require_cookie
+        self._forced = False
         self._jar = CookieJar(provider, limits.cookie_seconds)
         self._slab = HelloSlab(
             provider, limits.hello_slots, limits.hello_slot_bytes, limits.hello_slot_seconds
@@ -122,6 +124,10 @@ class Gate:
         )
         self._alerts = 0
         self._alerts_since = float("-inf")
+
+    def force_load(self, on: bool) -> None:
+        """Under load everybody needs a cookie: neither a ticket nor the settings do without."""
+        self._forced = on
 
     @property
     def memory_bytes(self) -> int:
@@ -233,13 +239,16 @@ class Gate:
                 if hello.random in known:
                     return self._attempt(whole, hello, message, address, None, b"", 0)
                 # A ticket that shows the address opens first: all else is for nothing where it does not.
-                ticket = early.expected(config, DTLS, hello, message, place_of(address))
+                ticket = (
+                    None if self._forced else early.expected(config, DTLS, hello, message, place_of(address))
+                )
                 # A retry for the group alone is stateless as well: its second hello comes back here.
                 # Suite and group are those of the settings the name leads to, or the handshake would go on
                 # with what they forbid.  The application's callback is asked before the address is proved;
                 # it is asked once more for the second hello, as nothing is kept.
                 chosen = config.for_server_name(hello.extensions.get(ext.SERVER_NAME))
-                if (self._require_cookie and ticket is None) or not select(chosen, hello).usable:
+                required = self._forced or self._require_cookie
+                if (required and ticket is None) or not select(chosen, hello).usable:
                     # Early data does not survive a retry.
                     self._counters.early_data_rejected += ext.EARLY_DATA.code in hello.extensions
                     return self._retry(whole, hello, message, address, chosen, now)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sealwire.dtls.cid import CidPool, Usage
+from sealwire.dtls.conduct import Conduct
 from sealwire.dtls.early import EARLY_SECONDS
 from sealwire.dtls.epochs import Opening, Sealing
 from sealwire.dtls.flight import Flight
@@ -90,6 +91,7 @@ class HandshakeLayer:
         next_seq: int,
         next_peer_seq: int,
         spare_cids: int = 0,
+        conduct: Conduct,
     ) -> None:
         self.engine = engine
         #: DTLS 1.3 is agreed upon: a hello of the peer, retry or not, was taken.
@@ -99,6 +101,7 @@ class HandshakeLayer:
         self._account = account
         self._limits = limits
         self._counters = counters
+        self._conduct = conduct
         self._flight = Flight(initial_timeout, next_seq)
         self._flight_charge = 0
         self._mtu = self._full_mtu = mtu
@@ -190,6 +193,7 @@ class HandshakeLayer:
             # Plaintext anybody can forge, so only what is next counts as an answer there.
             answers = epoch > EPOCH_PLAIN or fragment.message_seq == self._reassembly.next_seq
             reason = self._reassembly.offer(fragment, epoch)
+            self._conduct.fragment(fragment, reason)
             if reason is None:
                 if answers and not self.engine.complete:
                     # RFC 9147 section 7.2 [9147-7.2-5]: even a part of the answer is one.
@@ -241,6 +245,7 @@ class HandshakeLayer:
             # RFC 9147 section 8 [9147-8-7]: an answer would pass the limit, so there is none.
             self._counters.key_requests_ignored += 1
         self._key_updates_in_a_row += 1
+        self._conduct.key_update(self._key_updates_in_a_row)
         if self._key_updates_in_a_row > self._limits.key_updates_in_a_row:
             # [8446-POST-3]
             raise ProtocolError(Alert.UNEXPECTED_MESSAGE, "too many KeyUpdates without data between them")
@@ -465,6 +470,8 @@ class HandshakeLayer:
             # nothing; it is a sign that the peer wants the rest.
             self._counters.discard(Discard.MALFORMED_ACK)
             numbers = []
+        if not self._flight.outstanding:
+            self._conduct.idle_ack()
         if numbers:
             self._acknowledged(self._flight.acknowledge(numbers, now), now)
         else:

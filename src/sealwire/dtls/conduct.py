@@ -1,0 +1,70 @@
+"""What a connection adds to its endpoint's totals where honest peers and attackers differ.
+
+Each total is something an honest peer does seldom; the detectors (dtls/detectors.py) compare them with
+what honest peers do often.  One object per connection, touched on the handshake's way and once per run
+of data.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sealwire.dtls.header import Fragment
+from sealwire.errors import Discard
+from sealwire.telemetry import EndpointCounters
+
+# Smaller pieces than any link forces: RFC 791 lets none be below 68 bytes, and nobody uses those.
+_SMALL_FRAGMENT_BYTES: Final = 64
+#: A handshake that has used up this part of its time, and whose peer goes on sending, is slow.
+SLOW_PART: Final = 0.25
+# Updates of both sides may cross, so the second in a row is nobody's fault.
+_KEY_UPDATES_IN_A_ROW: Final = 2
+# The same fragment again is not held against anybody: the network repeats.
+_REFUSED: Final = frozenset(
+    (Discard.BAD_FRAGMENT, Discard.OVER_BUDGET, Discard.FUTURE_MESSAGE, Discard.OVERSIZED_RECORD)
+)
+
+
+class Conduct:
+    """How one peer behaves, counted in its endpoint's totals."""
+
+    __slots__ = ("_slow", "_slow_at", "totals", "used")
+
+    def __init__(self, totals: EndpointCounters, began: float, handshake_seconds: float) -> None:
+        self.totals = totals
+        self._slow_at = began + SLOW_PART * handshake_seconds
+        self._slow = False
+        #: Application data went one way or the other.
+        self.used = False
+
+    def first_use(self) -> None:
+        """Application data came or went for the first time."""
+        self.used = True
+        self.totals.connections_used += 1
+
+    def heard_in_handshake(self, now: float) -> None:
+        """Something came while the handshake is not complete."""
+        if now >= self._slow_at and not self._slow:
+            self._slow = True
+            self.totals.handshakes_slow += 1
+
+    def fragment(self, fragment: Fragment, reason: Discard | None) -> None:
+        """A handshake fragment was kept, or not for `reason`."""
+        totals = self.totals
+        totals.fragments_received += 1
+        totals.fragments_small += (
+            len(fragment.data) < _SMALL_FRAGMENT_BYTES and fragment.end < fragment.length
+        )
+        totals.fragments_refused += reason in _REFUSED
+
+    def key_update(self, in_a_row: int) -> None:
+        """A KeyUpdate came, so many since the last application data."""
+        self.totals.key_updates_idle += in_a_row > _KEY_UPDATES_IN_A_ROW
+
+    def idle_ack(self) -> None:
+        """An ACK came that acknowledged nothing."""
+        self.totals.acks_idle += 1
+
+    def forged(self, records: int) -> None:
+        """So many records did not authenticate."""
+        self.totals.records_forged += records

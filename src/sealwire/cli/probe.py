@@ -178,8 +178,7 @@ def _settings(args: argparse.Namespace, environment: Mapping[str, str]) -> Setti
                 changes[name] = getattr(args, name)
         if args.tunnels:
             changes["tunnels"] = True
-        # What is not sealed yet (docs/probe/sealing.md) is not worked out either.
-        if args.no_dissection or args.sign:
+        if args.no_dissection:
             changes["dissect"] = False
         return replace(chosen, **changes)
     except (ConfigurationError, tomllib.TOMLDecodeError) as error:

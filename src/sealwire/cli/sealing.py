@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 _MIB = 1 << 20
 #: What a counter holds now, not since the beginning; a header has totals only.
-_GAUGES = {"active", "peak", "held_bytes", "peak_bytes"}
+_GAUGES = {"active", "peak", "held_bytes", "peak_bytes", "dissection_bytes", "dissection_peak"}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--sign", metavar="KEY", help="seal the flows with this key; OUT is then a directory")
+    parser.add_argument(
+        "--sign", metavar="KEY", help="seal flows and what they are with this key; OUT is then a directory"
+    )
     parser.add_argument(
         "--old-key", metavar="KEY", help="the key the spool was sealed with so far; it signs that KEY follows"
     )
@@ -36,7 +38,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--when-full",
         choices=("wait", "drop"),
-        help="flows that the signer cannot take yet (default: wait for a file, drop live, with a Gap)",
+        help="events that the signer cannot take yet (default: wait for a file, drop live, with a Gap)",
     )
     parser.add_argument(
         "--heartbeat",
@@ -117,8 +119,8 @@ class SealingSink:
         """What became of the events, for the summary."""
         queue, committed = self._signer.queue, self._signer.committed
         head = str(committed.get("hash", ""))
-        lost = f", {queue.dropped:,} flows dropped" if queue.dropped else ""
-        lost += f", {queue.restarts} signers lost with up to {queue.lost:,} flows" if queue.restarts else ""
+        lost = f", {queue.dropped:,} events dropped" if queue.dropped else ""
+        lost += f", {queue.restarts} signers lost with up to {queue.lost:,} events" if queue.restarts else ""
         say.fact(
             "sealed",
             f"{'sealed':>14}  up to segment {committed.get('segment')}, event {committed.get('event')}; "

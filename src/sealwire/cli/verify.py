@@ -6,16 +6,15 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from sealwire.cli import sealed
 from sealwire.cli.say import Exit, Failure, Say
-from sealwire.probe.events import as_json, flow_json
-from sealwire.probe.features import Flow, unpack
-from sealwire.probe.seal import cbor, engine
-from sealwire.probe.seal.leaves import FLOW, frame
-from sealwire.probe.seal.segment import Malformed, Segment
+from sealwire.probe.events import leaves_json
+from sealwire.probe.seal import engine
+from sealwire.probe.seal.leaves import Decoded
+from sealwire.probe.seal.segment import Header, Malformed
+from sealwire.probe.seal.tree import frame
 from sealwire.probe.verify import Trust, Verifier, verify_proof
 
 _SHOWN = 20
@@ -64,16 +63,13 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
 
 def _chain(args: argparse.Namespace, say: Say, trust: Trust, now: int, files: list[Path], name: str) -> Exit:
     started = time.monotonic()
-    verifier = Verifier(trust, now)
+    verifier = Verifier(trust, now, _print if args.print else None)
     for path in files:
         data, behind = sealed.read(path), 0
         try:
             for begin, segment in sealed.segments(data):
                 behind = begin
-                good = verifier.totals.faults
                 verifier.segment(path.name, segment)
-                if args.print and verifier.totals.faults == good:
-                    _print(segment)
         except Malformed as wrong:
             verifier.malformed(path.name, f"{wrong}, behind the segment at byte {behind}")
     findings = verifier.finish()
@@ -107,13 +103,14 @@ def _chain(args: argparse.Namespace, say: Say, trust: Trust, now: int, files: li
     say.fact(
         "verified",
         f"{name}: {'BROKEN' if broken else 'good'}: {totals.segments:,} segments, {totals.events:,} events "
-        f"({totals.flows:,} flows), {totals.boots} boots, {totals.gaps} gaps, "
-        f"{totals.lost_events:,} events lost, {totals.faults} faults, {seconds:.1f} s",
+        f"({totals.flows:,} flows, {totals.transactions:,} transactions), {totals.boots} boots, "
+        f"{totals.gaps} gaps, {totals.lost_events:,} events lost, {totals.faults} faults, {seconds:.1f} s",
         name=name,
         good=not broken,
         segments=totals.segments,
         events=totals.events,
         flows=totals.flows,
+        transactions=totals.transactions,
         boots=totals.boots,
         gaps=totals.gaps,
         lost_events=totals.lost_events,
@@ -124,29 +121,14 @@ def _chain(args: argparse.Namespace, say: Say, trust: Trust, now: int, files: li
     return Exit.NO if broken else Exit.OK
 
 
-def _events(segment: Segment) -> Iterator[dict[str, object]]:
-    """The events of a verified segment in their order."""
-    first = segment.header.first_event
-    rows, firsts, others = engine.decode(segment.framed, first)
-    apart = dict(others)
-    flows = unpack(rows, firsts)
-    for index in range(segment.header.events):
-        leaf = apart.get(index)
-        yield flow_json(next(flows), first + index) if leaf is None else as_json(leaf)
-
-
-def _print(segment: Segment) -> None:
-    for event in _events(segment):
+def _print(header: Header, decoded: Decoded) -> None:
+    for event in leaves_json(decoded, header.first_event):
         sys.stdout.write(json.dumps(event) + "\n")
 
 
-def one_event(leaf: bytes, sequence: int) -> dict[str, object]:
+def _one_event(leaf: bytes, sequence: int) -> dict[str, object]:
     """The event of one leaf."""
-    if cbor.read_head(leaf, 1)[1] != FLOW:
-        return as_json(leaf)
-    rows, firsts, _ = engine.decode(frame(leaf), sequence)
-    flow: Flow = next(unpack(rows, firsts))
-    return flow_json(flow, sequence)
+    return next(leaves_json(engine.decode(frame(leaf), sequence), sequence))
 
 
 def _proof(args: argparse.Namespace, say: Say, trust: Trust, now: int, path: Path) -> Exit:
@@ -166,8 +148,9 @@ def _proof(args: argparse.Namespace, say: Say, trust: Trust, now: int, path: Pat
         probe=header.probe.hex(),
     )
     say.record(
-        "proved-event", **{"sealed_" + name: value for name, value in one_event(proof.leaf, sequence).items()}
+        "proved-event",
+        **{"sealed_" + name: value for name, value in _one_event(proof.leaf, sequence).items()},
     )
     if not say.json:
-        sys.stdout.write(json.dumps(one_event(proof.leaf, sequence)) + "\n")
+        sys.stdout.write(json.dumps(_one_event(proof.leaf, sequence)) + "\n")
     return Exit.OK

@@ -1,4 +1,4 @@
-"""What a probe can report: flows, and what happened to the probe itself.
+"""What a probe can report: flows, what they are, and what happened to the probe itself.
 
 Every event is one CBOR array: schema, event sequence, then its fields in a fixed order.  A schema's
 fields never change; other fields are another schema with another number, so a reader knows from
@@ -6,23 +6,37 @@ the first element whether it understands the rest.  docs/probe/events.cddl says 
 docs/probe/sealed.schema.json describes `as_json`.
 
 Sequences are one a probe, without holes: what is missing is named by a Gap.  Times are nanoseconds
-since 1970; a flow's is packet time, that of every other event the probe's clock.
+since 1970; a flow's and a transaction's is packet time, that of every other event the probe's clock.
 """
 
 from __future__ import annotations
 
 import enum
+import struct
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 from typing import Any, ClassVar, Final
 
-from sealwire.probe.features import Flow, unpack
+from sealwire.probe.dissect import facts as dissected
+from sealwire.probe.dissect.facts import BLOCK_HEAD, Fact, Facts
+from sealwire.probe.features import Flow, address, id_of, unpack
 from sealwire.probe.seal import cbor
-from sealwire.probe.seal.leaves import BACKWARD, COLUMNS, FLOW, FORWARD
+from sealwire.probe.seal.leaves import (
+    BACKWARD,
+    COLUMNS,
+    DISSECTED,
+    FLOW,
+    FORWARD,
+    TRANSACTION,
+    TRANSACTION_COLUMNS,
+    Decoded,
+)
 
 __all__ = [
+    "DISSECTED",
     "FLOW",
     "SCHEMAS",
+    "TRANSACTION",
     "Clock",
     "Event",
     "Gap",
@@ -33,7 +47,7 @@ __all__ = [
     "Stop",
     "as_json",
     "decode",
-    "flow_json",
+    "leaves_json",
 ]
 
 
@@ -158,7 +172,7 @@ def decode(leaf: bytes) -> Event | None:
 
 
 def as_json(leaf: bytes) -> dict[str, Any]:
-    """A leaf of any schema but FLOW in JSON's terms; bytes as hexadecimal digits."""
+    """A leaf that is no flow's and no transaction's in JSON's terms; bytes as hexadecimal digits."""
     schema, sequence, *rest = cbor.decode(leaf)
     event = decode(leaf)
     if event is None:
@@ -179,21 +193,63 @@ _SHOWN: Final = tuple(name for name in COLUMNS if not name.endswith("_address") 
 
 
 def flow_json(flow: Flow, sequence: int) -> dict[str, Any]:
-    """A flow's leaf in JSON's terms: all that was sealed, under the names of its columns."""
+    """A flow's leaf in JSON's terms: all that was sealed, under the names of its columns, and its id."""
     ways = (FORWARD, BACKWARD) if flow.backward_packets else (FORWARD,)
     return {
-        "schema": FLOW,
+        "schema": DISSECTED if flow.facts_block else FLOW,
         "event": "flow",
         "sequence": sequence,
+        "flow_id": flow.flow_id,
         "source": flow.source,
         "destination": flow.destination,
         **{name: getattr(flow, name) for name in _SHOWN},
         "history": flow.history,
         **{name: getattr(flow, name) for names in ways for name in names},
         **({"first_packets": [list(pair) for pair in flow.first_packets]} if flow.first_sequence else {}),
+        **({"facts": facts_json(flow.facts)} if flow.facts_block else {}),
     }
 
 
-def flows_json(rows: bytes, first_packets: int, sequences: Iterator[int]) -> Iterator[dict[str, Any]]:
-    """The flows of decoded leaves, each with its sequence."""
-    return map(flow_json, unpack(rows, first_packets), sequences)
+def transaction_json(event: dissected.Event, sequence: int) -> dict[str, Any]:
+    """A transaction's leaf in JSON's terms; its flow is the one with this `flow_id`."""
+    source, destination = (
+        address(packed, event.ip_version) for packed in (event.source_address, event.destination_address)
+    )
+    return {
+        "schema": TRANSACTION,
+        "event": "transaction",
+        "sequence": sequence,
+        "flow_id": id_of(event.key),
+        "source": source,
+        "destination": destination,
+        **{name: getattr(event, name) for name in TRANSACTION_COLUMNS if not name.endswith("_address")},
+        "facts": facts_json(event.facts),
+    }
+
+
+def facts_json(facts: Facts) -> dict[str, Any]:
+    """Facts in JSON's terms: `values` by name, or `tags` and their bytes if some are not known here."""
+    protocol, certainty, flags = BLOCK_HEAD.unpack_from(facts.block)
+    found: dict[str, Any] = {"protocol": protocol, "certainty": certainty, "flags": flags}
+    try:
+        values = facts.as_dict()
+        found["application"] = facts.application
+    except (LookupError, ValueError, struct.error):
+        return {**found, "tags": [[tag, value.hex()] for tag, value in facts]}
+    if (certificate := facts.raw(Fact.CERTIFICATE)) is not None:
+        values["certificate"] = certificate.hex()
+    return {**found, "values": values}
+
+
+def leaves_json(decoded: Decoded, first: int) -> Iterator[dict[str, Any]]:
+    """The events of decoded leaves in their order; `first` is the first one's sequence."""
+    flows = unpack(decoded.rows, decoded.first_packets, decoded.facts)
+    transactions = dissected.events(decoded.transactions)
+    others = iter(decoded.others)
+    for sequence, kind in enumerate(decoded.kinds, first):
+        if kind in (FLOW, DISSECTED):
+            yield flow_json(next(flows), sequence)
+        elif kind == TRANSACTION:
+            yield transaction_json(next(transactions), sequence)
+        else:
+            yield as_json(next(others)[1])

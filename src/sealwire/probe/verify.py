@@ -12,19 +12,17 @@ Nothing here reads a clock or a file; docs/verify.py does the same job without t
 from __future__ import annotations
 
 import enum
-from array import array
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from sealwire.probe.batch import OFFSETS
 from sealwire.probe.events import Clock, Event, Gap, GapReason, Key, Start, Stop, decode
-from sealwire.probe.features import FIRST, ROW_BYTES
 from sealwire.probe.seal import engine
 from sealwire.probe.seal.keys import PublicKey, parse_public_key
-from sealwire.probe.seal.leaves import BadLeaf, frame
+from sealwire.probe.seal.leaves import DISSECTED, FLOW, TRANSACTION, BadLeaf, Decoded
 from sealwire.probe.seal.recorder import CLOCK_STEP_NANOSECONDS
 from sealwire.probe.seal.segment import Header, Malformed, Proof, Segment
+from sealwire.probe.seal.tree import frame
 
 #: Findings kept; further ones are counted.
 _FINDINGS_KEPT: Final = 100
@@ -34,7 +32,6 @@ _SOON: Final = 3
 #: Heartbeats that may be late before an open end is a missing tail.
 _LATE_BEATS: Final = 2
 _LATE_NANOSECONDS: Final = 5 * _SECOND
-_ENDED: Final = OFFSETS["ended"][0]
 
 
 class Fault(enum.Enum):
@@ -117,6 +114,7 @@ class Totals:
     segments: int = 0
     events: int = 0
     flows: int = 0
+    transactions: int = 0
     boots: int = 0
     gaps: int = 0
     lost_events: int = 0
@@ -124,8 +122,8 @@ class Totals:
     notes: int = 0
 
 
-#: Takes the flows of a verified segment: header, rows, how many first packets each row has.
-Store = Callable[[Header, bytes, int], None]
+#: Takes what a segment holds, once nothing is wrong with it or before it.
+Store = Callable[[Header, Decoded], None]
 
 
 class Verifier:
@@ -161,11 +159,12 @@ class Verifier:
     def segment(self, place: str, segment: Segment) -> None:
         """Judge the next segment."""
         self._fed += 1
-        header = segment.header
+        header, faults = segment.header, self.totals.faults
         if not self._authentic(place, segment):
             return
-        events = self._events(place, segment)
-        if events is None:
+        decoded = self._decoded(place, segment)
+        events = None if decoded is None else self._events(place, header, decoded)
+        if decoded is None or events is None:
             return
         self.totals.segments += 1
         self.totals.events += header.events
@@ -181,6 +180,8 @@ class Verifier:
         self._stopped = bool(events) and isinstance(events[-1][1], Stop)
         self._seen[header.segment] = segment.hash
         self._last, self._last_place = segment, place
+        if self._store is not None and self.totals.faults == faults:
+            self._store(header, decoded)
 
     def _fault(
         self, place: str, header: Header | None, fault: Fault, *, event: int | None = None, detail: str = ""
@@ -218,8 +219,8 @@ class Verifier:
             return True
         return False
 
-    def _events(self, place: str, segment: Segment) -> list[tuple[int, Event]] | None:
-        """The probe's own events of a segment that holds what was signed; None, with a fault, otherwise."""
+    def _decoded(self, place: str, segment: Segment) -> Decoded | None:
+        """What the leaves hold, if they are those that were signed; None, with a fault, otherwise."""
         header = segment.header
         try:
             hashes = engine.leaf_hashes(segment.framed)
@@ -233,30 +234,31 @@ class Verifier:
             self._fault(place, header, Fault.WRONG_ROOT, event=self._altered(segment))
             return None
         try:
-            rows, firsts, others = engine.decode(segment.framed, header.first_event)
-            events = []
-            for index, leaf in others:
-                try:
-                    event = decode(leaf)
-                except ValueError as wrong:
-                    raise BadLeaf(index, str(wrong)) from None
-                if event is not None:
-                    events.append((index, event))
+            return engine.decode(segment.framed, header.first_event)
         except BadLeaf as wrong:
-            where = header.first_event + wrong.index
-            self._fault(place, header, Fault.BAD_EVENT, event=where, detail=wrong.reason)
+            self._bad_event(place, header, wrong.index, wrong.reason)
             return None
-        stride = ROW_BYTES + FIRST.size * firsts
-        ended = array(
-            "q", b"".join([rows[at + _ENDED : at + _ENDED + 8] for at in range(0, len(rows), stride)])
-        )
-        if header.times != ((min(ended), max(ended)) if ended else None):
+
+    def _events(self, place: str, header: Header, decoded: Decoded) -> list[tuple[int, Event]] | None:
+        """The probe's own events; None, with a fault, where one is not what its schema says."""
+        events = []
+        for index, leaf in decoded.others:
+            try:
+                event = decode(leaf)
+            except ValueError as wrong:
+                self._bad_event(place, header, index, str(wrong))
+                return None
+            if event is not None:
+                events.append((index, event))
+        if header.times != decoded.times:
             self._fault(place, header, Fault.TIMES)
             return None
-        self.totals.flows += len(ended)
-        if self._store is not None and rows:
-            self._store(header, rows, firsts)
+        self.totals.transactions += decoded.kinds.count(TRANSACTION)
+        self.totals.flows += decoded.kinds.count(FLOW) + decoded.kinds.count(DISSECTED)
         return events
+
+    def _bad_event(self, place: str, header: Header, index: int, reason: str) -> None:
+        self._fault(place, header, Fault.BAD_EVENT, event=header.first_event + index, detail=reason)
 
     def _altered(self, segment: Segment) -> int | None:
         """The event that was altered, where that can be told: one that is no event any more."""
@@ -437,8 +439,7 @@ def verify_proof(data: bytes, trust: Trust, now: int) -> Proof:
         raise Malformed(Fault.REVOKED_KEY.value)
     sequence = header.first_event + proof.index
     try:
-        _, _, others = engine.decode(frame(proof.leaf), sequence)
-        if others:
+        if engine.decode(frame(proof.leaf), sequence).others:
             decode(proof.leaf)
     except ValueError as wrong:
         raise Malformed(f"{Fault.BAD_EVENT.value} ({wrong})") from None

@@ -15,9 +15,10 @@ import pytest
 
 from sealwire import cli
 from sealwire.probe import read
-from sealwire.probe.seal import frames
+from sealwire.probe.seal import engine, frames
 from tests.unit.cli.running import one_sentence, sealwire
 from tests.unit.probe import packets as p
+from tests.unit.probe.dissect.test_outputs import batches, mixed
 from tests.unit.probe.test_outputs import check
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -45,6 +46,17 @@ def copy(place: Path, tmp_path: Path) -> Path:
 
 def verify(place: Path, *more: str, what: str = "events") -> int:
     return cli.main(["verify", str(place / what), "--key", str(place / "probe.key.pub"), *more])
+
+
+def schema_of(event: dict[str, Any]) -> dict[str, Any]:
+    (fitting,) = (
+        schema
+        for schema in SCHEMA["oneOf"]
+        if (known := schema["properties"]["schema"]).get("const") == event["schema"]
+        or event["schema"] in known.get("enum", ())
+    )
+    assert isinstance(fitting, dict)
+    return fitting
 
 
 def objects(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -80,16 +92,52 @@ def test_printed_events_are_those_of_the_capture_and_of_the_schema(
     assert [event["event"] for event in printed] == ["start", *["flow"] * 8, "stop"]
     assert [event["sequence"] for event in printed] == list(range(10))
     for event in printed:
-        fitting = [
-            schema
-            for schema in SCHEMA["oneOf"]
-            if schema["properties"]["schema"].get("const") == event["schema"]
-        ]
-        check(fitting[0], event)
+        check(schema_of(event), event)
     for flow, event in zip(read(str(place / "capture.pcap")), printed[1:-1], strict=True):
         assert (flow.source, flow.forward_bytes, flow.history) == (
             *(event["source"], event["forward_bytes"], event["history"]),
         )
+
+
+def test_what_dissection_says_is_sealed_and_printed(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What comes out of the spool is the batch that went in, and each event is what its schema says."""
+    capture, key, events = tmp_path / "mixed.pcap", place / "probe.key", tmp_path / "events"
+    capture.write_bytes(mixed())
+    assert cli.main(["probe", "-r", str(capture), "--sign", str(key), "-w", str(events)]) == 0
+    found = [one.segment for one in frames.unpack((events / FILE).read_bytes())]
+    sealed = [engine.decode(segment.framed, segment.header.first_event).batch() for segment in found]
+    seen = batches()
+    assert b"".join(batch.rows for batch in sealed) == b"".join(batch.rows for batch in seen)
+    assert b"".join(batch.facts for batch in sealed) == b"".join(batch.facts for batch in seen)
+    assert b"".join(batch.event_data for batch in sealed) == b"".join(batch.event_data for batch in seen)
+    capsys.readouterr()
+    trusted = f"{key}.pub"
+    assert cli.main(["verify", str(events), "--key", trusted, "--print"]) == 0
+    printed = objects(capsys)
+    for event in printed:
+        check(schema_of(event), event)
+    flows = {event["flow_id"]: event for event in printed if event["event"] == "flow"}
+    told = [event for event in printed if event["event"] == "transaction"]
+    assert sorted(flow["facts"]["application"] for flow in flows.values() if "facts" in flow) == [
+        "dns",
+        "tls",
+    ]
+    assert sorted(event["facts"]["application"] for event in told) == ["dns", "dns", "tls"]
+    for event in told:
+        flow = flows[event["flow_id"]]
+        assert (event["source"], event["source_port"]) == (flow["source"], flow["source_port"])
+        assert event["facts"]["application"] == flow["facts"]["application"]
+    for event in printed:
+        proof = tmp_path / "proof"
+        assert cli.main(["prove", str(events), str(event["sequence"]), "-o", str(proof)]) == 0
+        capsys.readouterr()
+        assert cli.main(["verify", str(proof), "--key", trusted]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1]) == event
+    plain = b"".join(segment.encode() for segment in found)
+    alone = [sys.executable, str(ROOT / "docs" / "verify.py"), trusted]
+    assert subprocess.run(alone, input=plain, capture_output=True, check=False).returncode == 0
 
 
 def test_what_zstd_makes_of_it_is_verified_too(

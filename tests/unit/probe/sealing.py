@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from sealwire.probe.batch import OFFSETS
+from sealwire.probe.dissect.facts import EVENT_HEAD, facts_block
 from sealwire.probe.features import FIELDS, FIRST, row_struct
 from sealwire.probe.seal import frames
 from sealwire.probe.seal.keys import SigningKey
@@ -75,11 +76,61 @@ def row(seed: int, first_packets: int = 0) -> bytes:
     return row_struct(first_packets).pack(*values, b"".join(firsts), b"")
 
 
+def block(chance: random.Random) -> bytes:
+    """A facts block of any tags and values."""
+    facts = [
+        (chance.randrange(256), chance.randbytes(chance.choice((0, 1, 5, 23, 24, 255, 256))))
+        for _ in range(chance.choice((0, 1, 3, 11, 30)))
+    ]
+    return facts_block(
+        chance.choice((0, 1, 23, 24, 255, 65535)), chance.randrange(3), facts, chance.randrange(4)
+    )
+
+
+def dissected(n: int, seed: int = 0, first_packets: int = 0) -> tuple[bytes, bytes]:
+    """Rows and their facts blocks; every third has none."""
+    chance = random.Random(seed)
+    made, blocks = [], []
+    for number in range(n):
+        known = b"" if number % 3 == 2 else block(chance)
+        plain = bytearray(row(chance.getrandbits(40), first_packets))
+        plain[FACTS_BYTES_AT : FACTS_BYTES_AT + 4] = len(known).to_bytes(4, "little")
+        made.append(bytes(plain))
+        blocks.append(known)
+    return b"".join(made), b"".join(blocks)
+
+
+def transaction(seed: int) -> bytes:
+    """An event as dissection tells it."""
+    chance = random.Random(seed)
+    version = chance.choice((4, 6))
+    known = block(chance)
+    ends = [chance.randbytes(4 if version == 4 else 16) for _ in range(2)]
+    return (
+        EVENT_HEAD.pack(
+            *(EVENT_HEAD.size + len(known), BEGIN + chance.randrange(10 * SECOND), *ends),
+            *(chance.getrandbits(16), chance.getrandbits(16), version, chance.getrandbits(8)),
+            *(
+                chance.getrandbits(chance.choice((4, 32))),
+                chance.randrange(-5, BEGIN),
+                chance.getrandbits(64),
+            ),
+            *(chance.choice((65535, 7)), chance.choice((65535, 4000))),
+        )
+        + known
+    )
+
+
+def transactions(n: int, seed: int = 0) -> bytes:
+    return b"".join(transaction(seed * 1_000_003 + i) for i in range(n))
+
+
 def rows(n: int, seed: int = 0, first_packets: int = 0) -> bytes:
     return b"".join(row(seed * 1_000_003 + i, first_packets) for i in range(n))
 
 
 ENDED_AT = OFFSETS["ended"][0]
+FACTS_BYTES_AT = OFFSETS["facts_bytes"][0]
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from sealwire.probe.features import row_struct
+from sealwire.probe.seal.intake import Flows
 from sealwire.probe.seal.segment import Segment
 from tests.unit.probe import sealing as s
 
@@ -42,11 +43,11 @@ def history(most: int, file_bytes: int, count: int) -> History:
     probe = s.recorder(disk, most=most, file_bytes=file_bytes)
     note()
     for second in range(1, count + 1):
-        probe.flows(s.rows(1 + second % 2, second), row_struct().size, s.moment(second))
+        probe.take(Flows(s.rows(1 + second % 2, second), row_struct().size), s.moment(second))
         if second % 3 == 0:
             # Two segments under one commit: both may be torn.
             probe._end_segment(s.moment(second))
-            probe.flows(s.rows(1, 100 + second), row_struct().size, s.moment(second + 0.01))
+            probe.take(Flows(s.rows(1, 100 + second), row_struct().size), s.moment(second + 0.01))
         probe.flush(s.moment(second + 0.02))
         note()
     probe.close(s.moment(count + 1))
@@ -59,7 +60,7 @@ def go_on(story: History, operations: int, n: int, keep_unsynced: bool) -> None:
     disk = s.crashed(story.log, operations, n, keep_unsynced)
     before = {found.header.segment: found.hash for found in durable_then(story, operations)}
     again = s.recorder(disk, 1000, boot=2)
-    again.flows(s.rows(1, 999), row_struct().size, s.moment(1001))
+    again.take(Flows(s.rows(1, 999), row_struct().size), s.moment(1001))
     again.close(s.moment(1001))
     found = s.segments(disk)
     assert s.faults(found, 1001) == [], where

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealwire.errors import ConfigurationError
+from sealwire.probe.dissect.facts import TAGS, Kind, Protocol
 from sealwire.probe.events import SCHEMAS, Heartbeat, as_json, decode
 from sealwire.probe.features import row_struct
 from sealwire.probe.seal import cbor, engine
@@ -26,25 +28,24 @@ from sealwire.probe.seal.keys import (
     load_signing_key,
     parse_public_key,
 )
-from sealwire.probe.seal.leaves import frame
+from sealwire.probe.seal.leaves import COLUMNS, DISSECTED, FLOW, FORWARD, TRANSACTION, TRANSACTION_COLUMNS
 from sealwire.probe.seal.segment import (
     Header,
     Malformed,
     Proof,
     Segment,
-    path,
     prove,
-    root_of_path,
     seal,
     to_be_signed,
 )
+from sealwire.probe.seal.tree import NotInTree, frame, path, root_of_path
 from tests.unit.probe import sealing as s
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def sealed(key: SigningKey, n: int = 5) -> Segment:
-    framed, count = engine.encode(s.rows(n, 3), row_struct().size, 0, 100, n, 1 << 30)
+    framed, count, *_ = engine.encode(s.rows(n, 3), row_struct().size, 0, b"", 0, 100, n, 1 << 30)
     header = Header(
         *(key.public.algorithm, key.id, key.id, bytes(16), 7, 100, 99 + n, bytes(range(32))),
         times=(1, 2),
@@ -171,15 +172,15 @@ def test_no_other_path_leads_there(size: int, seed: int) -> None:
     root = engine.root(hashes)
     assert root_of_path(entries[index], index, size, proof) == root
     for wrong in (proof[:-1] if proof else [bytes(32)], [*proof, bytes(32)]):
-        with pytest.raises(Malformed):
+        with pytest.raises(NotInTree):
             root_of_path(entries[index], index, size, wrong)
     other = (index + 1) % size
     if other != index:
         try:
             assert root_of_path(entries[index], other, size, proof) != root
-        except Malformed:
+        except NotInTree:
             pass
-    with pytest.raises(Malformed):
+    with pytest.raises(NotInTree):
         root_of_path(entries[index], size, size, proof)
 
 
@@ -271,6 +272,21 @@ def test_cddl_and_code_agree_on_schemas() -> None:
     text = (ROOT / "docs/probe/events.cddl").read_text("utf-8")
     for kind in SCHEMAS.values():
         assert f"{kind.__name__.lower()} = [{kind.SCHEMA}, " in text.replace("[\n  ", "[")
+    for name, schema in (("flow", FLOW), ("dissected-flow", DISSECTED), ("transaction", TRANSACTION)):
+        assert f"\n{name} = [{schema}, " in text.replace("[\n  ", "[")
+    for names in (COLUMNS, FORWARD, TRANSACTION_COLUMNS):
+        shown = [name.removesuffix("_address").removesuffix("_letters") for name in names]
+        words = [name.removeprefix("forward_").replace("_", "-") for name in shown]
+        assert re.search(r":.*?[\s,(]".join(re.escape(word) for word in words), text, re.DOTALL), names
+
+
+def test_every_fact_is_in_the_table() -> None:
+    text = (ROOT / "docs/probe/sealing.md").read_text("utf-8")
+    for tag in TAGS.values():
+        listed = f"| {tag.number} | `{tag.name}` | {tag.kind.value} |" in text
+        assert listed is (tag.kind is not Kind.HEAD), tag
+    for protocol in Protocol:
+        assert f"{int(protocol)} `{protocol.label}`" in text, protocol
 
 
 def test_keys_of_other_kinds_are_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from sealwire.errors import ConfigurationError
 from sealwire.probe.events import Clock, Event, Gap, GapReason, Heartbeat, Key, Stop, decode
 from sealwire.probe.features import row_struct
 from sealwire.probe.seal import frames
+from sealwire.probe.seal.intake import Flows
 from sealwire.probe.seal.recorder import Recorder, SpoolFailed
 from sealwire.probe.seal.segment import SEGMENT_BYTES, SEGMENT_EVENTS, Malformed, Segment
 from sealwire.probe.spool import BEGIN, Directory, Spool
@@ -31,7 +32,7 @@ def gaps(disk: s.MemoryDisk) -> list[Gap]:
 
 
 def feed(probe: Recorder, second: float, n: int = 2) -> None:
-    assert probe.flows(s.rows(n, int(second)), STRIDE, s.moment(second)) == n
+    assert probe.take(Flows(s.rows(n, int(second)), STRIDE), s.moment(second)) == n
     probe.flush(s.moment(second))
 
 
@@ -39,7 +40,7 @@ def test_a_segment_ends_with_its_events_or_bytes_or_time() -> None:
     disk = s.MemoryDisk()
     probe = s.recorder(disk)
     row = s.row(1)
-    probe.flows(row * (SEGMENT_EVENTS + 10), STRIDE, s.moment(1))
+    probe.take(Flows(row * (SEGMENT_EVENTS + 10), STRIDE), s.moment(1))
     assert probe.deadline() == s.moment(1).uptime + 50_000_000
     probe.wake(s.moment(1.04))
     sizes = [segment.header.events for segment in s.segments(disk)]
@@ -179,14 +180,14 @@ def test_a_full_disk_drops_the_oldest_file() -> None:
 def test_a_full_disk_without_anything_to_drop_stalls_until_there_is_room() -> None:
     disk = s.MemoryDisk(room=1_500)
     probe = s.recorder(disk)
-    rows, at, second = s.rows(60, 5), 0, 1
+    intake, second = Flows(s.rows(60, 5), STRIDE), 1
     while not probe.stalled:
-        at = probe.flows(rows, STRIDE, s.moment(second), at)
+        probe.take(intake, s.moment(second))
         probe.flush(s.moment(second))
         second += 1
-        rows = s.rows(10, second)
-        at = 0
-    assert probe.flows(rows, STRIDE, s.moment(second)) == 0, "a stalled recorder takes nothing"
+        intake = Flows(s.rows(10, second), STRIDE)
+    assert probe.take(intake, s.moment(second)) == 0, "a stalled recorder takes nothing"
+    assert intake.left
     with pytest.raises(SpoolFailed):
         probe.close(s.moment(second))
     disk.room = 100_000
@@ -246,13 +247,13 @@ def test_a_disk_that_fails_for_good_ends_the_sealing() -> None:
 def test_nothing_is_reported_durable_before_it_was_synced() -> None:
     disk = s.MemoryDisk()
     probe = s.recorder(disk)
-    probe.flows(s.rows(3), STRIDE, s.moment(1))
+    probe.take(Flows(s.rows(3), STRIDE), s.moment(1))
     assert probe.committed is not None
     assert probe.committed.segment == 0
     disk.errors["sync"] = [0, errno.EIO]
     probe.flush(s.moment(2))
     assert probe.committed.segment == 1
-    probe.flows(s.rows(3), STRIDE, s.moment(3))
+    probe.take(Flows(s.rows(3), STRIDE), s.moment(3))
     probe.flush(s.moment(3))
     durable = crashed_segments(disk)
     assert probe.committed.segment in durable

@@ -19,8 +19,10 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from sealwire.probe.events import Event, Gap, GapReason, Heartbeat, Key, Start, Stop
 from sealwire.probe.features import row_struct
 from sealwire.probe.seal import cbor, engine
-from sealwire.probe.seal.leaves import frame, split
+from sealwire.probe.seal.intake import Flows, Transactions
+from sealwire.probe.seal.leaves import DISSECTED, FLOW, TRANSACTION
 from sealwire.probe.seal.segment import Header, Malformed, Segment, seal
+from sealwire.probe.seal.tree import frame, split
 from sealwire.probe.verify import Trust
 from tests.unit.probe import sealing as s
 
@@ -40,12 +42,14 @@ INDEPENDENT = independent()
 
 
 def honest() -> list[Segment]:
-    """Two boots of one probe: flows, a declared loss, a clock set and said so, quiet, and two stops."""
+    """Two boots of one probe: flows, transactions, a declared loss, a clock set and said so, two stops."""
     disk = s.MemoryDisk()
     probe = s.recorder(disk)
     for minute in range(1, 5):
         probe.counters = {"packets": 100 * minute, "queue_dropped": minute // 3}
-        probe.flows(s.rows(4, minute), row_struct().size, s.moment(10 * minute))
+        rows, facts = s.dissected(4, minute)
+        probe.take(Flows(rows, row_struct().size, facts), s.moment(10 * minute))
+        probe.take(Transactions(s.transactions(2, minute)), s.moment(10 * minute))
         probe.flush(s.moment(10 * minute))
     lost = Gap(s.moment(41).wall, GapReason.QUEUE_FULL, 1, 2, 17, None, None, None, None, None)
     probe.event(lost, s.moment(41))
@@ -53,15 +57,15 @@ def honest() -> list[Segment]:
     probe.event(Heartbeat(s.moment(50).wall), s.moment(50, step=-7.0))
     probe.close(s.moment(51, step=-7.0))
     again = s.recorder(disk, 60, boot=2)
-    again.flows(s.rows(3, 77), row_struct().size, s.moment(61))
+    again.take(Flows(s.rows(3, 77), row_struct().size), s.moment(61))
     again.flush(s.moment(61))
-    again.flows(s.rows(3, 78), row_struct().size, s.moment(62))
+    again.take(Flows(s.rows(3, 78), row_struct().size), s.moment(62))
     again.close(s.moment(62))
     return s.segments(disk)
 
 
 BASE = honest()
-TWO = 2  # a segment of four flows in the middle
+TWO = 2  # a segment of four flows, three of them with facts, and two transactions, in the middle
 REST = list(range(3, len(BASE)))
 FIRST_BOOT = [segment for segment in BASE if segment.header.boot == BASE[0].header.boot]
 STOPPED = FIRST_BOOT[-1]
@@ -70,9 +74,7 @@ STOPPED = FIRST_BOOT[-1]
 def sealed(before: Segment, leaves: list[bytes], number: int = 0, **changes: Any) -> Segment:
     """A segment that continues `before` with these leaves, really signed, with lies in its header."""
     header = before.header
-    rows, _, _ = engine.decode(b"".join(map(frame, leaves)), leaf_sequence(leaves[0]))
-    flows = [row for row in [rows[at : at + 368] for at in range(0, len(rows), 368)] if row]
-    ended = [int.from_bytes(row[s.ENDED_AT : s.ENDED_AT + 8], "little", signed=True) for row in flows]
+    decoded = engine.decode(b"".join(map(frame, leaves)), leaf_sequence(leaves[0]))
     told = Header(
         algorithm=-8,
         key=s.key(number).id,
@@ -82,7 +84,7 @@ def sealed(before: Segment, leaves: list[bytes], number: int = 0, **changes: Any
         first_event=header.last_event + 1,
         last_event=header.last_event + len(leaves),
         previous=before.hash,
-        times=(min(ended), max(ended)) if ended else None,
+        times=decoded.times,
         sealed=replace(
             header.sealed, wall=header.sealed.wall + s.SECOND, uptime=header.sealed.uptime + s.SECOND
         ),
@@ -149,7 +151,7 @@ def other_run() -> list[Segment]:
     disk = s.MemoryDisk()
     probe = s.recorder(disk)
     for minute in range(1, 5):
-        probe.flows(s.rows(4, 100 + minute), row_struct().size, s.moment(10 * minute))
+        probe.take(Flows(s.rows(4, 100 + minute), row_struct().size), s.moment(10 * minute))
         probe.flush(s.moment(10 * minute))
     return s.segments(disk)
 
@@ -158,7 +160,7 @@ def other_probe() -> list[Segment]:
     disk = s.MemoryDisk()
     probe = s.recorder(disk, number=1)
     for minute in range(1, 5):
-        probe.flows(s.rows(4, 200 + minute), row_struct().size, s.moment(10 * minute))
+        probe.take(Flows(s.rows(4, 200 + minute), row_struct().size), s.moment(10 * minute))
         probe.flush(s.moment(10 * minute))
     return s.segments(disk)
 
@@ -201,18 +203,45 @@ def good_drop() -> Gap:
 
 
 def twice(leaves: list[bytes]) -> list[bytes]:
-    return [leaves[0], leaves[1], leaves[1], leaves[3]]
+    return [leaves[0], leaves[1], leaves[1], *leaves[3:]]
 
 
-def short_flow(chain: list[Segment]) -> list[Segment]:
-    """A flow without its last element, under a true root and signature."""
+def resealed(index: int, change: Callable[[list[Any]], list[Any]], **changes: Any) -> list[Segment]:
+    """An event of the base in another form, under a true root and signature."""
+    chain = open_end()
     last = chain[-1]
-    flow = cbor.decode(split(BASE[TWO].framed)[0])
-    flow[1] = last.header.last_event + 1
-    times = (flow[2], flow[2])
-    header = sealed(last, [beat().leaf(flow[1])]).header
-    leaf = frame(cbor.encode(flow[:-1]))
-    return [*chain, seal(replace(header, times=times), leaf, 1, s.key())]
+    event = cbor.decode(split(BASE[TWO].framed)[index])
+    event[1] = last.header.last_event + 1
+    header = sealed(last, [beat().leaf(event[1])]).header
+    leaf = frame(cbor.encode(change(event)))
+    changes = {"times": (event[2], event[2]), **changes}
+    return [*chain, seal(replace(header, **changes), leaf, 1, s.key())]
+
+
+def with_facts(change: Callable[[list[list[Any]]], None]) -> list[bytes]:
+    """The base with other facts of the flows and transactions of one segment."""
+
+    def changed(leaves: list[bytes]) -> list[bytes]:
+        events = [cbor.decode(leaf) for leaf in leaves]
+        change([event[-1] for event in events if event[0] in (DISSECTED, TRANSACTION)])
+        return [cbor.encode(event) for event in events]
+
+    return with_leaves(changed)
+
+
+def exchanged(facts: list[list[Any]]) -> None:
+    facts[0][:], facts[1][:] = [*facts[1]], [*facts[0]]
+
+
+def taken(facts: list[list[Any]]) -> None:
+    del max(facts, key=len)[3:5]
+
+
+def forgotten(leaf: bytes) -> bytes:
+    """A dissected flow as one of which nothing is known."""
+    event = cbor.decode(leaf)
+    assert event[0] == DISSECTED
+    return cbor.encode([FLOW, *event[1:-1]])
 
 
 def same_sequence(chain: list[Segment]) -> list[Segment]:
@@ -361,7 +390,23 @@ KINDS = [
     Kind("sealed: uptime going back", lambda: bytes_of(following(stop(), sealed=s.moment(3)))),
     Kind("sealed: counters going back", lambda: bytes_of(following(stop(), counters={"packets": 1}))),
     Kind("sealed: times that are not the events'", lambda: bytes_of(following(stop(), times=(1, 2)))),
-    Kind("sealed: a flow that is not its schema's", lambda: bytes_of(short_flow(open_end()))),
+    Kind("what a flow is altered: its protocol", lambda: with_facts(lambda fs: fs[0].__setitem__(0, 5))),
+    Kind("what a flow is altered: how sure that is", lambda: with_facts(lambda fs: fs[0].__setitem__(1, 9))),
+    Kind("a fact put to a flow", lambda: with_facts(lambda fs: fs[0].extend([2, b"www.example.com"]))),
+    Kind(
+        "a fact taken from a flow", lambda: with_facts(lambda fs: max(fs, key=len).__delitem__(slice(3, 5)))
+    ),
+    Kind("what two flows are exchanged", lambda: with_facts(exchanged)),
+    Kind("what a flow is forgotten", lambda: with_leaves(lambda ls: [forgotten(ls[0]), *ls[1:]])),
+    Kind("a transaction removed", lambda: with_leaves(lambda ls: ls[:4] + ls[5:])),
+    Kind(
+        "a transaction repeated in place of another", lambda: with_leaves(lambda ls: [*ls[:4], ls[4], ls[4]])
+    ),
+    Kind("a transaction's facts altered", lambda: with_facts(lambda fs: fs[-1].__setitem__(2, 7))),
+    Kind("sealed: a flow that is not its schema's", lambda: bytes_of(resealed(2, lambda e: e[:-1]))),
+    Kind("sealed: a dissected flow without facts", lambda: bytes_of(resealed(0, lambda e: e[:-1]))),
+    Kind("sealed: a transaction without facts", lambda: bytes_of(resealed(4, lambda e: e[:-1]))),
+    Kind("sealed: a transaction outside the times", lambda: bytes_of(resealed(4, list, times=None))),
     Kind("sealed: two events of one sequence", lambda: bytes_of(same_sequence(open_end()))),
 ]
 

@@ -93,7 +93,7 @@ def _framed() -> bytes:
     from sealwire.probe.features import row_struct
     from sealwire.probe.seal import engine
 
-    return engine.encode(rows(), row_struct().size, 0, 1_000_000, _EVENTS, 1 << 30)[0]
+    return engine.encode(rows(), row_struct().size, 0, b"", 0, 1_000_000, _EVENTS, 1 << 30).framed
 
 
 def _encode() -> Segment:
@@ -102,17 +102,66 @@ def _encode() -> Segment:
 
     data, stride = rows(), row_struct().size
     return Segment(
-        lambda: engine.encode(data, stride, 0, 1_000_000, _EVENTS, 1 << 30),
+        lambda: engine.encode(data, stride, 0, b"", 0, 1_000_000, _EVENTS, 1 << 30),
         lambda last: (
-            isinstance(last, tuple) and last[1] == _EVENTS and engine.decode(last[0], 1_000_000)[0] == data
+            isinstance(last, tuple) and last[1] == _EVENTS and engine.decode(last[0], 1_000_000).rows == data
         ),
+    )
+
+
+def _facts() -> bytes:
+    """What dissection says of an HTTPS flow."""
+    from sealwire.probe.dissect.facts import Certainty, Fact, Protocol, facts_block
+
+    values = [
+        *((Fact.OFFERED, b"\x04\x03"), (Fact.NAME, b"www.example.com"), (Fact.ALPN, b"\x02h2\x08http/1.1")),
+        *((Fact.JA3, bytes(range(16))), (Fact.JA4, b"t13d1516h2_8daaf6152771_02713d6af862")),
+        *((Fact.VERSION, b"\x04\x03"), (Fact.CIPHER, b"\x01\x13"), (Fact.GROUP, b"\x1d\0")),
+        (Fact.JA3S, bytes(16)),
+    ]
+    return facts_block(Protocol.TLS, Certainty.CERTAIN, [(int(tag), value) for tag, value in values])
+
+
+def _dissected() -> Segment:
+    import struct
+
+    from sealwire.probe.batch import OFFSETS
+    from sealwire.probe.features import row_struct
+    from sealwire.probe.seal import engine
+
+    known, stride, data = _facts(), row_struct().size, bytearray(rows())
+    for at in range(OFFSETS["facts_bytes"][0], len(data), stride):
+        struct.pack_into("<I", data, at, len(known))
+    plain, facts = bytes(data), known * _EVENTS
+    return Segment(
+        lambda: engine.encode(plain, stride, 0, facts, 0, 1_000_000, _EVENTS, 1 << 30),
+        lambda last: isinstance(last, tuple) and engine.decode(last[0], 1_000_000).facts == facts,
+    )
+
+
+def _transactions() -> Segment:
+    from sealwire.probe.dissect.facts import EVENT_HEAD
+    from sealwire.probe.seal import engine
+
+    known, begin = _facts(), 1_750_000_000_000_000_000
+    told = b"".join(
+        EVENT_HEAD.pack(
+            *(EVENT_HEAD.size + len(known), begin + n, bytes((10, 0, n >> 8, n & 255)), b"\x0a\1\1\1"),
+            *(40_000 + n, 443, 4, 6, 0, begin, n, 65535, 65535),
+        )
+        + known
+        for n in range(_EVENTS)
+    )
+    return Segment(
+        lambda: engine.encode_transactions(told, 0, 1_000_000, _EVENTS, 1 << 30),
+        lambda last: isinstance(last, tuple) and engine.decode(last[0], 1_000_000).transactions == told,
     )
 
 
 def _cbor2() -> Segment:
     import importlib
 
-    from sealwire.probe.seal.leaves import split
+    from sealwire.probe.seal.tree import split
 
     cbor2: Any = importlib.import_module("cbor2")
     leaves = split(_framed())
@@ -136,7 +185,7 @@ def _hashlib() -> Segment:
 
 def _root(framed: bytes) -> bytes:
     """The root by hashlib, leaf by leaf and level by level."""
-    from sealwire.probe.seal.leaves import split
+    from sealwire.probe.seal.tree import split
 
     level = [hashlib.sha256(b"\0" + leaf).digest() for leaf in split(framed)]
     while len(level) > 1:
@@ -176,7 +225,7 @@ def _seal(algorithm: str, sign_only: bool = False) -> Callable[[], Segment]:
         )
 
         def whole() -> object:
-            framed, n = engine.encode(data, stride, 0, 1_000_000, _EVENTS, 1 << 30)
+            framed, n, *_ = engine.encode(data, stride, 0, b"", 0, 1_000_000, _EVENTS, 1 << 30)
             return seal(header, framed, n, key).encode()
 
         def right(last: object) -> bool:
@@ -206,7 +255,7 @@ def _open() -> Segment:
     spki = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     key = SigningKey.behind(spki, private.sign)
     data = rows()
-    framed, n = engine.encode(data, row_struct().size, 0, 1_000_000, _EVENTS, 1 << 30)
+    framed, n, *_ = engine.encode(data, row_struct().size, 0, b"", 0, 1_000_000, _EVENTS, 1 << 30)
     header = Header(
         *(-8, key.id, key.id, bytes(16), 5, 1_000_000, 999_999 + n, bytes(32)),
         times=(1, 2),
@@ -222,7 +271,7 @@ def _open() -> Segment:
             or engine.root(engine.leaf_hashes(segment.framed)) != segment.root
         ):
             raise ValueError("a good segment was refused")
-        return engine.decode(segment.framed, segment.header.first_event)[0]
+        return engine.decode(segment.framed, segment.header.first_event).rows
 
     return Segment(whole, lambda last: last == data)
 
@@ -269,6 +318,8 @@ def _row(
 
 ROWS = (
     _row("seal.encode", "flows as deterministic CBOR", _encode, _ENCODING, ("cbor2", _cbor2)),
+    _row("seal.encode.dissected", "the same with the facts of a TLS handshake each", _dissected, _ENCODING),
+    _row("seal.encode.transactions", "transactions of as many facts", _transactions, _ENCODING),
     _row("seal.hash", "leaf hashes and Merkle root", _hash, None, ("hashlib", _hashlib)),
     _row("seal.sign.ed25519", "Ed25519 signature, shared by a segment", _seal("ed25519", True)),
     _row("seal.sign.rsa-4096", "RSA-4096 PSS signature, shared by a segment", _seal("rsa-4096", True)),

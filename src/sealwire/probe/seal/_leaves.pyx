@@ -1,431 +1,233 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Flows as leaves, compiled: deterministic CBOR out of rows and back, leaf hashes and the root.
+"""Flows, facts and transactions as leaves, compiled: deterministic CBOR out of a batch and back.
 
-`leaves` is the same in plain Python and has the words.  The order of columns is read from there
-once; each becomes an offset and a kind.  Everything runs without the GIL.
+`leaves` is the same in plain Python and has the words; `_leaf` has the bytes.  The order of columns is
+read from there once; each becomes an offset and a kind.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
 
-from sealwire.crypto._evp cimport DIGEST_BYTES, new_digest, release_digest, sha256
+from sealwire.probe.seal._cbor cimport head, number, put, string
+from sealwire.probe.seal._leaf cimport (
+    ADDRESS, BLOCK_HEAD, FACT_HEAD, FIRST_BYTES, FIRST_ROOM, FRAME_ROOM, HISTORY, LEAF_ROOM, LEAST_FIRST, LEAST_FLOW,
+    LEAST_TRANSACTION, MOST_BLOCK, S64, SCHEMA_DISSECTED, SCHEMA_FLOW, SCHEMA_TRANSACTION, U8, U16, U32, U64,
+    Column, Layout, Times, note, put_columns, put_facts, put_flow, put_framed, take_columns, take_facts, take_flow,
+)
 
 from sealwire.probe.batch import OFFSETS
+from sealwire.probe.dissect import facts as blocks
 from sealwire.probe.features import ROW_BYTES
 from sealwire.probe.seal import leaves as twin
-from sealwire.probe.seal.leaves import BadLeaf
+from sealwire.probe.seal.leaves import BadLeaf, Decoded, Encoded
 
-cdef enum:
-    U8 = 0
-    U16 = 1
-    U32 = 2
-    U64 = 3
-    S64 = 4
-    ADDRESS = 5
-    HISTORY = 6
-    MOST_COLUMNS = 64
-    HISTORY_ROOM = 20
-    FIRST_BYTES = 8
-    # Schema, sequence and every number at its longest; beside it, each first packet takes 11 bytes.
-    LEAF_ROOM = 1024
-    FIRST_ROOM = 11
-    SCHEMA_FLOW = 1
-    PREFIXED = 1 << 16
-
-cdef struct Column:
-    int offset
-    int kind
-
-cdef Column _columns[MOST_COLUMNS]
-cdef Column _forward[MOST_COLUMNS]
-cdef Column _backward[MOST_COLUMNS]
-cdef int64_t _nothing[MOST_COLUMNS]
-cdef int _n_columns, _n_way, _row_bytes, _version_at
+cdef Layout _layout
+cdef int _row_bytes, _facts_bytes_at, _ended_at, _event_bytes, _time_at
 
 _KINDS = {"B": U8, "H": U16, "I": U32, "Q": U64, "q": S64, "16s": ADDRESS, "20s": HISTORY}
 
 
-cdef int _plan(Column* plan, names) except -1:
-    cdef int i
+cdef int _lay_out(Column* plan, names, offsets) except -1:
     for i, name in enumerate(names):
-        plan[i].offset, code = OFFSETS[name]
+        plan[i].offset, code = offsets[name]
         plan[i].kind = _KINDS[code]
     return len(names)
 
 
-_n_columns = _plan(_columns, twin.COLUMNS)
-_n_way = _plan(_forward, twin.FORWARD)
-_plan(_backward, twin.BACKWARD)
+_layout.flow.n = _lay_out(_layout.flow.columns, twin.COLUMNS, OFFSETS)
+_layout.flow.version_at = OFFSETS["ip_version"][0]
+_layout.transaction.n = _lay_out(_layout.transaction.columns, twin.TRANSACTION_COLUMNS, twin.TRANSACTION_OFFSETS)
+_layout.transaction.version_at = twin.TRANSACTION_OFFSETS["ip_version"][0]
+_layout.n_way = _lay_out(_layout.forward, twin.FORWARD, OFFSETS)
+_lay_out(_layout.backward, twin.BACKWARD, OFFSETS)
 for _i, _value in enumerate(twin.NO_PACKETS):
-    _nothing[_i] = _value
-_row_bytes = ROW_BYTES
-_version_at = OFFSETS["ip_version"][0]
+    _layout.nothing[_i] = _value
+_row_bytes = _layout.row_bytes = ROW_BYTES
+_facts_bytes_at = OFFSETS["facts_bytes"][0]
+_ended_at = OFFSETS["ended"][0]
+_event_bytes = blocks.EVENT_HEAD.size
+_time_at = twin.TRANSACTION_OFFSETS["time"][0]
+assert (blocks.BLOCK_HEAD.size, blocks.FACT_HEAD.size) == (BLOCK_HEAD, FACT_HEAD)
+assert (twin.FLOW, twin.DISSECTED, twin.TRANSACTION) == (SCHEMA_FLOW, SCHEMA_DISSECTED, SCHEMA_TRANSACTION)
+assert twin.BLOCK_MAXIMUM_BYTES == MOST_BLOCK
 
 
-cdef inline uint8_t* put(uint8_t* out, uint8_t major, uint64_t n) noexcept nogil:
-    """RFC 8949 section 4.2.1: the shortest head."""
-    cdef int width, i
-    major <<= 5
-    if n < 24:
-        out[0] = major | <uint8_t>n
-        return out + 1
-    if n < 0x100:
-        out[0], width = major | 24, 1
-    elif n < 0x10000:
-        out[0], width = major | 25, 2
-    elif n >> 32 == 0:
-        out[0], width = major | 26, 4
-    else:
-        out[0], width = major | 27, 8
-    for i in range(width):
-        out[1 + i] = <uint8_t>(n >> (8 * (width - 1 - i)))
-    return out + 1 + width
+# What is encoded.
 
 
-cdef inline uint64_t number(const uint8_t* row, Column column) noexcept nogil:
-    cdef uint16_t u16
-    cdef uint32_t u32
-    cdef uint64_t u64
-    if column.kind == U8:
-        return row[column.offset]
-    if column.kind == U16:
-        memcpy(&u16, row + column.offset, 2)
-        return u16
-    if column.kind == U32:
-        memcpy(&u32, row + column.offset, 4)
-        return u32
-    memcpy(&u64, row + column.offset, 8)
-    return u64
+cdef object _encoded(bytes out, Py_ssize_t n, Py_ssize_t count, Py_ssize_t end, Times times):
+    return Encoded(out[:n], count, end, (times.earliest, times.latest) if count else None)
 
 
-cdef inline uint8_t* put_number(uint8_t* out, const uint8_t* row, Column column) noexcept nogil:
-    cdef uint64_t value = number(row, column)
-    if column.kind == S64 and <int64_t>value < 0:
-        return put(out, 1, ~value)
-    return put(out, 0, value)
-
-
-cdef uint8_t* put_flow(uint8_t* out, const uint8_t* row, uint64_t sequence, int firsts) noexcept nogil:
-    """The leaf of one row; NULL for a row that is none."""
-    cdef int i, n, kind
-    cdef const uint8_t* field
-    cdef bint empty = True
-    cdef uint8_t version = row[_version_at]
-    cdef int32_pair pair
-    if version != 4 and version != 6:
-        return NULL
-    out = put(out, 4, 2 + _n_columns + 3)
-    out = put(out, 0, SCHEMA_FLOW)
-    out = put(out, 0, sequence)
-    for i in range(_n_columns):
-        kind = _columns[i].kind
-        field = row + _columns[i].offset
-        if kind == ADDRESS:
-            n = 4 if version == 4 else 16
-            if version == 4 and (field[4] | field[5] | field[6] | field[7] | field[8] | field[9] | field[10]
-                                 | field[11] | field[12] | field[13] | field[14] | field[15]):
-                return NULL
-            out = put(out, 2, n)
-            memcpy(out, field, n)
-            out += n
-        elif kind == HISTORY:
-            n = HISTORY_ROOM
-            while n and field[n - 1] == 0:
-                n -= 1
-            out = put(out, 3, n)
-            while n:
-                if field[0] <= 0x20 or field[0] >= 0x7F:
-                    return NULL
-                out[0] = field[0]
-                out += 1
-                field += 1
-                n -= 1
-        else:
-            out = put_number(out, row, _columns[i])
-    out = put(out, 4, _n_way)
-    for i in range(_n_way):
-        out = put_number(out, row, _forward[i])
-    for i in range(_n_way):
-        if number(row, _backward[i]) != <uint64_t>_nothing[i]:
-            empty = False
-            break
-    if empty:
-        out[0] = 0xF6
-        out += 1
-    else:
-        out = put(out, 4, _n_way)
-        for i in range(_n_way):
-            out = put_number(out, row, _backward[i])
-    out = put(out, 4, firsts)
-    for i in range(firsts):
-        memcpy(&pair, row + _row_bytes + i * FIRST_BYTES, FIRST_BYTES)
-        out = put(out, 4, 2)
-        out = put(out, 1, ~<uint64_t><int64_t>pair.size) if pair.size < 0 else put(out, 0, pair.size)
-        out = put(out, 0, pair.gap)
-    return out
-
-
-cdef struct int32_pair:
-    int size
-    uint32_t gap
-
-
-def encode(bytes rows, Py_ssize_t stride, Py_ssize_t first, uint64_t sequence, Py_ssize_t most, Py_ssize_t room):
+def encode(
+    bytes rows, Py_ssize_t stride, Py_ssize_t first, bytes facts, Py_ssize_t begin,
+    uint64_t sequence, Py_ssize_t most, Py_ssize_t room,
+):
     """As leaves.encode."""
-    cdef Py_ssize_t total = len(rows), done = 0, leaf, n, capacity
+    cdef Py_ssize_t total = len(rows), blocks_end = len(facts), done = 0, leaf, n, capacity
     cdef int firsts
-    if stride < _row_bytes or (stride - _row_bytes) % FIRST_BYTES or total % stride or first < 0:
+    cdef int64_t ended
+    cdef uint32_t size
+    cdef Times times = Times(INT64_MAX, INT64_MIN)
+    if (stride < _row_bytes or (stride - _row_bytes) % FIRST_BYTES or total % stride or first < 0 or begin < 0
+            or begin > blocks_end):
         raise ValueError("these bytes are no rows")
     firsts = (stride - _row_bytes) // FIRST_BYTES
-    leaf = LEAF_ROOM + FIRST_ROOM * firsts
     n = min(max(total // stride - first, 0), max(most, 0))
-    capacity = min(n * leaf, max(room, 0) + leaf)
+    # The longest leaf; all of them; and no more than one beyond the room.
+    leaf = LEAF_ROOM + FIRST_ROOM * firsts + FRAME_ROOM + 2 * min(blocks_end - begin, MOST_BLOCK)
+    capacity = n * (LEAF_ROOM + FIRST_ROOM * firsts + FRAME_ROOM) + 2 * (blocks_end - begin)
+    if max(room, 0) < capacity - leaf:
+        capacity = max(room, 0) + leaf
     cdef bytes out = PyBytes_FromStringAndSize(NULL, capacity + leaf)
-    cdef uint8_t* begin = <uint8_t*>PyBytes_AS_STRING(out)
-    # The leaf is made where the longest head would let it begin, and moved to its head.
-    cdef uint8_t* at = begin
+    cdef uint8_t* start = <uint8_t*>PyBytes_AS_STRING(out)
+    # The leaf is made behind everything, and moved to its head.
+    cdef uint8_t* at = start
     cdef uint8_t* end
-    cdef uint8_t* scratch = begin + capacity
+    cdef uint8_t* scratch = start + capacity
     cdef const uint8_t* row = <const uint8_t*>PyBytes_AS_STRING(rows) + first * stride
+    cdef const uint8_t* block = <const uint8_t*>PyBytes_AS_STRING(facts)
     with nogil:
-        while done < n and at - begin < room:
-            end = put_flow(scratch, row, sequence + done, firsts)
+        while done < n and at - start < room:
+            memcpy(&size, row + _facts_bytes_at, 4)
+            if size > blocks_end - begin:
+                break
+            end = put_flow(&_layout, scratch, row, block + begin, size, sequence + done, firsts)
             if end == NULL:
                 break
-            at = put(at, 2, end - scratch)
-            memcpy(at, scratch, end - scratch)
-            at += end - scratch
+            at = put_framed(at, scratch, end - scratch)
+            memcpy(&ended, row + _ended_at, 8)
+            note(&times, ended)
             row += stride
+            begin += size
             done += 1
-    if done < n and at - begin < room:
+    if done < n and at - start < room:
         raise ValueError("a row is not a flow's")
-    return out[: at - begin], done
+    return _encoded(out, at - start, done, begin, times)
 
 
-cdef inline const uint8_t* head(const uint8_t* at, const uint8_t* end, int* major, uint64_t* n) noexcept nogil:
-    """Behind the head at `at`; NULL if it is cut, not the shortest or of a kind events do not have."""
-    cdef int more, width, i
-    if at >= end:
-        return NULL
-    major[0], more = at[0] >> 5, at[0] & 31
-    at += 1
-    if more < 24:
-        n[0] = more
-        return at
-    if more > 27 or major[0] == 7:
-        return NULL
-    width = 1 << (more - 24)
-    if end - at < width:
-        return NULL
-    n[0] = 0
-    for i in range(width):
-        n[0] = n[0] << 8 | at[i]
-    if n[0] < 24 or (width > 1 and n[0] >> (4 * width) == 0):
-        return NULL
-    return at + width
-
-
-def leaf_hashes(bytes framed):
-    """As leaves.leaf_hashes."""
-    cdef const uint8_t* begin = <const uint8_t*>PyBytes_AS_STRING(framed)
-    cdef const uint8_t* end = begin + len(framed)
-    cdef const uint8_t* at = begin
-    cdef Py_ssize_t count = 0
-    cdef uint64_t n = 0
-    cdef int major = 0
+def encode_transactions(bytes events, Py_ssize_t begin, uint64_t sequence, Py_ssize_t most, Py_ssize_t room):
+    """As leaves.encode_transactions."""
+    cdef Py_ssize_t total = len(events), done = 0, leaf, capacity
+    cdef uint32_t size
+    cdef int64_t time
+    cdef Times times = Times(INT64_MAX, INT64_MIN)
+    if begin < 0 or begin > total:
+        raise ValueError("these bytes are no events")
+    # An event's leaf has less than twice its bytes.
+    leaf = FRAME_ROOM + 2 * min(total - begin, MOST_BLOCK + _event_bytes)
+    capacity = 2 * (total - begin)
+    if max(room, 0) < capacity - leaf:
+        capacity = max(room, 0) + leaf
+    cdef bytes out = PyBytes_FromStringAndSize(NULL, capacity + leaf)
+    cdef uint8_t* start = <uint8_t*>PyBytes_AS_STRING(out)
+    cdef uint8_t* at = start
+    cdef uint8_t* end = start
+    cdef uint8_t* scratch = start + capacity
+    cdef const uint8_t* all_events = <const uint8_t*>PyBytes_AS_STRING(events)
+    cdef const uint8_t* event
     with nogil:
-        while at < end:
-            at = head(at, end, &major, &n)
-            if at == NULL or major != 2 or n > <uint64_t>(end - at):
-                at = NULL
+        while begin < total and done < most and at - start < room and end != NULL:
+            event = all_events + begin
+            size = 0
+            if total - begin >= _event_bytes:
+                memcpy(&size, event, 4)
+            if size < <uint32_t>_event_bytes or size > total - begin or size - _event_bytes > MOST_BLOCK:
+                end = NULL
                 break
-            at += n
-            count += 1
-    if at == NULL:
-        raise ValueError("a leaf is no byte string")
-    cdef bytes hashes = PyBytes_FromStringAndSize(NULL, count * DIGEST_BYTES)
-    cdef uint8_t* out = <uint8_t*>PyBytes_AS_STRING(hashes)
-    cdef uint8_t prefixed[PREFIXED]
-    cdef bytes whole
-    cdef bint right = True
-    cdef void* context = new_digest()
-    try:
-        at = begin
-        # RFC 9162 section 2.1.1: 0x00 stands before a leaf.
-        prefixed[0] = 0
-        while at < end and right:
-            with nogil:
-                while at < end and right:
-                    at = head(at, end, &major, &n)
-                    if n >= PREFIXED:
-                        break
-                    memcpy(prefixed + 1, at, n)
-                    right = sha256(context, prefixed, n + 1, out)
-                    at += n
-                    out += DIGEST_BYTES
-                    n = 0
-            if n:
-                whole = b"\0" + (<const char*>at)[:n]
-                right = sha256(context, <const uint8_t*>PyBytes_AS_STRING(whole), n + 1, out)
-                at += n
-                out += DIGEST_BYTES
-    finally:
-        release_digest(context)
-    if not right:
-        raise MemoryError
-    return hashes
+            end = put(scratch, 4, 3 + _layout.transaction.n)
+            end = put(end, 0, SCHEMA_TRANSACTION)
+            end = put(end, 0, sequence + done)
+            end = put_columns(end, event, &_layout.transaction)
+            if end != NULL:
+                end = put_facts(end, event + _event_bytes, size - _event_bytes)
+            if end == NULL:
+                break
+            at = put_framed(at, scratch, end - scratch)
+            memcpy(&time, event + _time_at, 8)
+            note(&times, time)
+            begin += size
+            done += 1
+    if end == NULL:
+        raise ValueError("these bytes are no events")
+    return _encoded(out, at - start, done, begin, times)
 
 
-def root(bytes hashes):
-    """As leaves.root."""
-    cdef Py_ssize_t n = len(hashes) // DIGEST_BYTES, i
-    if len(hashes) % DIGEST_BYTES:
-        raise ValueError("hashes have 32 bytes each")
-    if n == 0:
-        return twin.root(b"")
-    cdef bytes level = PyBytes_FromStringAndSize(PyBytes_AS_STRING(hashes), len(hashes))
-    cdef uint8_t* nodes = <uint8_t*>PyBytes_AS_STRING(level)
-    cdef uint8_t pair[1 + 2 * DIGEST_BYTES]
-    cdef bint right = True
-    cdef void* context = new_digest()
-    with nogil:
-        # RFC 9162 section 2.1.1: 0x01 stands before two nodes.
-        pair[0] = 1
-        while n > 1 and right:
-            for i in range(n // 2):
-                memcpy(pair + 1, nodes + 2 * i * DIGEST_BYTES, 2 * DIGEST_BYTES)
-                right = sha256(context, pair, 1 + 2 * DIGEST_BYTES, nodes + i * DIGEST_BYTES) and right
-            if n & 1:
-                memcpy(nodes + (n // 2) * DIGEST_BYTES, nodes + (n - 1) * DIGEST_BYTES, DIGEST_BYTES)
-            n = (n + 1) // 2
-    release_digest(context)
-    if not right:
-        raise MemoryError
-    return level[:DIGEST_BYTES]
+# What is decoded.
 
 
-cdef const uint8_t* take_number(const uint8_t* at, const uint8_t* end, uint8_t* row, Column column) noexcept nogil:
-    """One number of a leaf into its place in the row; NULL if it is none or out of range."""
-    cdef int major = 0
-    cdef uint64_t n = 0
-    cdef uint16_t u16
-    cdef uint32_t u32
-    at = head(at, end, &major, &n)
-    if at == NULL:
-        return NULL
-    if column.kind == S64:
-        if major > 1 or n >> 63:
-            return NULL
-        if major == 1:
-            n = ~n
-        memcpy(row + column.offset, &n, 8)
-        return at
-    if major != 0:
-        return NULL
-    if column.kind == U8:
-        if n > 0xFF:
-            return NULL
-        row[column.offset] = <uint8_t>n
-    elif column.kind == U16:
-        if n > 0xFFFF:
-            return NULL
-        u16 = <uint16_t>n
-        memcpy(row + column.offset, &u16, 2)
-    elif column.kind == U32:
-        if n >> 32:
-            return NULL
-        u32 = <uint32_t>n
-        memcpy(row + column.offset, &u32, 4)
-    else:
-        memcpy(row + column.offset, &n, 8)
-    return at
+cdef class _Taking:
+    """Room for what the leaves of one segment hold, and what is in it.
 
-
-cdef const uint8_t* take_flow(
-    const uint8_t* at, const uint8_t* end, uint8_t* row, int firsts, int* found
-) noexcept nogil:
-    """The elements behind schema and sequence, into a zeroed row; NULL if they are not a flow's.
-
-    `firsts` entries of first packets have room in the row; `found` is how many the leaf has.
+    The room is a bounded multiple of the bytes that are left when the first leaf of a kind comes: leaves have
+    at least so many bytes, and facts more than half of their block.
     """
-    cdef int i, major = 0
-    cdef uint64_t n = 0
-    cdef int64_t value
-    cdef uint8_t version = 0
-    cdef bint empty = True
-    cdef int32_pair pair
-    for i in range(_n_columns):
-        if _columns[i].kind == ADDRESS:
-            at = head(at, end, &major, &n)
-            if at == NULL or major != 2 or (n != 4 and n != 16) or n > <uint64_t>(end - at):
-                return NULL
-            if version != 0 and version != (4 if n == 4 else 6):
-                return NULL
-            version = 4 if n == 4 else 6
-            memcpy(row + _columns[i].offset, at, n)
-            at += n
-        elif _columns[i].kind == HISTORY:
-            at = head(at, end, &major, &n)
-            if at == NULL or major != 3 or n > HISTORY_ROOM or n > <uint64_t>(end - at):
-                return NULL
-            memcpy(row + _columns[i].offset, at, n)
-            while n:
-                if at[0] <= 0x20 or at[0] >= 0x7F:
-                    return NULL
-                at += 1
-                n -= 1
-        else:
-            at = take_number(at, end, row, _columns[i])
-            if at == NULL:
-                return NULL
-    row[_version_at] = version
-    at = head(at, end, &major, &n)
-    if at == NULL or major != 4 or n != <uint64_t>_n_way:
-        return NULL
-    for i in range(_n_way):
-        at = take_number(at, end, row, _forward[i])
-        if at == NULL:
-            return NULL
-    if at < end and at[0] == 0xF6:
-        at += 1
-        for i in range(_n_way):
-            value = _nothing[i]
-            if value:  # the row is zeroed, and only signed columns have something else for nothing
-                memcpy(row + _backward[i].offset, &value, 8)
-    else:
-        at = head(at, end, &major, &n)
-        if at == NULL or major != 4 or n != <uint64_t>_n_way:
-            return NULL
-        for i in range(_n_way):
-            at = take_number(at, end, row, _backward[i])
-            if at == NULL:
-                return NULL
-            if number(row, _backward[i]) != <uint64_t>_nothing[i]:
-                empty = False
-        if empty:
-            return NULL
-    at = head(at, end, &major, &n)
-    if at == NULL or major != 4 or n > <uint64_t>(end - at):
-        return NULL
-    found[0] = <int>n
-    if firsts >= 0 and found[0] != firsts:
-        return at
-    for i in range(found[0]):
-        at = head(at, end, &major, &n)
-        if at == NULL or major != 4 or n != 2:
-            return NULL
-        at = head(at, end, &major, &n)
-        if at == NULL or major > 1 or n >> 31:
-            return NULL
-        pair.size = <int>(~n if major else n)
-        at = head(at, end, &major, &n)
-        if at == NULL or major != 0 or n >> 32:
-            return NULL
-        pair.gap = <uint32_t>n
-        if firsts >= 0:
-            memcpy(row + _row_bytes + i * FIRST_BYTES, &pair, FIRST_BYTES)
-    return at if at == end else NULL
+
+    cdef bytes rows, facts, transactions
+    cdef Py_ssize_t rows_n, facts_n, transactions_n
+    cdef int firsts
+    cdef Times times
+
+    def __cinit__(self):
+        self.rows = self.facts = self.transactions = b""
+        self.firsts = -1
+        self.times = Times(INT64_MAX, INT64_MIN)
+
+    cdef int flow(self, const uint8_t* at, const uint8_t* end, bint dissected, Py_ssize_t leaves, Py_ssize_t left) except -1:
+        """Take a flow, with `leaves` leaves and `left` bytes from here to the end; 0, or 1 if it is none."""
+        cdef int found = 0
+        cdef uint32_t size = 0
+        cdef int64_t ended
+        cdef uint8_t* row
+        cdef uint8_t* block
+        if self.firsts < 0:
+            # The first flow says how many first packets there are: decoded once to see.
+            room = bytes(_row_bytes)
+            if take_flow(&_layout, at, end, <uint8_t*>PyBytes_AS_STRING(room), 0, &found) == NULL:
+                return 1
+            self.firsts = found
+            leaves = min(leaves, left // (LEAST_FLOW + LEAST_FIRST * found) + 1)
+            self.rows = PyBytes_FromStringAndSize(NULL, leaves * (_row_bytes + FIRST_BYTES * found))
+        if dissected and not self.facts:
+            self.facts = PyBytes_FromStringAndSize(NULL, 2 * left)
+        row = <uint8_t*>PyBytes_AS_STRING(self.rows) + self.rows_n
+        block = <uint8_t*>PyBytes_AS_STRING(self.facts) + self.facts_n
+        with nogil:
+            memset(row, 0, _row_bytes + FIRST_BYTES * self.firsts)
+            at = take_flow(&_layout, at, end, row, self.firsts, &found)
+            if dissected and at != NULL:
+                at = take_facts(at, end, block, &size)
+        if at != end:
+            return 1
+        if found != self.firsts:
+            return 2
+        memcpy(row + _facts_bytes_at, &size, 4)
+        memcpy(&ended, row + _ended_at, 8)
+        note(&self.times, ended)
+        self.rows_n += _row_bytes + FIRST_BYTES * self.firsts
+        self.facts_n += size
+        return 0
+
+    cdef int transaction(self, const uint8_t* at, const uint8_t* end, Py_ssize_t leaves, Py_ssize_t left) except -1:
+        """Take a transaction; 0, or 1 if it is none."""
+        cdef uint32_t size = 0
+        cdef int64_t time
+        cdef uint8_t* event
+        if not self.transactions:
+            leaves = min(leaves, left // LEAST_TRANSACTION + 1)
+            self.transactions = PyBytes_FromStringAndSize(NULL, leaves * _event_bytes + 2 * left)
+        event = <uint8_t*>PyBytes_AS_STRING(self.transactions) + self.transactions_n
+        memset(event, 0, _event_bytes)
+        at = take_columns(at, end, event, &_layout.transaction)
+        if at == NULL or take_facts(at, end, event + _event_bytes, &size) != end:
+            return 1
+        size += _event_bytes
+        memcpy(event, &size, 4)
+        memcpy(&time, event + _time_at, 8)
+        note(&self.times, time)
+        self.transactions_n += size
+        return 0
 
 
 def decode(bytes framed, uint64_t sequence):
@@ -435,65 +237,59 @@ def decode(bytes framed, uint64_t sequence):
     cdef const uint8_t* leaf
     cdef const uint8_t* inside
     cdef uint64_t n = 0, schema = 0, found_sequence = 0, elements = 0
-    cdef int major = 0, firsts = -1, found = 0
-    cdef Py_ssize_t index = 0, stride = 0, leaves = 0, flows = 0
-    cdef bytes rows = b""
-    cdef uint8_t* out = NULL
-    cdef uint8_t* probe_row = NULL
+    cdef int major = 0, wrong
+    cdef Py_ssize_t index = 0, leaves = 0
+    cdef _Taking taken = _Taking()
     cdef list others = []
-    # A leaf of a flow takes more than 40 bytes, so rows take a bounded multiple of what was received.
     while at < end:
-        at = head(at, end, &major, &n)
-        if at == NULL or major != 2 or n > <uint64_t>(end - at):
+        at = string(at, end, 2, &n)
+        if at == NULL:
             raise ValueError("a leaf is no byte string")
         at += n
         leaves += 1
+    cdef bytes kinds = PyBytes_FromStringAndSize(NULL, leaves)
     at = <const uint8_t*>PyBytes_AS_STRING(framed)
-    cdef bytes room = bytes(_row_bytes)
     while at < end:
-        at = head(at, end, &major, &n)
-        leaf, at = at, at + n
+        leaf = string(at, end, 2, &n)
+        at = leaf + n
         inside = head(leaf, at, &major, &elements)
-        if inside == NULL or major != 4 or elements < 2:
-            raise BadLeaf(index, "it is no array that begins with schema and sequence")
-        inside = head(inside, at, &major, &schema)
-        if inside != NULL and major == 0:
-            inside = head(inside, at, &major, &found_sequence)
-        if inside == NULL or major != 0:
+        if inside != NULL and (major != 4 or elements < 2):
+            inside = NULL
+        inside = number(inside, at, <uint64_t>-1, &schema)
+        inside = number(inside, at, <uint64_t>-1, &found_sequence)
+        if inside == NULL:
             raise BadLeaf(index, "it is no array that begins with schema and sequence")
         if found_sequence != sequence + <uint64_t>index:
             raise BadLeaf(index, f"its sequence is {found_sequence}, not {sequence + <uint64_t>index}")
-        if schema != SCHEMA_FLOW:
+        wrong = 0
+        if schema == SCHEMA_FLOW or schema == SCHEMA_DISSECTED:
+            wrong = elements != <uint64_t>(2 + _layout.flow.n + (3 if schema == SCHEMA_FLOW else 4))
+            wrong = wrong or taken.flow(inside, at, schema == SCHEMA_DISSECTED, leaves - index, end - leaf)
+        elif schema == SCHEMA_TRANSACTION:
+            wrong = elements != <uint64_t>(3 + _layout.transaction.n)
+            wrong = wrong or taken.transaction(inside, at, leaves - index, end - leaf)
+        else:
             others.append((index, (<const char*>leaf)[: at - leaf]))
-            index += 1
-            continue
-        if elements != <uint64_t>(2 + _n_columns + 3):
-            raise _refused(index, (<const char*>leaf)[: at - leaf])
-        if firsts < 0:
-            # The first flow says how many first packets there are: decoded once to see.
-            probe_row = <uint8_t*>PyBytes_AS_STRING(room)
-            memset(probe_row, 0, _row_bytes)
-            if take_flow(inside, at, probe_row, -1, &found) == NULL:
-                raise _refused(index, (<const char*>leaf)[: at - leaf])
-            firsts = found
-            stride = _row_bytes + FIRST_BYTES * firsts
-            rows = PyBytes_FromStringAndSize(NULL, (leaves - index) * stride)
-            out = <uint8_t*>PyBytes_AS_STRING(rows)
-        memset(out, 0, stride)
-        if take_flow(inside, at, out, firsts, &found) == NULL:
-            raise _refused(index, (<const char*>leaf)[: at - leaf])
-        if found != firsts:
+            schema = 0
+        if wrong == 2:
             raise BadLeaf(index, "another number of first packets than in the leaf before")
-        out += stride
-        flows += 1
+        if wrong:
+            raise _refused(index, (<const char*>leaf)[: at - leaf])
+        (<uint8_t*>PyBytes_AS_STRING(kinds))[index] = <uint8_t>schema
         index += 1
-    return rows[: flows * stride], max(firsts, 0), others
+    return Decoded(
+        kinds, taken.rows[: taken.rows_n], max(taken.firsts, 0), taken.facts[: taken.facts_n],
+        taken.transactions[: taken.transactions_n], others,
+        (taken.times.earliest, taken.times.latest) if taken.rows_n or taken.transactions_n else None,
+    )
 
 
 def _refused(index, leaf):
     """Why the twin would refuse this leaf."""
     try:
-        twin._row(twin.cbor.decode(leaf))
+        twin.record_of(leaf)
     except ValueError as error:
         return BadLeaf(index, str(error))
-    return BadLeaf(index, "it is not a flow of this schema")
+    except twin.struct.error as error:
+        return BadLeaf(index, str(error))
+    return BadLeaf(index, "it is not what its schema says")

@@ -1,4 +1,4 @@
-"""The capturing side: flows go to the signer's process, which alone holds the key.
+"""The capturing side: flows and their transactions go to the signer's process, which alone holds the key.
 
 What waits for the signer is bounded and counted here, and here is decided what happens when it does
 not keep up.  A signer that dies is started again; what was on its way is said to be lost.
@@ -22,13 +22,10 @@ from typing import Any, Final, Self
 from sealwire.errors import ConfigurationError, Error
 from sealwire.probe.batch import Batch
 from sealwire.probe.events import GapReason
-from sealwire.probe.features import row_struct
-from sealwire.probe.seal.wire import ROWS, Kind, Messages, json_message, message
+from sealwire.probe.seal.wire import Kind, Messages, Piece, json_message, message, pieces
 
 __all__ = ["SealingFailed", "Signer", "WhenFull"]
 
-#: Rows sent in one message, bytes.
-_PIECE_BYTES: Final = 1 << 20
 #: Where the queue counts as emptied again, as a part of where it counted as full.
 _RELIEF: Final = 5 / 8
 _RESTARTS: Final = 5
@@ -47,10 +44,10 @@ class SealingFailed(Error):
 
 
 class WhenFull(enum.Enum):
-    """What happens to flows when the signer does not keep up."""
+    """What happens to events when the signer does not keep up."""
 
     WAIT = "wait"  #: the reader waits: nothing is lost of a file
-    DROP = "drop"  #: the flows are dropped and a Gap says how many: capture never waits
+    DROP = "drop"  #: they are dropped and a Gap says how many: capture never waits
 
 
 @dataclass(slots=True)
@@ -59,10 +56,10 @@ class QueueState:
 
     depth: int = 0  #: bytes that wait for the signer
     peak: int = 0  #: most of that so far
-    rows: int = 0  #: flows given to the signer that are not durable yet
-    dropped: int = 0  #: flows dropped because it was full
+    events: int = 0  #: flows and transactions given to the signer that are not durable yet
+    dropped: int = 0  #: those dropped because it was full
     restarts: int = 0  #: signers that ended by themselves
-    lost: int = 0  #: flows that may have been lost with them
+    lost: int = 0  #: flows and transactions that may have been lost with them
 
 
 class Signer:
@@ -138,7 +135,7 @@ class Signer:
             raise failure(facts["reason"])
         if kind is Kind.TAKEN:
             self.queue.depth -= facts.pop("bytes")
-            self.queue.rows -= facts.pop("rows")
+            self.queue.events -= facts.pop("events")
             self.committed = facts
         return kind in (Kind.READY, Kind.DONE)
 
@@ -151,33 +148,29 @@ class Signer:
             pass
 
     def write(self, batch: Batch, counters: Mapping[str, int] | None = None) -> None:
-        """Seal a batch of flows, and the totals that hold with it."""
-        stride = row_struct(batch.first_packets).size
-        step = max(_PIECE_BYTES // stride, 1) * stride
+        """Seal a batch, what dissection says of it included, and the totals that hold with it."""
         if counters:
             self._send(json_message(Kind.COUNTERS, **counters, queue_dropped=self.queue.dropped))
-        for at in range(0, len(batch.rows), step):
-            self._rows(batch.rows[at : at + step], stride)
+        for piece in pieces(batch):
+            self._write(piece)
 
-    def _rows(self, rows: bytes, stride: int) -> None:
-        body = ROWS.pack(stride) + rows
-        n = len(rows) // stride
+    def _write(self, piece: Piece) -> None:
+        size = len(piece.body)
         self._mind(self._listen)
         if self._when_full is WhenFull.WAIT:
-            while self.queue.depth and self.queue.depth + len(body) > self._threshold:
+            while self.queue.depth and self.queue.depth + size > self._threshold:
                 self._mind(lambda: self._hear(wait=True))
-        elif self._full(len(body)):
-            self._dropped = self._dropped or 0
+        elif self._full(size):
             if not self._dropped:
                 self._dropping_since = time.time_ns()
-            self._dropped += n
-            self.queue.dropped += n
+            self._dropped += piece.events
+            self.queue.dropped += piece.events
             return
         self._say_dropped()
-        self.queue.depth += len(body)
-        self.queue.rows += n
+        self.queue.depth += size
+        self.queue.events += piece.events
         self.queue.peak = max(self.queue.peak, self.queue.depth)
-        self._send(message(Kind.ROWS, body))
+        self._send(message(piece.kind, piece.body))
 
     def _full(self, more: int) -> bool:
         limit = self._threshold * _RELIEF if self._refusing else self._threshold
@@ -204,11 +197,11 @@ class Signer:
             self._again()
 
     def _again(self) -> None:
-        lost, since = self.queue.rows, time.time_ns()
+        lost, since = self.queue.events, time.time_ns()
         self._last_words()
         self._reap()
         self.queue.lost += lost
-        self.queue.depth = self.queue.rows = 0
+        self.queue.depth = self.queue.events = 0
         while True:
             if self.queue.restarts >= _RESTARTS:
                 self._ended = True

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from sealwire.probe import engine
 
-__all__ = ["COMPILED", "decode", "encode", "leaf_hashes", "root"]
+__all__ = ["COMPILED", "decode", "encode", "encode_transactions", "leaf_hashes", "root"]
 
 
 def _choose() -> bool:
@@ -18,11 +18,11 @@ def _choose() -> bool:
         return False
     try:
         from sealwire.crypto._evp import Unavailable
-        from sealwire.probe.seal import _leaves
+        from sealwire.probe.seal import _leaves, _tree  # noqa: F401 - that both load is the question
     except ImportError:
         return False
     try:
-        _leaves.leaf_hashes(b"\x40")
+        _tree.leaf_hashes(b"\x40")
     except Unavailable:
         return False
     return True
@@ -32,6 +32,8 @@ def _choose() -> bool:
 COMPILED: Final[bool] = _choose()
 
 if TYPE_CHECKING or not COMPILED:
-    from sealwire.probe.seal.leaves import decode, encode, leaf_hashes, root
+    from sealwire.probe.seal.leaves import decode, encode, encode_transactions
+    from sealwire.probe.seal.tree import leaf_hashes, root
 else:
-    from sealwire.probe.seal._leaves import decode, encode, leaf_hashes, root
+    from sealwire.probe.seal._leaves import decode, encode, encode_transactions
+    from sealwire.probe.seal._tree import leaf_hashes, root

@@ -10,17 +10,13 @@ tests drive it with a disk that fails and a clock that jumps.
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from sealwire.errors import ConfigurationError, Error
-from sealwire.probe.batch import OFFSETS
 from sealwire.probe.events import Clock, Event, Gap, GapReason, Heartbeat, Key, Start, Stop, decode
-from sealwire.probe.seal import engine
+from sealwire.probe.seal.intake import Intake
 from sealwire.probe.seal.keys import SigningKey, parse_public_key
-from sealwire.probe.seal.leaves import frame
 from sealwire.probe.seal.segment import (
     SEGMENT_BYTES,
     SEGMENT_EVENTS,
@@ -29,6 +25,7 @@ from sealwire.probe.seal.segment import (
     Segment,
     seal,
 )
+from sealwire.probe.seal.tree import frame
 from sealwire.probe.spool import NoRoom, Poisoned, Range, Spool
 
 #: How long a segment waits for more events.
@@ -38,7 +35,6 @@ CLOCK_STEP_NANOSECONDS: Final = 500_000_000
 #: Failed disks in a row before giving up.
 _ATTEMPTS: Final = 3
 _SECOND: Final = 1_000_000_000
-_ENDED: Final = OFFSETS["ended"][0]
 
 
 class SpoolFailed(Error):
@@ -54,6 +50,13 @@ class _Open:
     size: int = 0
     times: tuple[int, int] | None = None
     since: int = 0
+
+    def note(self, times: tuple[int, int] | None) -> None:
+        """Take packet times, earliest and latest."""
+        if self.times is None or times is None:
+            self.times = self.times or times
+        else:
+            self.times = min(times[0], self.times[0]), max(times[1], self.times[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,25 +168,19 @@ class Recorder:
         """The sequence the next event gets."""
         return self._next_event + self._open.count
 
-    def flows(self, rows: bytes, stride: int, now: Moment, at: int = 0) -> int:
-        """Take finished flows (rows of `stride` bytes) from number `at` on; the number of the next one.
+    def take(self, intake: Intake, now: Moment) -> int:
+        """Take events until none is left, or the disk is full; how many were taken.
 
-        That is the number of rows, unless the disk is full.  Raises ValueError for rows that are none.
+        Raises ValueError for what is none.
         """
-        total = len(rows) // stride
-        while at < total and not self.stalled:
+        taken = 0
+        while intake.left and not self.stalled:
             room = self._open
-            framed, n = engine.encode(
-                *(rows, stride, at, self.sequence, SEGMENT_EVENTS - room.count, SEGMENT_BYTES - room.size)
-            )
-            ended = array("q", b"".join([rows[i + _ENDED : i + _ENDED + 8] for i in _starts(at, n, stride)]))
-            earliest, latest = min(ended), max(ended)
-            if room.times is not None:
-                earliest, latest = min(earliest, room.times[0]), max(latest, room.times[1])
-            room.times = earliest, latest
-            self._take(framed, n, now)
-            at += n
-        return at
+            encoded = intake.encode(self.sequence, SEGMENT_EVENTS - room.count, SEGMENT_BYTES - room.size)
+            room.note(encoded.times)
+            self._take(encoded.framed, encoded.leaves, now)
+            taken += encoded.leaves
+        return taken
 
     def event(self, event: Event, now: Moment) -> None:
         """Take an event of the probe itself."""
@@ -364,10 +361,6 @@ class Recorder:
     def _durable(self, segment: Segment) -> None:
         self.committed = Committed(segment.header.segment, segment.header.last_event, segment.hash)
         self._waiting = None
-
-
-def _starts(first: int, n: int, stride: int) -> Iterable[int]:
-    return range(first * stride, (first + n) * stride, stride)
 
 
 def _dropped(dropped: Range, now: Moment) -> Gap:

@@ -20,7 +20,7 @@ from typing import Any, Final
 from sealwire.probe.seal import cbor
 from sealwire.probe.seal.engine import leaf_hashes, root
 from sealwire.probe.seal.keys import PublicKey, SigningKey
-from sealwire.probe.seal.leaves import frame, split
+from sealwire.probe.seal.tree import NotInTree, frame, path, root_of_path, split
 
 #: Bounds of one segment: whichever is reached first ends it.
 SEGMENT_EVENTS: Final = 16_384
@@ -74,7 +74,7 @@ class Header:
     last_event: int
     #: Chain hash of the segment before; None for a probe's first.
     previous: bytes | None
-    #: Earliest and latest end of the flows in it, packet time; None without flows.
+    #: Earliest and latest packet time in it: ends of flows, times of transactions; None without them.
     times: tuple[int, int] | None
     sealed: Moment
     #: A segment comes at least this often, seconds.
@@ -250,40 +250,6 @@ def seal(header: Header, framed: bytes, count: int, key: SigningKey) -> Segment:
 # Proofs of one event.
 
 
-def path(hashes: bytes, index: int) -> list[bytes]:
-    """RFC 9162 section 2.1.3.1: the inclusion path of the leaf `index` of the tree over `hashes`."""
-    level = [hashes[at : at + 32] for at in range(0, len(hashes), 32)]
-    found = []
-    while len(level) > 1:
-        if index ^ 1 < len(level):
-            found.append(level[index ^ 1])
-        pairs = zip(level[::2], level[1::2], strict=False)
-        level = [hashlib.sha256(b"\1" + a + b).digest() for a, b in pairs] + level[len(level) & ~1 :]
-        index >>= 1
-    return found
-
-
-def root_of_path(leaf: bytes, index: int, size: int, proof: list[bytes]) -> bytes:
-    """RFC 9162 section 2.1.3.2: the root that `proof` leads to from a leaf.  Raises Malformed."""
-    if not 0 <= index < size:
-        raise Malformed("a proof of a leaf outside its tree")
-    found = hashlib.sha256(b"\0" + leaf).digest()
-    at, last = index, size - 1
-    for sibling in proof:
-        if last == 0:
-            raise Malformed("a proof that is too long")
-        if at & 1 or at == last:
-            found = hashlib.sha256(b"\1" + sibling + found).digest()
-            while not at & 1 and at:
-                at, last = at >> 1, last >> 1
-        else:
-            found = hashlib.sha256(b"\1" + found + sibling).digest()
-        at, last = at >> 1, last >> 1
-    if last:
-        raise Malformed("a proof that is too short")
-    return found
-
-
 def prove(segment: Segment, index: int) -> bytes:
     """A proof of one event: ``[leaf, receipt]``, the receipt of inclusion being RFC 9942's section 5.2.
 
@@ -349,6 +315,6 @@ class Proof:
             return False
         try:
             payload = root_of_path(self.leaf, self.index, self.size, list(self.path))
-        except Malformed:
+        except NotInTree:
             return False
         return key.verify(self.signature, to_be_signed(self.protected, payload))

@@ -1,4 +1,4 @@
-"""The signer's process: rows in over a socket, sealed segments out to a spool.
+"""The signer's process: flows and transactions in over a socket, sealed segments out to a spool.
 
 It alone holds the key; the process that reads packets, and parses what strangers sent, never does.
 A thread takes messages off the socket into a queue, whose bound the sender keeps (it counts what
@@ -23,9 +23,10 @@ from typing import Any, Final
 from sealwire.errors import ConfigurationError
 from sealwire.probe.events import Gap, GapReason
 from sealwire.probe.seal.clocks import moment, uptime
+from sealwire.probe.seal.intake import Flows, Intake, Transactions
 from sealwire.probe.seal.keys import load_signing_key
 from sealwire.probe.seal.recorder import Recorder
-from sealwire.probe.seal.wire import ROWS, Kind, Messages, json_message
+from sealwire.probe.seal.wire import FLOWS, Kind, Messages, json_message
 from sealwire.probe.spool import Directory, Spool
 
 #: How often a full disk is tried again, seconds.
@@ -108,7 +109,7 @@ class _Loop:
         self._stream = stream
         self._waiting = waiting
         self._reported: dict[str, Any] = {}
-        #: What was taken and may not be durable: the sequence behind it, and how many flows it is.
+        #: What was taken and may not be durable: the sequence behind it, and how many events it is.
         self._taken: collections.deque[tuple[int, int]] = collections.deque()
 
     def run(self) -> None:
@@ -124,8 +125,8 @@ class _Loop:
                 self._abandoned()
                 return
             kind, body = item
-            if kind is Kind.ROWS:
-                self._rows(body)
+            if kind in (Kind.FLOWS, Kind.TRANSACTIONS):
+                self._take(_intake(kind, body), len(body))
             elif kind is Kind.COUNTERS:
                 self._recorder.counters.update(json.loads(body))
             elif kind is Kind.LOST:
@@ -139,36 +140,34 @@ class _Loop:
                 self._recorder.wake(moment())
                 self._report(0)
 
-    def _rows(self, body: bytes) -> None:
-        (stride,) = ROWS.unpack_from(body)
-        rows = body[ROWS.size :]
-        at = self._recorder.flows(rows, stride, moment())
-        while at < len(rows) // stride:
+    def _take(self, intake: Intake, size: int) -> None:
+        taken = self._recorder.take(intake, moment())
+        while intake.left:
             # The disk is full.  The queue behind us fills, and its policy decides.
             self._report(0)
             time.sleep(_STALLED_SECONDS)
             self._recorder.wake(moment())
-            at = self._recorder.flows(rows, stride, moment(), at)
-        self._taken.append((self._recorder.sequence, at))
-        self._report(len(body))
+            taken += self._recorder.take(intake, moment())
+        self._taken.append((self._recorder.sequence, taken))
+        self._report(size)
 
     def _report(self, taken: int) -> None:
-        """Say how many bytes left the queue, and how many flows became durable."""
+        """Say how many bytes left the queue, and how many events became durable."""
         committed = self._recorder.committed
         facts: dict[str, Any] = {"stalled": self._recorder.stalled}
-        rows = 0
+        events = 0
         while committed is not None and self._taken and self._taken[0][0] <= committed.last_event + 1:
-            rows += self._taken.popleft()[1]
+            events += self._taken.popleft()[1]
         if committed is not None:
             facts |= {
                 "segment": committed.segment,
                 "event": committed.last_event,
                 "hash": committed.hash.hex(),
             }
-        if taken or rows or facts != self._reported:
+        if taken or events or facts != self._reported:
             self._reported = facts
             try:
-                self._stream.sendall(json_message(Kind.TAKEN, bytes=taken, rows=rows, **facts))
+                self._stream.sendall(json_message(Kind.TAKEN, bytes=taken, events=events, **facts))
             except OSError:
                 pass  # the other end is gone, which the receiving thread says too
 
@@ -176,6 +175,15 @@ class _Loop:
         now = moment()
         gap = Gap(now.wall, GapReason.PROBE_ENDED, None, now.wall, None, None, None, None, None, None)
         self._recorder.close(now, gap)
+
+
+def _intake(kind: Kind, body: bytes) -> Intake:
+    """What a message of flows or transactions holds."""
+    if kind is Kind.TRANSACTIONS:
+        return Transactions(body)
+    stride, n = FLOWS.unpack_from(body)
+    behind = FLOWS.size + n
+    return Flows(body[FLOWS.size : behind], stride, body[behind:])
 
 
 def _lost(facts: dict[str, Any]) -> Gap:

@@ -24,7 +24,12 @@ async def resolve(
     flags: int = 0,
 ) -> list[AddressInfo]:
     """The addresses of a name, without repetition.  Raises socket.gaierror, an OSError."""
-    found = await loop.getaddrinfo(host, port, family=family, type=kind, flags=flags)
+    try:
+        # An address as it stands asks nobody, and a thread to ask in costs more than half a handshake.
+        numeric = flags | socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        found = socket.getaddrinfo(host, port, family=family, type=kind, flags=numeric)
+    except socket.gaierror:
+        found = await loop.getaddrinfo(host, port, family=family, type=kind, flags=flags)
     return list(dict.fromkeys(found))
 
 

@@ -61,7 +61,13 @@ def test_the_crypto_of_a_handshake_is_recorded_whole(directory: Path, variant: s
 
 
 def test_a_row_of_each_kind_runs(directory: Path) -> None:
-    names = ("handshake.memory.full", "handshake.udp.full", "memory.idle", "tcp.echo.256")
+    names = (
+        "handshake.memory.full",
+        "handshake.udp.full",
+        "handshake.rate.resumed",
+        "memory.idle",
+        "tcp.echo.256",
+    )
     chosen = [one for one in rows.ROWS if one.name in names]
     plan = runner.Plan(location=rows.LOCATION, directory=directory, scale=SCALE)
     result = runner.run(chosen, plan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sealwire.bench.measurement import Measurement
-from sealwire.bench.rows import crypto, handshake, memory, probe, record, seal, tcp, udp
+from sealwire.bench.rows import crypto, handshake, handshake_rate, memory, probe, record, seal, tcp, udp
 
 #: What `registry` finds.
 LOCATION = "sealwire.bench.rows:ROWS"
@@ -11,6 +11,7 @@ LOCATION = "sealwire.bench.rows:ROWS"
 ROWS: tuple[Measurement, ...] = (
     *record.ROWS,
     *handshake.ROWS,
+    *handshake_rate.ROWS,
     *memory.ROWS,
     *crypto.ROWS,
     *udp.ROWS,

@@ -1,0 +1,205 @@
+"""`bench handshake.rate`: how many handshakes two CPUs make in a second, full and resumed.
+
+A server on one CPU and a client on the other, both asyncio, sixteen handshakes in flight, so that
+neither side waits for the other for long; each is opened, cookie exchange included, and closed
+again with its alerts.  By Little's law, rate times mean time from opening to closed is sixteen.
+
+Resumed handshakes use one ticket over and over (psk_dhe_ke), ask for no new one, and need no cookie:
+the ticket shows that the address was the client's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+import sealwire
+from sealwire.bench.clocks import quantiles
+from sealwire.bench.closed_loop import little
+from sealwire.bench.measurement import Bench, Body, Contender, Figure, Kind, Measurement, Peer, Reading, Role
+from sealwire.bench.rows.handshake import FULL, contexts
+from sealwire.context.sessions import Place, SessionStore, Ticket
+from sealwire.drive import aio
+from sealwire.drive.aio.client import Opening
+
+_AT_ONCE: Final = 16
+_NAME: Final = "localhost"
+_SECONDS: Final = 20.0
+RESUMED: Final = "resumed"
+
+
+class OneTicket(SessionStore):
+    """Gives the same ticket again and again, as no client of an application should."""
+
+    __slots__ = ("_ticket",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ticket: bytes | None = None
+
+    def put(self, place: Place, ticket: Ticket) -> bool:
+        self._ticket = self._ticket or ticket.encode()
+        return True
+
+    def take(self, place: Place, now: float) -> bytes | None:
+        return self._ticket
+
+
+def _contexts(bench: Bench, variant: str) -> tuple[sealwire.Context, sealwire.Context]:
+    server, client = contexts(bench.directory, FULL)
+    if variant == RESUMED:
+        server.num_tickets = 1
+        client.session_store = OneTicket()
+        client.ticket_request = (1, 0)
+    if not bench.crypto.on:
+        for context in (server, client):
+            frozen = bench.crypto.config(context.config())
+            # The drivers ask the context at each new peer; that is where the crypto goes.
+            anything: Any = context
+            anything.config = lambda frozen=frozen: frozen
+    return server, client
+
+
+class Server:
+    """The Peer: an asyncio DTLS server whose channels wait for the end."""
+
+    def __init__(self, bench: Bench, variant: str) -> None:
+        self._context, _ = _contexts(bench, variant)
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._port = 0
+
+    @property
+    def address(self) -> Mapping[str, Any]:
+        if not self._ready.wait(10):
+            raise OSError("the server did not start")
+        return {"port": self._port}
+
+    def serve(self) -> None:
+        self._loop.run_until_complete(self._serve())
+
+    async def _serve(self) -> None:
+        async def wait_for_the_end(channel: aio.DatagramChannel) -> None:
+            async for _ in channel:
+                pass
+
+        limits = sealwire.Limits(connections=1 << 16)
+        async with await sealwire.start_datagram_server(
+            wait_for_the_end, "127.0.0.1", 0, context=self._context, limits=limits
+        ) as server:
+            self._port = server.sockets[0].getsockname()[1]
+            self._ready.set()
+            await server.serve_forever()
+
+    def answer(self, question: str) -> Mapping[str, float]:
+        return {}
+
+
+class Client:
+    """A Body: sixteen handshakes in flight until there were enough."""
+
+    def __init__(self, bench: Bench, variant: str) -> None:
+        _, self._context = _contexts(bench, variant)
+        self._bench = bench
+        self._resumed = variant == RESUMED
+        self._loop = asyncio.new_event_loop()
+        if self._resumed:
+            self._loop.run_until_complete(self._fetch_ticket())
+
+    async def _fetch_ticket(self) -> None:
+        store = self._context.session_store
+        assert isinstance(store, OneTicket)
+        async with self._channel():
+            for _ in range(200):
+                if store._ticket is not None:
+                    return
+                await asyncio.sleep(0.01)
+        raise OSError("the server gave no ticket")
+
+    def _channel(self) -> Opening:
+        port = self._bench.peer["port"]
+        return sealwire.open_datagram_channel(
+            "127.0.0.1", port, context=self._context, server_hostname=_NAME, timeout=_SECONDS
+        )
+
+    def run(self, seconds: float) -> Reading:
+        gc.collect()
+        watch, count = self._bench.stopwatch, self._bench.scale.handshakes * 4
+        before = self._bench.ask_peer("cpu")["cpu_seconds"]
+        watch.start()
+        latencies, whole = self._loop.run_until_complete(self._handshakes(count))
+        wall = watch.stop()
+        server = self._bench.ask_peer("cpu")["cpu_seconds"] - before
+        ordered = quantiles([1e3 * latency for latency in latencies])
+        rate = count / wall
+        return Reading(
+            values={
+                "": rate,
+                "p50": ordered["50"],
+                "p99": ordered["99"],
+                "cpu": (watch.cpu_seconds + server) / count * 1e6,
+                "client": watch.cpu_seconds / count * 1e6,
+                "server": server / count * 1e6,
+            },
+            units=count,
+            wall_seconds=wall,
+            cpu_seconds=watch.cpu_seconds + server,
+            quantiles=ordered,
+            checks=(little(rate, sum(whole) / count, _AT_ONCE),),
+        )
+
+    async def _handshakes(self, count: int) -> tuple[list[float], list[float]]:
+        """Seconds until connected, and until closed again, of `count` handshakes."""
+        left = iter(range(count))
+        connected: list[float] = []
+        closed: list[float] = []
+
+        async def one_after_another() -> None:
+            for _ in left:
+                start = time.perf_counter()
+                async with self._channel() as channel:
+                    connected.append(time.perf_counter() - start)
+                    if channel.session_reused is not self._resumed:
+                        raise ValueError("the handshake was resumed, or was not, against the name of the row")
+                closed.append(time.perf_counter() - start)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_AT_ONCE):
+                group.create_task(one_after_another())
+        return connected, closed
+
+    def verify(self) -> None:
+        pass  # a handshake that fails raises
+
+    def close(self) -> None:
+        self._loop.close()
+
+
+def _row(variant: str, title: str) -> Measurement:
+    open_: Callable[[Bench], Body] = partial(Client, variant=variant)
+    peer: Callable[[Bench], Peer] = partial(Server, variant=variant)
+    return Measurement(
+        f"handshake.rate.{variant}",
+        f"{title} over loopback UDP, {_AT_ONCE} in flight, client and server on a CPU each",
+        (
+            Figure("", "1/s", Kind.RATE, "opened and closed in a second"),
+            Figure("p50", "ms", Kind.TIME, "median time to connect"),
+            Figure("p99", "ms", Kind.TIME, "99th percentile of it"),
+            Figure("cpu", "us", Kind.TIME, "CPU of both sides"),
+            Figure("client", "us", Kind.TIME, "CPU of the client"),
+            Figure("server", "us", Kind.TIME, "CPU of the server"),
+        ),
+        (
+            Contender("sealwire", Role.OURS, open_, peer=peer),
+            Contender("sealwire without crypto", Role.WITHOUT_CRYPTO, open_, peer=peer),
+        ),
+        crypto_figure="cpu",
+    )
+
+
+ROWS = (_row(FULL, "full handshakes"), _row(RESUMED, "resumed handshakes"))

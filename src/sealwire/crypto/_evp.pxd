@@ -8,6 +8,7 @@ ctypedef struct Api:
     unsigned long (*version_number)() noexcept nogil
     const char* (*version_text)(int) noexcept nogil
     void (*clear_errors)() noexcept nogil
+    void (*cleanse)(void* start, size_t n) noexcept nogil
     void* (*fetch)(void* library, const char* name, const char* properties) noexcept nogil
     void* (*new_context)() noexcept nogil
     void (*free_context)(void* context) noexcept nogil
@@ -56,6 +57,9 @@ cdef void* function(const char* name) except NULL
 cdef void* new_aead(Algorithm algorithm, const uint8_t* key, bint sealing) except NULL
 cdef void* new_mask(Algorithm algorithm, const uint8_t* key) except NULL
 cdef void release(void* context) noexcept
+# Both contexts of a direction (NULL is allowed), and its IV overwritten.
+cdef void release_keys(void* aead, void* mask, uint8_t* iv) noexcept
+cdef void cleanse(void* start, size_t n) noexcept
 
 # Seals n > 0 bytes of `data` into n + tag_bytes() of `out`, which may be where `data` is.
 cdef int seal(

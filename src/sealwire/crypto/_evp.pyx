@@ -10,6 +10,7 @@ through the same functions that protect records; a library that does not is refu
 
 from libc.stdint cimport uint8_t
 from libc.string cimport memset
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
 import sys
 
@@ -122,6 +123,7 @@ cdef str _take(void* handle):
         return "the interpreter's _ssl shows no libcrypto"
     _api.version_text = <const char* (*)(int) noexcept nogil>dlsym(handle, b"OpenSSL_version")
     _api.clear_errors = <void (*)() noexcept nogil>dlsym(handle, b"ERR_clear_error")
+    _api.cleanse = <void (*)(void*, size_t) noexcept nogil>dlsym(handle, b"OPENSSL_cleanse")
     _api.fetch = <void* (*)(void*, const char*, const char*) noexcept nogil>dlsym(handle, b"EVP_CIPHER_fetch")
     _api.new_context = <void* (*)() noexcept nogil>dlsym(handle, b"EVP_CIPHER_CTX_new")
     _api.free_context = <void (*)(void*) noexcept nogil>dlsym(handle, b"EVP_CIPHER_CTX_free")
@@ -165,6 +167,7 @@ cdef str _take(void* handle):
     if _api.version_number() < 0x30000000 or (
         _api.version_text == NULL
         or _api.clear_errors == NULL
+        or _api.cleanse == NULL
         or _api.fetch == NULL
         or _api.new_context == NULL
         or _api.free_context == NULL
@@ -252,6 +255,24 @@ cdef void release(void* context) noexcept:
     # NULL is allowed; the key is wiped.
     if context != NULL:
         _api.free_context(context)
+
+
+cdef void release_keys(void* aead, void* mask, uint8_t* iv) noexcept:
+    release(aead)
+    release(mask)
+    cleanse(iv, NONCE_BYTES)
+
+
+cdef void cleanse(void* start, size_t n) noexcept:
+    # A compiler may leave out a memset of what nobody reads any more, and never this.
+    if _api.cleanse != NULL:
+        _api.cleanse(start, n)
+
+
+def erase(secret):
+    """Overwrite bytes about to go that the caller alone refers to; b"" and one byte are the interpreter's."""
+    if isinstance(secret, bytes) and PyBytes_GET_SIZE(secret) > 1:
+        cleanse(PyBytes_AS_STRING(secret), PyBytes_GET_SIZE(secret))
 
 
 cdef int seal(

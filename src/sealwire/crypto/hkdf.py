@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from sealwire.crypto.erasing import ERASES, erase
+
 if TYPE_CHECKING:
     from sealwire.crypto.providers import CryptoProvider
     from sealwire.crypto.suites import SuiteSpec
@@ -31,14 +33,25 @@ DTLS13_PREFIX: Final = b"dtls13"
 
 
 class Secret(bytes):
-    """Bytes that must not be seen: they print as their length only."""
+    """Bytes that must not be seen: they print as their length only, and are overwritten when they go."""
 
     __slots__ = ()
+
+    # Where nothing can be overwritten, there is nothing to call for each of them.
+    if ERASES:
+        __del__ = erase
 
     def __repr__(self) -> str:
         return f"<secret of {len(self)} bytes>"
 
     __str__ = __repr__
+
+    @classmethod
+    def taking(cls, derived: bytes) -> Secret:
+        """The secret in `derived`, which is erased: the caller made it and nobody else has it."""
+        secret = cls(derived)
+        erase(derived)
+        return secret
 
 
 @lru_cache(maxsize=256)
@@ -94,14 +107,14 @@ def traffic_keys(provider: CryptoProvider, spec: SuiteSpec, secret: bytes, prefi
     key = expand_label(provider, hash_name, secret, prefix, b"key", b"", size)
     iv = expand_label(provider, hash_name, secret, prefix, b"iv", b"", spec.iv_bytes)
     if prefix != DTLS13_PREFIX:
-        return TrafficKeys(Secret(key), Secret(iv))
+        return TrafficKeys(Secret.taking(key), Secret.taking(iv))
     # RFC 9147 section 4.2.3 [9147-4.2.3-2]: sn_key has the key length of the suite.
     sn_key = expand_label(provider, hash_name, secret, prefix, b"sn", b"", size)
-    return TrafficKeys(Secret(key), Secret(iv), Secret(sn_key))
+    return TrafficKeys(Secret.taking(key), Secret.taking(iv), Secret.taking(sn_key))
 
 
 def next_traffic_secret(provider: CryptoProvider, spec: SuiteSpec, secret: bytes, prefix: bytes) -> Secret:
     """The secret after a KeyUpdate (RFC 8446 section 7.2)."""
-    return Secret(
+    return Secret.taking(
         expand_label(provider, spec.hash_name, secret, prefix, b"traffic upd", b"", spec.hash_bytes)
     )

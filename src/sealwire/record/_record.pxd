@@ -19,8 +19,8 @@ cdef enum:
     PORTION_BYTES = 98304  # a portion also ends behind this many bytes: its scratch buffer stays small
 
 cdef _evp.Algorithm algorithm_of(object spec) except *
-# `key` as bytes; ValueError unless there are `n` of them.
-cdef bytes checked(object key, object n, str what)
+# Where `key`, a bytes object, has its `n` bytes; ValueError unless there are so many.
+cdef const uint8_t* checked(object key, object n, str what) except NULL
 # ValueError unless a record can hold this.
 cdef int check(long content_type, Py_ssize_t n, Py_ssize_t padding) except -1
 

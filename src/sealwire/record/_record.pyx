@@ -50,10 +50,11 @@ cdef _evp.Algorithm algorithm_of(object spec) except *:
     raise ValueError(f"{spec.name} has no compiled implementation")
 
 
-cdef bytes checked(object key, object n, str what):
-    if len(key) != n:
+cdef const uint8_t* checked(object key, object n, str what) except NULL:
+    # Where it lies: a copy would have to be erased.
+    if not isinstance(key, bytes) or len(key) != n:
         raise ValueError(f"{what} must have {n} bytes, not {len(key)}")
-    return bytes(key)
+    return <const uint8_t*>PyBytes_AS_STRING(key)
 
 
 cdef int check(long content_type, Py_ssize_t n, Py_ssize_t padding) except -1:
@@ -85,13 +86,13 @@ cdef class Sealer:
 
     def __cinit__(self, provider, spec, keys, epoch, cid=b"", *, sequence=0):
         check_start(cid, sequence, 0, MAX_SEQUENCE + 1)
-        cdef bytes key = checked(keys.key, spec.key_bytes, "key")
-        cdef bytes sn_key = checked(keys.sn_key, spec.key_bytes, "sn_key")
-        cdef bytes iv = checked(keys.iv, NONCE_BYTES, "iv")
+        cdef const uint8_t* key = checked(keys.key, spec.key_bytes, "key")
+        cdef const uint8_t* sn_key = checked(keys.sn_key, spec.key_bytes, "sn_key")
+        cdef const uint8_t* iv = checked(keys.iv, NONCE_BYTES, "iv")
         self._algorithm = algorithm_of(spec)
         self._aead = _evp.new_aead(self._algorithm, key, True)
         self._mask = _evp.new_mask(self._algorithm, sn_key)
-        memcpy(self._iv, PyBytes_AS_STRING(iv), NONCE_BYTES)
+        memcpy(self._iv, iv, NONCE_BYTES)
         self.epoch = epoch
         self.sequence = sequence
         self._tag_bytes = _evp.tag_bytes(self._algorithm)
@@ -101,8 +102,7 @@ cdef class Sealer:
         self.cid = cid
 
     def __dealloc__(self):
-        _evp.release(self._aead)
-        _evp.release(self._mask)
+        _evp.release_keys(self._aead, self._mask, self._iv)
 
     @property
     def cid(self):
@@ -333,13 +333,13 @@ cdef class Opener:
         check_start(cid, highest, -1, MAX_SEQUENCE)
         if window <= 0 or window % 64:
             raise ValueError(f"replay window of {window} records is not a positive multiple of 64")
-        cdef bytes key = checked(keys.key, spec.key_bytes, "key")
-        cdef bytes sn_key = checked(keys.sn_key, spec.key_bytes, "sn_key")
-        cdef bytes iv = checked(keys.iv, NONCE_BYTES, "iv")
+        cdef const uint8_t* key = checked(keys.key, spec.key_bytes, "key")
+        cdef const uint8_t* sn_key = checked(keys.sn_key, spec.key_bytes, "sn_key")
+        cdef const uint8_t* iv = checked(keys.iv, NONCE_BYTES, "iv")
         self._algorithm = algorithm_of(spec)
         self._aead = _evp.new_aead(self._algorithm, key, False)
         self._mask = _evp.new_mask(self._algorithm, sn_key)
-        memcpy(self._iv, PyBytes_AS_STRING(iv), NONCE_BYTES)
+        memcpy(self._iv, iv, NONCE_BYTES)
         self._tag_bytes = _evp.tag_bytes(self._algorithm)
         self._seen = <uint64_t*>PyMem_Malloc(window // 8)
         if self._seen == NULL:
@@ -357,8 +357,7 @@ cdef class Opener:
         self.inner_limit = MAX_INNER_BYTES
 
     def __dealloc__(self):
-        _evp.release(self._aead)
-        _evp.release(self._mask)
+        _evp.release_keys(self._aead, self._mask, self._iv)
         PyMem_Free(self._seen)
 
     @property

@@ -53,18 +53,18 @@ cdef class StreamSealer:
 
     def __cinit__(self, provider, spec, keys, epoch, *, sequence=0):
         check_start(b"", sequence, 0, MAX_STREAM_SEQUENCE + 1)
-        cdef bytes key = checked(keys.key, spec.key_bytes, "key")
-        cdef bytes iv = checked(keys.iv, NONCE_BYTES, "iv")
+        cdef const uint8_t* key = checked(keys.key, spec.key_bytes, "key")
+        cdef const uint8_t* iv = checked(keys.iv, NONCE_BYTES, "iv")
         self._algorithm = algorithm_of(spec)
         self._tag_bytes = _evp.tag_bytes(self._algorithm)
         self._aead = _evp.new_aead(self._algorithm, key, True)
-        memcpy(self._iv, PyBytes_AS_STRING(iv), NONCE_BYTES)
+        memcpy(self._iv, iv, NONCE_BYTES)
         self.epoch = epoch
         self.sequence = sequence
         self.seal_limit = spec.seal_limit
 
     def __dealloc__(self):
-        _evp.release(self._aead)
+        _evp.release_keys(self._aead, NULL, self._iv)
 
     def seal(self, long content_type, content, Py_ssize_t padding=0):
         """See :meth:`sealwire.record.reference.StreamSealer.seal`."""
@@ -203,18 +203,18 @@ cdef class StreamOpener:
 
     def __cinit__(self, provider, spec, keys, epoch, *, sequence=0):
         check_start(b"", sequence, 0, MAX_STREAM_SEQUENCE + 1)
-        cdef bytes key = checked(keys.key, spec.key_bytes, "key")
-        cdef bytes iv = checked(keys.iv, NONCE_BYTES, "iv")
+        cdef const uint8_t* key = checked(keys.key, spec.key_bytes, "key")
+        cdef const uint8_t* iv = checked(keys.iv, NONCE_BYTES, "iv")
         self._algorithm = algorithm_of(spec)
         self._tag_bytes = _evp.tag_bytes(self._algorithm)
         self._aead = _evp.new_aead(self._algorithm, key, False)
-        memcpy(self._iv, PyBytes_AS_STRING(iv), NONCE_BYTES)
+        memcpy(self._iv, iv, NONCE_BYTES)
         self.epoch = epoch
         self.sequence = sequence
         self.inner_limit = MAX_INNER_BYTES
 
     def __dealloc__(self):
-        _evp.release(self._aead)
+        _evp.release_keys(self._aead, NULL, self._iv)
 
     def open(self, record):
         """See :meth:`sealwire.record.reference.StreamOpener.open`."""

@@ -27,7 +27,7 @@ class Deriver:
 
     def derive(self, secret: bytes, label: bytes, transcript_hash: bytes) -> Secret:
         """Derive-Secret, given the hash of the messages instead of the messages."""
-        return Secret(self.expand(secret, label, transcript_hash, self.spec.hash_bytes))
+        return Secret.taking(self.expand(secret, label, transcript_hash, self.spec.hash_bytes))
 
     def empty_hash(self) -> bytes:
         return self.provider.digest(self.spec.hash_name).digest()
@@ -49,7 +49,7 @@ class EarlyStage:
     def start(cls, deriver: Deriver, psk: bytes = b"") -> EarlyStage:
         """With a pre-shared key; zeros stand in where there is none."""
         secret = psk or bytes(deriver.spec.hash_bytes)
-        return cls(deriver, Secret(deriver.provider.hkdf_extract(deriver.spec.hash_name, b"", secret)))
+        return cls(deriver, Secret.taking(deriver.provider.hkdf_extract(deriver.spec.hash_name, b"", secret)))
 
     def client_early_secret(self, hello_hash: bytes) -> Secret:
         """What protects early data, with the transcript up to ClientHello."""
@@ -59,7 +59,7 @@ class EarlyStage:
         """With the (EC)DHE or hybrid secret, and the transcript up to ServerHello."""
         deriver = self.deriver
         salt = deriver.derive(self.secret, b"derived", deriver.empty_hash())
-        secret = Secret(deriver.provider.hkdf_extract(deriver.spec.hash_name, salt, shared_secret))
+        secret = Secret.taking(deriver.provider.hkdf_extract(deriver.spec.hash_name, salt, shared_secret))
         return HandshakeStage(
             deriver,
             secret,
@@ -82,7 +82,7 @@ class HandshakeStage:
         deriver = self.deriver
         salt = deriver.derive(self.secret, b"derived", deriver.empty_hash())
         zeros = bytes(deriver.spec.hash_bytes)
-        main = Secret(deriver.provider.hkdf_extract(deriver.spec.hash_name, salt, zeros))
+        main = Secret.taking(deriver.provider.hkdf_extract(deriver.spec.hash_name, salt, zeros))
         return ApplicationStage(
             deriver,
             main,

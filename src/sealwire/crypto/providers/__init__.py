@@ -61,11 +61,14 @@ class CryptoProvider(Protocol):
     def hmac(self, hash_name: str, key: bytes, data: bytes) -> bytes: ...
 
     def hkdf_extract(self, hash_name: str, salt: bytes, secret: bytes) -> bytes:
-        """RFC 5869 section 2.2."""
+        """RFC 5869 section 2.2.  Bytes of its own, as for :meth:`hkdf_expand`."""
         ...
 
     def hkdf_expand(self, hash_name: str, secret: bytes, info: bytes, n: int) -> bytes:
-        """RFC 5869 section 2.3.  ValueError above 255 hash lengths."""
+        """RFC 5869 section 2.3.  ValueError above 255 hash lengths.
+
+        Each call makes bytes of its own: whoever asked overwrites them when they were used.
+        """
         ...
 
     def supports(self, group: Group) -> bool:

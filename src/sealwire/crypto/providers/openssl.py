@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES, ChaCha20
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from sealwire.crypto.erasing import erase
 from sealwire.crypto.groups import GROUPS, HYBRID_SPECS, Group, HybridSpec, KeyShare, bad_share
 from sealwire.crypto.hkdf import Secret
 from sealwire.crypto.providers import Aead, Digest, Mask
@@ -94,8 +95,12 @@ class OpenSslProvider:
     def hkdf_expand(self, hash_name: str, secret: bytes, info: bytes, n: int) -> bytes:
         size = _HASH_BYTES[hash_name]
         block = _hmac(hash_name, secret, info + b"\x01")
-        if n <= size:
-            return block[:n]
+        if n < size:
+            derived = block[:n]
+            erase(block)
+            return derived
+        if n == size:
+            return block
         if n > 255 * size:
             raise ValueError(f"HKDF with {hash_name} yields at most {255 * size} bytes, not {n}")
         output = bytearray(block)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from sealwire.cli import sealed
 from sealwire.cli.say import Exit, Failure, Say
-from sealwire.probe.seal.segment import Malformed, Segment, prove
+from sealwire.probe.seal.cose import Malformed
+from sealwire.probe.seal.segment import Segment, prove
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 from sealwire.cli.say import Exit, Failure
 from sealwire.errors import ConfigurationError
 from sealwire.probe.seal import cbor, frames
+from sealwire.probe.seal.cose import Malformed
 from sealwire.probe.seal.keys import PublicKey, load_public_key
-from sealwire.probe.seal.segment import SEGMENT_MAXIMUM_BYTES, Malformed, Segment
+from sealwire.probe.seal.receipts import Received, receipts
+from sealwire.probe.seal.segment import SEGMENT_MAXIMUM_BYTES, Segment
 from sealwire.probe.spool import SUFFIX
 from sealwire.probe.verify import Trust
 
@@ -31,16 +33,16 @@ def trust_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def keys(args: argparse.Namespace) -> dict[bytes, PublicKey]:
-    """The trusted keys by id."""
+def keys(names: list[str], option: str = "--key") -> dict[bytes, PublicKey]:
+    """Trusted keys by id."""
     found = {}
-    for name in args.key:
+    for name in names:
         try:
             key = load_public_key(name)
         except ConfigurationError as error:
             raise Failure(Exit.USAGE, str(error), "give the .pub file that keygen wrote") from error
         except OSError as error:
-            raise Failure(Exit.ENVIRONMENT, f"{name}: {error.strerror}", "check --key") from error
+            raise Failure(Exit.ENVIRONMENT, f"{name}: {error.strerror}", f"check {option}") from error
         found[key.id] = key
     return found
 
@@ -48,12 +50,34 @@ def keys(args: argparse.Namespace) -> dict[bytes, PublicKey]:
 def trust(args: argparse.Namespace) -> Trust:
     """Whom the command line says to believe."""
     head = getattr(args, "head", None)
+    received = _received(getattr(args, "receipts", None) or [], getattr(args, "collector", None) or [])
     return Trust(
-        keys(args),
+        keys(args.key),
         revoked=times(args.revoked, "--revoked"),
-        received=times(getattr(args, "received", None), "--received"),
+        received={**times(getattr(args, "received", None), "--received"), **received.times},
         head=None if head is None else _hash(head, "--head"),
+        acknowledged=received.segments,
     )
+
+
+def _received(files: list[Path], collectors: list[str]) -> Received:
+    """What the collectors named say they received."""
+    found = Received(keys(collectors, "--collector"))
+    if bool(files) != bool(collectors):
+        raise Failure(Exit.USAGE, "--receipts and --collector go together", "give both")
+    for file in files:
+        try:
+            for receipt in receipts(read(file)):
+                found.take(receipt)
+        except Malformed as wrong:
+            raise Failure(Exit.NO, f"{file}: {wrong}", "these are no receipts, or damaged ones") from wrong
+    if found.refused:
+        raise Failure(
+            Exit.NO,
+            f"{found.refused} receipts are not signed by a trusted collector",
+            "check --collector",
+        )
+    return found
 
 
 def times(name: str | None, option: str) -> dict[bytes, int]:

@@ -12,8 +12,9 @@ from sealwire.cli import sealed
 from sealwire.cli.say import Exit, Failure, Say
 from sealwire.probe.events import leaves_json
 from sealwire.probe.seal import engine
+from sealwire.probe.seal.cose import Malformed
 from sealwire.probe.seal.leaves import Decoded
-from sealwire.probe.seal.segment import Header, Malformed
+from sealwire.probe.seal.segment import Header
 from sealwire.probe.seal.tree import frame
 from sealwire.probe.verify import Trust, Verifier, verify_proof
 
@@ -29,6 +30,16 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--received",
         metavar="FILE",
         help="lines of segment hash and the time it was received, for --revoked (default: now)",
+    )
+    parser.add_argument(
+        "--receipts",
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help="receipts of the collector: when segments came, for --revoked, and that they must be there",
+    )
+    parser.add_argument(
+        "--collector", action="append", metavar="PUB", help="the public key that signed the receipts"
     )
     parser.add_argument("--head", metavar="HASH", help="the segment with this hash must be there")
     parser.add_argument(

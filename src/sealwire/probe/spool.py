@@ -24,7 +24,8 @@ from typing import Final, Protocol
 
 from sealwire.errors import ConfigurationError, Error
 from sealwire.probe.seal import frames
-from sealwire.probe.seal.segment import SEGMENT_EVENTS, Malformed, Segment
+from sealwire.probe.seal.cose import Malformed
+from sealwire.probe.seal.segment import SEGMENT_EVENTS, Segment
 
 SUFFIX: Final = ".seal.zst"
 #: Names the first segment that should be here, once older ones made room.

@@ -18,10 +18,11 @@ from typing import Final
 
 from sealwire.probe.events import Clock, Event, Gap, GapReason, Key, Start, Stop, decode
 from sealwire.probe.seal import engine
+from sealwire.probe.seal.cose import Malformed
 from sealwire.probe.seal.keys import PublicKey, parse_public_key
 from sealwire.probe.seal.leaves import DISSECTED, FLOW, TRANSACTION, BadLeaf, Decoded
 from sealwire.probe.seal.recorder import CLOCK_STEP_NANOSECONDS
-from sealwire.probe.seal.segment import Header, Malformed, Proof, Segment
+from sealwire.probe.seal.segment import Header, Proof, Segment
 from sealwire.probe.seal.tree import frame
 
 #: Findings kept; further ones are counted.
@@ -57,6 +58,7 @@ class Fault(enum.Enum):
     COUNTERS = "counters went back"
     OPEN_END = "the end is missing: neither a stop nor a heartbeat in time"
     HEAD = "the segment that must be there is not"
+    RECEIVED = "a segment that a collector received is not there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ class Trust:
     received: Mapping[bytes, int] = field(default_factory=dict)
     #: Chain hash of a segment that must be there, such as the last one that a collector acknowledged.
     head: bytes | None = None
+    #: What collectors received of each probe, by number: their hashes.
+    acknowledged: Mapping[bytes, Mapping[int, bytes]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -374,9 +378,24 @@ class Verifier:
                 self._fault(self._last_place, header, Fault.OPEN_END)
             else:
                 self._note(self._last_place, header.segment, None, "the probe is still running")
+        if self._last is not None:
+            self._acknowledged(self._last.header)
         if self._trust.head is not None and not self._head_seen:
             self._fault("", None, Fault.HEAD, detail=self._trust.head.hex())
         return [finding for _, finding in sorted(self._found, key=lambda found: found[0])]
+
+    def _acknowledged(self, last: Header) -> None:
+        """What was received must be here, unless it was dropped since, which a Gap tells and a jump shows."""
+        received = self._trust.acknowledged.get(last.probe, {})
+        altered = sorted(
+            number for number, known in received.items() if self._seen.get(number, known) != known
+        )
+        behind = sorted(number for number in received if number > last.segment)
+        for number in altered[:1]:
+            self._fault("", None, Fault.RECEIVED, detail=f"segment {number} is another one here")
+        for number in behind[:1]:
+            detail = f"segment {number}" if len(behind) == 1 else f"segments {number} to {behind[-1]}"
+            self._fault("", None, Fault.RECEIVED, detail=f"{detail}, behind the last")
 
     def _judge(self, jump: Jump) -> None:
         gaps = [gap for gap in self._gaps if gap.last_segment is not None]
@@ -435,7 +454,8 @@ def verify_proof(data: bytes, trust: Trust, now: int) -> Proof:
         raise Malformed(f"{Fault.UNKNOWN_KEY.value} (key id {header.key.hex()})")
     if not proof.authentic(key):
         raise Malformed("the receipt does not belong to this event")
-    if (revoked := trust.revoked.get(header.key)) is not None and now >= revoked:
+    received = trust.received.get(proof.segment_hash, now)
+    if (revoked := trust.revoked.get(header.key)) is not None and received >= revoked:
         raise Malformed(Fault.REVOKED_KEY.value)
     sequence = header.first_event + proof.index
     try:

@@ -16,6 +16,8 @@ import pytest
 from sealwire import cli
 from sealwire.probe import read
 from sealwire.probe.seal import engine, frames
+from sealwire.probe.seal.keys import load_signing_key
+from sealwire.probe.seal.receipts import acknowledge
 from tests.unit.cli.running import one_sentence, sealwire
 from tests.unit.probe import packets as p
 from tests.unit.probe.dissect.test_outputs import batches, mixed
@@ -282,3 +284,32 @@ def test_exit_codes(
 ) -> None:
     monkeypatch.chdir(copy)
     assert cli.main(arguments) == code
+
+
+def test_receipts(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A spool beside what its collector says of it."""
+    assert cli.main(["keygen", str(copy / "collector.key")]) == 0
+    key = load_signing_key(copy / "collector.key")
+    found = [one.segment for one in frames.unpack((copy / "events" / FILE).read_bytes())]
+    yesterday = found[0].header.sealed.wall - 24 * 3600 * 10**9
+    named = [(segment.header.segment, segment.hash) for segment in found]
+    file, collector = copy / "receipts", str(copy / "collector.key.pub")
+    file.write_bytes(acknowledge(found[0].header.probe, named, yesterday, key))
+    given = ("--receipts", str(file), "--collector", collector)
+    assert verify(copy, *given) == 0
+    (copy / "revoked").write_text(f"{found[0].header.key.hex()} 2026-01-01\n")
+    revoked = ("--revoked", str(copy / "revoked"))
+    assert verify(copy, *revoked) == 1
+    then = datetime.datetime.fromtimestamp(yesterday / 1e9 + 60, datetime.UTC)
+    (copy / "revoked").write_text(f"{found[0].header.key.hex()} {then.isoformat()}\n")
+    assert verify(copy, *revoked) == 1
+    assert verify(copy, *revoked, *given) == 0
+    named.append((len(found), bytes(32)))
+    file.write_bytes(acknowledge(found[0].header.probe, named, yesterday, key))
+    capsys.readouterr()
+    assert verify(copy, *given) == 1
+    assert "a collector received" in capsys.readouterr().out
+    assert verify(copy, "--receipts", str(file)) == 2
+    assert verify(copy, "--receipts", str(file), "--collector", str(copy / "probe.key.pub")) == 1
+    file.write_bytes(b"\xd2\x84")
+    assert verify(copy, *given) == 1

@@ -20,6 +20,7 @@ from sealwire.probe.dissect.facts import TAGS, Kind, Protocol
 from sealwire.probe.events import SCHEMAS, Heartbeat, as_json, decode
 from sealwire.probe.features import row_struct
 from sealwire.probe.seal import cbor, engine
+from sealwire.probe.seal.cose import Malformed, to_be_signed
 from sealwire.probe.seal.keys import (
     ALGORITHMS,
     SigningKey,
@@ -31,12 +32,10 @@ from sealwire.probe.seal.keys import (
 from sealwire.probe.seal.leaves import COLUMNS, DISSECTED, FLOW, FORWARD, TRANSACTION, TRANSACTION_COLUMNS
 from sealwire.probe.seal.segment import (
     Header,
-    Malformed,
     Proof,
     Segment,
     prove,
     seal,
-    to_be_signed,
 )
 from sealwire.probe.seal.tree import NotInTree, frame, path, root_of_path
 from tests.unit.probe import sealing as s

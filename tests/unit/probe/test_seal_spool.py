@@ -12,9 +12,10 @@ from sealwire.errors import ConfigurationError
 from sealwire.probe.events import Clock, Event, Gap, GapReason, Heartbeat, Key, Stop, decode
 from sealwire.probe.features import row_struct
 from sealwire.probe.seal import frames
+from sealwire.probe.seal.cose import Malformed
 from sealwire.probe.seal.intake import Flows
 from sealwire.probe.seal.recorder import Recorder, SpoolFailed
-from sealwire.probe.seal.segment import SEGMENT_BYTES, SEGMENT_EVENTS, Malformed, Segment
+from sealwire.probe.seal.segment import SEGMENT_BYTES, SEGMENT_EVENTS, Segment
 from sealwire.probe.spool import BEGIN, Directory, Spool
 from tests.unit.probe import sealing as s
 

@@ -19,9 +19,10 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from sealwire.probe.events import Event, Gap, GapReason, Heartbeat, Key, Start, Stop
 from sealwire.probe.features import row_struct
 from sealwire.probe.seal import cbor, engine
+from sealwire.probe.seal.cose import Malformed
 from sealwire.probe.seal.intake import Flows, Transactions
 from sealwire.probe.seal.leaves import DISSECTED, FLOW, TRANSACTION
-from sealwire.probe.seal.segment import Header, Malformed, Segment, seal
+from sealwire.probe.seal.segment import Header, Segment, seal
 from sealwire.probe.seal.tree import frame, split
 from sealwire.probe.verify import Trust
 from tests.unit.probe import sealing as s

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sealwire.errors import ConfigurationError
-from sealwire.probe.seal.segment import SEGMENT_MAXIMUM_BYTES, Malformed, Segment
+from sealwire.probe.seal.cose import Malformed
+from sealwire.probe.seal.segment import SEGMENT_MAXIMUM_BYTES, Segment
 
 MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _LEVEL: Final = 1  # 24 of 106 bytes of a one-packet flow stay, at 0.15 us; level 3 saves a byte or two

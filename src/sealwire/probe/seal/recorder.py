@@ -220,11 +220,13 @@ class Recorder:
             self.flush(now)
         elif self._waiting is not None and now.uptime - self._waiting >= self._linger:
             self._commit(now)
+            self._make_room(now)
 
     def flush(self, now: Moment) -> None:
-        """End the open segment and make everything durable."""
+        """End the open segment, make everything durable, and make room where the spool is crowded."""
         self._end_segment(now)
         self._commit(now)
+        self._make_room(now)
 
     def close(self, now: Moment, gap: Event | None = None) -> None:
         """Say that this is the end (after `gap`, if the end is not an orderly one).
@@ -236,7 +238,8 @@ class Recorder:
             self.event(gap, now)
         for _ in range(_ATTEMPTS):
             self.event(Stop(now.wall), now)
-            self.flush(now)
+            self._end_segment(now)
+            self._commit(now)
             if self._pending is not None:
                 raise SpoolFailed("the disk is full, and the last events are not on it")
             if self._written is not None and _ended(self._written):
@@ -344,6 +347,9 @@ class Recorder:
             raise SpoolFailed("the spool's disk failed again and again")
         if self._written is not None:
             self._durable(self._written)
+
+    def _make_room(self, now: Moment) -> None:
+        """Let the oldest files go, each once it is said durably."""
         while self._spool.crowded and not self.stalled and (oldest := self._spool.oldest()) is not None:
             self.event(_dropped(oldest, now), now)
             self._end_segment(now)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sealwire.probe.seal import cbor
+from sealwire.probe.seal.cose import ALGORITHM, EMPTY_MAP, KEY_ID, Malformed, Sign1, read, to_be_signed
 from sealwire.probe.seal.engine import leaf_hashes, root
 from sealwire.probe.seal.keys import PublicKey, SigningKey
 from sealwire.probe.seal.tree import NotInTree, frame, path, root_of_path, split
@@ -29,17 +30,12 @@ SEGMENT_BYTES: Final = 512 * 1024
 SEGMENT_MAXIMUM_BYTES: Final = 1024 * 1024
 
 VERSION: Final = 1
-# COSE header parameters: RFC 9052 section 3.1 and RFC 9942 section 4.
-_ALGORITHM, _KEY_ID, _VDS, _VDP = 1, 4, 395, 396
+# COSE header parameters of RFC 9942 section 4.
+_VDS, _VDP = 395, 396
 _RFC9162_SHA256: Final = 1
 _INCLUSION: Final = -1
 _LABEL: Final = "sealwire"
-_TAG_SIGN1: Final = b"\xd2"
 _ELEMENTS: Final = 12
-
-
-class Malformed(ValueError):
-    """Bytes that are no segment, or no proof."""
 
 
 class ClockState(enum.IntEnum):
@@ -104,16 +100,14 @@ class Header:
             11: self.heartbeat,
             12: self.counters,
         }
-        return cbor.encode(
-            {_ALGORITHM: self.algorithm, _KEY_ID: self.key, _VDS: _RFC9162_SHA256, _LABEL: info}
-        )
+        return cbor.encode({ALGORITHM: self.algorithm, KEY_ID: self.key, _VDS: _RFC9162_SHA256, _LABEL: info})
 
     @classmethod
     def decode(cls, data: bytes) -> Header:
         """The header of signed bytes.  Raises Malformed."""
         try:
             outer = cbor.decode(data)
-            if not isinstance(outer, dict) or set(outer) != {_ALGORITHM, _KEY_ID, _VDS, _LABEL}:
+            if not isinstance(outer, dict) or set(outer) != {ALGORITHM, KEY_ID, _VDS, _LABEL}:
                 raise Malformed("a protected header with other parameters than a segment's")
             info = outer[_LABEL]
             if outer[_VDS] != _RFC9162_SHA256 or not isinstance(info, dict):
@@ -129,14 +123,14 @@ class Header:
             ):
                 raise Malformed("counters are numbers under names")
             numbers = _numbers([info[4], info[5], info[6], info[11]], 4)
-            for value, n in ((outer[_KEY_ID], 32), (info[2], 32), (info[3], 16), (info[7] or bytes(32), 32)):
+            for value, n in ((outer[KEY_ID], 32), (info[2], 32), (info[3], 16), (info[7] or bytes(32), 32)):
                 if not isinstance(value, bytes) or len(value) != n:
                     raise Malformed("an id or a hash of a wrong length")
-            if type(outer[_ALGORITHM]) is not int or numbers[2] < numbers[1] or info[7] == b"":
+            if type(outer[ALGORITHM]) is not int or numbers[2] < numbers[1] or info[7] == b"":
                 raise Malformed("a header that contradicts itself")
             return cls(
-                algorithm=outer[_ALGORITHM],
-                key=outer[_KEY_ID],
+                algorithm=outer[ALGORITHM],
+                key=outer[KEY_ID],
                 probe=info[2],
                 boot=info[3],
                 segment=numbers[0],
@@ -164,11 +158,6 @@ def _numbers(value: Any, n: int, signed: bool = False) -> list[int]:
     return value
 
 
-def to_be_signed(protected: bytes, payload: bytes) -> bytes:
-    """RFC 9052 section 4.4: the Sig_structure of a COSE_Sign1 without external data."""
-    return cbor.encode(["Signature1", protected, b"", payload])
-
-
 @dataclass(frozen=True, slots=True)
 class Segment:
     """A decoded segment.  Decoding checks its form, not its truth: see `sealwire.probe.verify`."""
@@ -185,7 +174,7 @@ class Segment:
     @property
     def signed(self) -> bytes:
         """The COSE_Sign1, tagged."""
-        return _sign1(self.protected, b"\xa0", frame(self.root), self.signature)
+        return Sign1(self.protected, EMPTY_MAP, self.root, self.signature).encode()
 
     @property
     def hash(self) -> bytes:
@@ -199,22 +188,19 @@ class Segment:
     @classmethod
     def decode(cls, data: bytes) -> Segment:
         """The one segment that is all of `data`.  Raises Malformed."""
-        if data[:3] != b"\x82" + _TAG_SIGN1 + b"\x84":
+        if data[:1] != b"\x82":
             raise Malformed("these bytes do not begin as a segment does")
+        signed, at = read(data, 1)
         try:
-            protected, at = _bytes(data, 3)
-            if data[at : at + 1] != b"\xa0":
-                raise Malformed("an unprotected header that is not empty")
-            payload, at = _bytes(data, at + 1)
-            signature, at = _bytes(data, at)
             major, count, at = cbor.read_head(data, at)
-        except Malformed:
-            raise
         except ValueError as wrong:
             raise Malformed(str(wrong)) from None
-        if len(payload) != 32 or major != 4:
+        if signed.unprotected != EMPTY_MAP:
+            raise Malformed("an unprotected header that is not empty")
+        if signed.payload is None or len(signed.payload) != 32 or major != 4:
             raise Malformed("a segment is a signed root and an array of leaves")
-        return cls(Header.decode(protected), protected, payload, signature, data[at:], count)
+        header = Header.decode(signed.protected)
+        return cls(header, signed.protected, signed.payload, signed.signature, data[at:], count)
 
     def leaves(self) -> list[bytes]:
         """The leaves.  Raises ValueError where they are not framed."""
@@ -225,17 +211,6 @@ class Segment:
         if self.header.algorithm != key.algorithm:
             return False
         return key.verify(self.signature, to_be_signed(self.protected, self.root))
-
-
-def _sign1(protected: bytes, unprotected: bytes, payload: bytes, signature: bytes) -> bytes:
-    return _TAG_SIGN1 + b"\x84" + frame(protected) + unprotected + payload + frame(signature)
-
-
-def _bytes(data: bytes, at: int) -> tuple[bytes, int]:
-    major, n, at = cbor.read_head(data, at)
-    if major != 2 or n > len(data) - at:
-        raise Malformed("a byte string is missing")
-    return data[at : at + n], at + n
 
 
 def seal(header: Header, framed: bytes, count: int, key: SigningKey) -> Segment:
@@ -259,7 +234,8 @@ def prove(segment: Segment, index: int) -> bytes:
     leaf = segment.leaves()[index]
     inclusion = cbor.encode([segment.count, index, path(leaf_hashes(segment.framed), index)])
     unprotected = cbor.encode({_VDP: {_INCLUSION: [inclusion]}})
-    return b"\x82" + frame(leaf) + _sign1(segment.protected, unprotected, b"\xf6", segment.signature)
+    receipt = Sign1(segment.protected, unprotected, None, segment.signature)
+    return b"\x82" + frame(leaf) + receipt.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,19 +256,12 @@ class Proof:
         if data[:1] != b"\x82":
             raise Malformed("these bytes are no proof")
         try:
-            leaf, at = _bytes(data, 1)
-            if data[at : at + 2] != _TAG_SIGN1 + b"\x84":
-                raise Malformed("a proof without a receipt")
-            protected, at = _bytes(data, at + 2)
-            # What stands between is a map that ends where null, the detached payload, begins.
-            signature_at = cbor.skip(data, at)
-            unprotected = cbor.decode(data[at:signature_at])
-            if data[signature_at : signature_at + 1] != b"\xf6":
-                raise Malformed("a receipt whose root is not left out")
-            signature, end = _bytes(data, signature_at + 1)
-            if end != len(data):
-                raise Malformed("bytes behind the proof")
-            match unprotected:
+            major, n, at = cbor.read_head(data, 1)
+            leaf, at = data[at : at + n], at + n
+            receipt, end = read(data, at)
+            if major != 2 or receipt.payload is not None or end != len(data):
+                raise Malformed("a proof is an event and a receipt whose root is left out")
+            match cbor.decode(receipt.unprotected):
                 case {396: {-1: [bytes(inclusion)], **other}, **more} if not other and not more:
                     size, index, proof = cbor.decode(inclusion)
                 case _:
@@ -306,15 +275,24 @@ class Proof:
             raise
         except (ValueError, TypeError) as wrong:
             raise Malformed(str(wrong)) from None
-        return cls(leaf, Header.decode(protected), protected, signature, size, index, tuple(proof))
+        header = Header.decode(receipt.protected)
+        return cls(leaf, header, receipt.protected, receipt.signature, size, index, tuple(proof))
 
     def authentic(self, key: PublicKey) -> bool:
         """Whether `key` signed a segment in which this leaf has the place that it claims."""
-        header = self.header
-        if self.size != header.events or header.algorithm != key.algorithm:
-            return False
-        try:
-            payload = root_of_path(self.leaf, self.index, self.size, list(self.path))
-        except NotInTree:
+        header, payload = self.header, self._root()
+        if payload is None or self.size != header.events or header.algorithm != key.algorithm:
             return False
         return key.verify(self.signature, to_be_signed(self.protected, payload))
+
+    @property
+    def segment_hash(self) -> bytes:
+        """Chain hash of the segment, if this is a proof of it: what a receiver wrote down when it came."""
+        signed = Sign1(self.protected, EMPTY_MAP, self._root(), self.signature)
+        return hashlib.sha256(signed.encode()).digest()
+
+    def _root(self) -> bytes | None:
+        try:
+            return root_of_path(self.leaf, self.index, self.size, list(self.path))
+        except NotInTree:
+            return None

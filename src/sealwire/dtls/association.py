@@ -67,6 +67,44 @@ _AMPLIFICATION: Final = 3
 class Association:
     """What one association is made of, how records move it on, and how it ends."""
 
+    __slots__ = (
+        "__weakref__",
+        "_account",
+        "_began",
+        "_budget",
+        "_care",
+        "_closing_error",
+        "_early",
+        "_events",
+        "_finished_answered",
+        "_goodbye_said",
+        "_handshake_deadline",
+        "_incoming",
+        "_keys_seen",
+        "_last_words",
+        "_layer",
+        "_opening",
+        "_outgoing",
+        "_peer_closed_at",
+        "_receive_queue",
+        "_rekeying",
+        "_sealing",
+        "address",
+        "address_shown",
+        "conduct",
+        "config",
+        "counters",
+        "error",
+        "limits",
+        "mtu",
+        "on_output",
+        "path_messages",
+        "state",
+        "upkeep",
+        "was_connected",
+        "write_closed",
+    )
+
     def __init__(
         self,
         config: Config,
@@ -317,7 +355,7 @@ class Association:
         if self._layer.engine.complete and not self.was_connected:
             self._connected(now)
         while self._layer.tickets:
-            self._events.append(TicketReceived(self._layer.tickets.popleft()))
+            self._events.append(TicketReceived(self._layer.tickets.pop(0)))
 
     def _receive_data(self, content: bytes) -> None:
         self._layer.data_received()

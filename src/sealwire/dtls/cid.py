@@ -8,7 +8,6 @@ who watches two paths cannot tell that they are one connection [9147-9-9].
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -99,7 +98,7 @@ class CidPool:
         # The same of the offer on its way.
         self._replaced = 0
         self.current = agreed.theirs
-        self._spare: deque[bytes] = deque(maxlen=_MAX_IDS)
+        self._spare: list[bytes] = []
         self._new_pending = False
         self._request_pending = False
         self._owed = 0
@@ -285,5 +284,5 @@ class CidPool:
         """Go over to a spare id of the peer's, if there is one: whether there was [9147-9-2]."""
         if not self._spare:
             return False
-        self.current = self._spare.popleft()
+        self.current = self._spare.pop(0)
         return True

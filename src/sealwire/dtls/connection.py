@@ -50,6 +50,8 @@ _DEFAULT_LIMITS: Final = Limits()
 class Connection(Association):
     """One association with one peer.  Not thread-safe; see the module's law."""
 
+    __slots__ = ()
+
     @classmethod
     def client(
         cls,

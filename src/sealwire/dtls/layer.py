@@ -7,7 +7,6 @@ is repeated until acknowledged; records that came are acknowledged where no flig
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -77,6 +76,33 @@ class HandshakeLayer:
     message by message, so tickets, key updates and ids do not wait for each other.
     """
 
+    __slots__ = (
+        "_account",
+        "_ack_deadline",
+        "_ack_now",
+        "_cid_messages",
+        "_cids",
+        "_cids_wanted_at",
+        "_conduct",
+        "_counters",
+        "_flight",
+        "_flight_charge",
+        "_full_mtu",
+        "_key_updates_in_a_row",
+        "_limits",
+        "_mtu",
+        "_opening",
+        "_reassembly",
+        "_sealing",
+        "_spare_cids",
+        "_to_acknowledge",
+        "engine",
+        "issue_cid",
+        "tickets",
+        "version_selected",
+        "write_closed",
+    )
+
     def __init__(
         self,
         engine: Handshake,
@@ -106,7 +132,7 @@ class HandshakeLayer:
         self._flight_charge = 0
         self._mtu = self._full_mtu = mtu
         self._reassembly = Reassembly(account, limits, next_peer_seq)
-        self._to_acknowledge: deque[RecordNumber] = deque(maxlen=_MAX_ACK_NUMBERS)
+        self._to_acknowledge: list[RecordNumber] = []
         self._ack_deadline: float | None = None
         self._ack_now = False
         self._key_updates_in_a_row = 0
@@ -117,7 +143,7 @@ class HandshakeLayer:
         # When spare ids are asked for, so that a connection that ends soon costs nothing.
         self._cids_wanted_at: float | None = None
         #: Tickets that came; the newest, if nobody takes them.
-        self.tickets: deque[SessionTicket] = deque(maxlen=_MAX_TICKETS)
+        self.tickets: list[SessionTicket] = []
         #: Nothing but ACKs goes out any more.
         self.write_closed = False
         #: Makes another id of so many bytes for records to us.
@@ -189,6 +215,7 @@ class HandshakeLayer:
         kept = fresh = True
         # Listed before it is handled: handling may begin our next flight, which clears the list.
         self._to_acknowledge.append(number)
+        del self._to_acknowledge[:-_MAX_ACK_NUMBERS]
         for fragment in fragments:
             # Plaintext anybody can forge, so only what is next counts as an answer there.
             answers = epoch > EPOCH_PLAIN or fragment.message_seq == self._reassembly.next_seq
@@ -315,6 +342,7 @@ class HandshakeLayer:
                     self._sealing.forget_before(self._sealing.epoch, self._flight.epochs)
                 case TicketReceived(_, ticket):
                     self.tickets.append(ticket)
+                    del self.tickets[:-_MAX_TICKETS]
                 case _:
                     # RFC 9147 section 5 [9147-5-2]: above all no ChangeCipherSpec.
                     raise AssertionError(f"{output} is for streams")

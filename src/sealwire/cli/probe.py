@@ -275,6 +275,18 @@ class _Progress:
             sys.stderr.write("\r\x1b[K")
 
 
+_TOP = (
+    "bytes",
+    "packets",
+    "source",
+    "source_port",
+    "destination",
+    "destination_port",
+    "protocol",
+    "conn_state",
+)
+
+
 def _report(say: Say, reading: Reading, top: list[tuple[int, int, Flow]], took: float) -> None:
     counters = reading.counters
     live = reading.live_counters()
@@ -288,14 +300,7 @@ def _report(say: Say, reading: Reading, top: list[tuple[int, int, Flow]], took: 
             "top",
             f"{flow.bytes:>14,} bytes {flow.packets:>9,} packets  {_end(flow, True)} > {_end(flow, False)}"
             f"  protocol {flow.protocol}  {flow.conn_state}",
-            bytes=flow.bytes,
-            packets=flow.packets,
-            source=flow.source,
-            source_port=flow.source_port,
-            destination=flow.destination,
-            destination_port=flow.destination_port,
-            protocol=flow.protocol,
-            conn_state=flow.conn_state,
+            **{name: getattr(flow, name) for name in _TOP},
         )
 
 

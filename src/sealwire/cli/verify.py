@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from sealwire.cli import sealed
@@ -87,20 +88,11 @@ def _chain(args: argparse.Namespace, say: Say, trust: Trust, now: int, files: li
     totals = verifier.totals
     faults = [finding for finding in findings if finding.fault is not None]
     notes = [finding for finding in findings if finding.fault is None]
-    for finding in faults[:_SHOWN]:
+    for finding in faults[:_SHOWN] + notes[:_SHOWN]:
         say.fact(
-            "fault",
-            f"BROKEN  {finding}",
-            kind=finding.fault.name.lower() if finding.fault else "",
-            file=finding.place,
-            segment=finding.segment,
-            sequence=finding.event,
-            message=finding.words,
-        )
-    for finding in notes[:_SHOWN]:
-        say.fact(
-            "note",
-            f"note    {finding}",
+            "fault" if finding.fault else "note",
+            f"{'BROKEN' if finding.fault else 'note  '}  {finding}",
+            **({"kind": finding.fault.name.lower()} if finding.fault else {}),
             file=finding.place,
             segment=finding.segment,
             sequence=finding.event,
@@ -118,15 +110,7 @@ def _chain(args: argparse.Namespace, say: Say, trust: Trust, now: int, files: li
         f"{totals.gaps} gaps, {totals.lost_events:,} events lost, {totals.faults} faults, {seconds:.1f} s",
         name=name,
         good=not broken,
-        segments=totals.segments,
-        events=totals.events,
-        flows=totals.flows,
-        transactions=totals.transactions,
-        boots=totals.boots,
-        gaps=totals.gaps,
-        lost_events=totals.lost_events,
-        faults=totals.faults,
-        notes=totals.notes,
+        **asdict(totals),
         seconds=round(seconds, 3),
     )
     return Exit.NO if broken else Exit.OK

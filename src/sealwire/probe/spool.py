@@ -17,8 +17,7 @@ import errno
 import fcntl
 import os
 import string
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -91,10 +90,14 @@ class Range:
     hash: bytes
 
     @classmethod
-    def of(cls, first: Segment, last: Segment) -> Range:
-        return cls(
-            *(first.header.segment, last.header.segment, first.header.first_event, last.header.last_event),
-            hash=last.hash,
+    def of(cls, segment: Segment) -> Range:
+        header = segment.header
+        return cls(header.segment, header.segment, header.first_event, header.last_event, segment.hash)
+
+    def to(self, last: Segment) -> Range:
+        """The same up to a later segment."""
+        return replace(
+            self, last_segment=last.header.segment, last_event=last.header.last_event, hash=last.hash
         )
 
 
@@ -115,6 +118,18 @@ class Found:
 class _File:
     name: str
     size: int
+    #: What was written to it; None where that is not known, or in doubt.
+    holds: Range | None = None
+
+
+@dataclass(slots=True)
+class _Walk:
+    """What walking a file found: its first and last whole segments, where they end, how long it is."""
+
+    first: Segment | None
+    last: Segment | None
+    good: int
+    data: bytes
 
 
 @dataclass(slots=True)
@@ -156,6 +171,7 @@ class Spool:
             self.disk.append(file.name, frame)
         except OSError as error:
             self._take_back(file, error)
+        file.holds = Range.of(segment) if file.size == 0 else file.holds and file.holds.to(segment)
         file.size += len(frame)
         self._uncommitted.append(segment)
 
@@ -197,14 +213,19 @@ class Spool:
     def _poisoned(self, error: OSError) -> Poisoned:
         lost, self._uncommitted = self._uncommitted, []
         self._open = False
+        self._files[-1].holds = None
         return Poisoned(lost, error)
 
     def oldest(self) -> Range | None:
         """What the oldest file holds; None if it is the one being written, or cannot be read."""
         if len(self._files) < 2 and (self._open or not self._files):
             return None
-        segments = list(self._readable(self._files[0].name)[0])
-        return Range.of(segments[0].segment, segments[-1].segment) if segments else None
+        file = self._files[0]
+        if file.holds is None:
+            walk = self._walk(file.name)
+            if walk.first is not None and walk.last is not None:
+                file.holds = Range.of(walk.first).to(walk.last)
+        return file.holds
 
     def drop_oldest(self, begin: int) -> None:
         """Remove the oldest file; `begin` is the first segment that should be here from now on."""
@@ -219,15 +240,23 @@ class Spool:
         self.disk.remove(self._files[0].name)
         del self._files[0]
 
-    def _readable(self, name: str) -> tuple[list[frames.Found], bytes]:
-        """The whole segments a file begins with, and its content."""
-        data = self.disk.read(name)
-        segments: list[frames.Found] = []
+    def _walk(self, name: str) -> _Walk:
+        """The whole segments a file begins with, of which only the ends are kept."""
+        walk = _Walk(None, None, 0, self.disk.read(name))
         try:
-            segments.extend(frames.unpack(data))
+            for found in frames.unpack(walk.data):
+                walk.first = walk.first or found.segment
+                walk.last, walk.good = found.segment, found.end
         except Malformed:
-            segments = list(_until_malformed(data))
-        return segments, data
+            pass
+        return walk
+
+    def _first(self, name: str) -> Segment | None:
+        """The first segment of a file."""
+        try:
+            return next((found.segment for found in frames.unpack(self.disk.read(name))), None)
+        except Malformed:
+            return None
 
     def _recover(self) -> None:
         names = sorted(name for name in self.disk.names() if name.endswith(SUFFIX))
@@ -238,15 +267,14 @@ class Spool:
             self.remove_oldest()
         unreadable = 0
         for file in reversed(list(self._files)):
-            segments, data = self._readable(file.name)
-            good = segments[-1].end if segments else 0
-            unreadable += len(data) - good
-            if good < len(data) and not _holds_segments(data, good):
-                self.disk.truncate(file.name, good)
+            walk = self._walk(file.name)
+            unreadable += len(walk.data) - walk.good
+            if walk.good < len(walk.data) and not _holds_segments(walk.data, walk.good):
+                self.disk.truncate(file.name, walk.good)
                 self.disk.sync(file.name)
-                file.size = good
-            if segments:
-                self.found.last = segments[-1].segment
+                file.size = walk.good
+            if walk.last is not None:
+                self.found.last = walk.last
                 break
             if file.size == 0:
                 self.disk.remove(file.name)
@@ -255,7 +283,7 @@ class Spool:
             self.found.doubtful_segments = unreadable // FRAME_MINIMUM_BYTES + 1
             self.found.doubtful_events = self.found.doubtful_segments * SEGMENT_EVENTS
         if self.found.last is not None:
-            first = next((s.segment for f in self._files for s in self._readable(f.name)[0][:1]), None)
+            first = next(filter(None, (self._first(file.name) for file in self._files)), None)
             if first is not None and first.header.segment > begin:
                 self.found.missing_before = first
 
@@ -264,15 +292,6 @@ class Spool:
             return int(self.disk.read(BEGIN))
         except (OSError, ValueError):
             return 0
-
-
-def _until_malformed(data: bytes) -> Iterator[frames.Found]:
-    walk = frames.unpack(data)
-    while True:
-        try:
-            yield next(walk)
-        except (Malformed, StopIteration):
-            return
 
 
 def _holds_segments(data: bytes, at: int) -> bool:

@@ -11,12 +11,12 @@ Nothing here reads a clock or a file; docs/verify.py does the same job without t
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from sealwire.probe.events import Clock, Event, Gap, GapReason, Key, Start, Stop, decode
+from sealwire.probe.findings import Fault, Finding, gap_words
 from sealwire.probe.seal import engine
 from sealwire.probe.seal.cose import Malformed
 from sealwire.probe.seal.keys import PublicKey, parse_public_key
@@ -24,6 +24,8 @@ from sealwire.probe.seal.leaves import DISSECTED, FLOW, TRANSACTION, BadLeaf, De
 from sealwire.probe.seal.recorder import CLOCK_STEP_NANOSECONDS
 from sealwire.probe.seal.segment import Header, Proof, Segment
 from sealwire.probe.seal.tree import frame
+
+__all__ = ["Fault", "Finding", "Totals", "Trust", "Verifier", "verify_proof"]
 
 #: Findings kept; further ones are counted.
 _FINDINGS_KEPT: Final = 100
@@ -33,51 +35,6 @@ _SOON: Final = 3
 #: Heartbeats that may be late before an open end is a missing tail.
 _LATE_BEATS: Final = 2
 _LATE_NANOSECONDS: Final = 5 * _SECOND
-
-
-class Fault(enum.Enum):
-    """What can be wrong."""
-
-    MALFORMED = "these bytes are no segment"
-    UNKNOWN_KEY = "signed with a key that is not trusted here"
-    OTHER_KEY = "signed with another key than the chain has reached"
-    REVOKED_KEY = "received after its key was revoked"
-    BAD_SIGNATURE = "the signature does not belong to these bytes"
-    WRONG_ROOT = "the events are not those that were signed"
-    WRONG_COUNT = "there are more or fewer events than were signed"
-    BAD_EVENT = "an event is not what its schema says"
-    OTHER_PROBE = "another probe's segment"
-    REPLAY = "a segment that was there before"
-    FORK = "another segment than the one of this number that was there before"
-    ORDER = "a segment or its events come before what precedes them"
-    BROKEN_CHAIN = "it does not continue the segment before"
-    MISSING = "segments or events are missing, and nothing signed says why"
-    RESTART = "another boot, and nothing signed says how the one before ended"
-    CLOCK = "the clock was set, and nothing signed says so"
-    TIMES = "the times in the header are not those of the events"
-    COUNTERS = "counters went back"
-    OPEN_END = "the end is missing: neither a stop nor a heartbeat in time"
-    HEAD = "the segment that must be there is not"
-    RECEIVED = "a segment that a collector received is not there"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something wrong (`fault`), or declared by the probe (`note`), and where."""
-
-    place: str
-    segment: int | None
-    event: int | None
-    fault: Fault | None
-    words: str
-
-    def __str__(self) -> str:
-        where = [self.place] if self.place else []
-        if self.segment is not None:
-            where.append(f"segment {self.segment}")
-        if self.event is not None:
-            where.append(f"event {self.event}")
-        return f"{', '.join(where)}: {self.words}" if where else self.words
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,7 +296,7 @@ class Verifier:
                 for torn in [torn for torn in self._torn if self._fed - torn[0] <= _SOON]:
                     self._torn.remove(torn)
                     self._note(torn[1], None, None, f"{torn[2]}; the disk failed there, as declared")
-            self._note(place, header.segment, sequence, _gap_words(event))
+            self._note(place, header.segment, sequence, gap_words(event))
         elif isinstance(event, Clock):
             words = f"the clock was set by {event.step / _SECOND:+.3f} s"
             self._note(place, header.segment, sequence, words)
@@ -425,21 +382,6 @@ def _covered(first: int, last: int, ranges: Iterable[tuple[int | None, int | Non
         if begin <= first <= end:
             first = end + 1
     return first > last
-
-
-def _gap_words(gap: Gap) -> str:
-    try:
-        reason = GapReason(gap.reason).name.lower().replace("_", " ")
-    except ValueError:
-        reason = f"reason {gap.reason}"
-    words = f"declared missing: {reason}"
-    if gap.first_segment is not None and gap.last_segment is not None:
-        words += f", segments {gap.first_segment} to {gap.last_segment}"
-    if gap.first_event is not None and gap.last_event is not None:
-        words += f", events {gap.first_event} to {gap.last_event}"
-    if gap.events:
-        words += f", {gap.events} events"
-    return words
 
 
 def verify_proof(data: bytes, trust: Trust, now: int) -> Proof:

@@ -321,7 +321,7 @@ class Recorder:
 
     def _lost(self, lost: list[Segment], now: Moment) -> None:
         if lost:
-            self._gaps.append(_gap(GapReason.WRITE_FAILED, Range.of(lost[0], lost[-1]), now))
+            self._gaps.append(_gap(GapReason.WRITE_FAILED, Range.of(lost[0]).to(lost[-1]), now))
         else:
             self._gaps.append(
                 Gap(now.wall, GapReason.WRITE_FAILED, None, None, 0, None, None, None, None, None)

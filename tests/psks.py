@@ -15,6 +15,11 @@ SECRET = bytes(range(32))
 DEVICE = ExternalPsk("device", SECRET)
 
 
+def broken(_: object) -> Any:
+    """A callback that fails."""
+    raise ZeroDivisionError
+
+
 def client_context(*offered: ExternalPsk, trusting: bool = False, **options: Any) -> Context:
     """A client that offers one key (`offered` is one or none).
 

@@ -108,6 +108,14 @@ class Dialogue(ABC):
             if not self.peer_closed:
                 raise Unexpected("the peer sent no close_notify")
 
+    def _note(self, events: Iterable[dtls_events.Event | stcp_events.Event]) -> None:
+        for event in events:
+            match event:
+                case dtls_events.TicketReceived(ticket) | stcp_events.TicketReceived(ticket):
+                    self.new_ticket = ticket
+                case dtls_events.PeerClosed() | stcp_events.PeerClosed():
+                    self.peer_closed = True
+
     def _initial_writes(self, written: int = 0) -> Iterator[bytes]:
         """What is said first, write by write, without the first `written` bytes."""
         flags = self.flags
@@ -238,11 +246,7 @@ class DatagramDialogue(Dialogue):
     def _flush(self) -> None:
         for datagram in self.connection.transmit(self.clock.now):
             self._wire.send(datagram)
-        for event in self.connection.events():
-            if isinstance(event, dtls_events.TicketReceived):
-                self.new_ticket = event.ticket
-            elif isinstance(event, dtls_events.PeerClosed):
-                self.peer_closed = True
+        self._note(self.connection.events())
 
     def _arrivals(self) -> Iterator[list[bytes]]:
         connection = self.connection
@@ -350,11 +354,7 @@ class StreamDialogue(Dialogue):
         data = self.connection.data_to_send()
         if data:
             self._socket.sendall(data)
-        for event in self.connection.events():
-            if isinstance(event, stcp_events.TicketReceived):
-                self.new_ticket = event.ticket
-            elif isinstance(event, stcp_events.PeerClosed):
-                self.peer_closed = True
+        self._note(self.connection.events())
 
     def _arrivals(self) -> Iterator[list[bytes]]:
         connection = self.connection

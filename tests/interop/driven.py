@@ -134,6 +134,20 @@ def _has(loop: DatagramClient | DatagramServer, before: int, n: int) -> bool:
     return sum(map(len, loop.received[before:])) >= n
 
 
+def complete_over_loss(loop: DatagramClient | DatagramServer, seed: int, peer: DrivenPeer) -> None:
+    """A handshake while the path loses a fifth of all datagrams, then data both ways while it loses none."""
+    lossy = LossySocket.around(loop, seed, 0.2)
+    if isinstance(loop, DatagramClient):
+        loop.handshake()
+        connection = loop.connection
+    else:
+        connection = loop.accept()
+    peer.wait_for("connected", loop)
+    lossy.loss = 0.0
+    exchange(loop, connection, peer)
+    assert lossy.lost
+
+
 class LossySocket:
     """A socket that loses a part of what passes it, each way."""
 

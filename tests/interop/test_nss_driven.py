@@ -25,7 +25,7 @@ from sealwire.errors import Alert, CertificateError, HandshakeError, PeerAlert
 from tests import certificates, configs, psks
 from tests.certificates import Identity, Kind
 from tests.interop import features
-from tests.interop.driven import EXPORTER, DrivenPeer, LossySocket, exchange, exchange_much, update_all
+from tests.interop.driven import EXPORTER, DrivenPeer, complete_over_loss, exchange, exchange_much, update_all
 from tests.interop.programs import Nss, running
 from tests.interop.sockets import DatagramClient, DatagramServer
 from tests.psks import SECRET
@@ -457,13 +457,8 @@ def test_short_headers_of_nss_as_server(nss: Nss) -> None:
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_a_lossy_path_with_nss_as_client(nss: Nss, seed: int) -> None:
     server = DatagramServer(configs.server_context().config())
-    lossy = LossySocket.around(server, seed, 0.2)
     with driven(nss, "client", nss.database(trust=certificates.server()), port=server.port) as peer:
-        connection = server.accept()
-        peer.wait_for("connected", server)
-        lossy.loss = 0.0
-        exchange(server, connection, peer)
-        assert lossy.lost
+        complete_over_loss(server, seed, peer)
 
 
 @shows("20 % loss", they="server")
@@ -471,12 +466,7 @@ def test_a_lossy_path_with_nss_as_client(nss: Nss, seed: int) -> None:
 def test_a_lossy_path_with_nss_as_server(nss: Nss, seed: int) -> None:
     with served(nss, nss.database(own=certificates.server())) as (peer, port):
         client = DatagramClient(configs.client_context().config(), port)
-        lossy = LossySocket.around(client, seed, 0.2)
-        client.handshake()
-        peer.wait_for("connected", client)
-        lossy.loss = 0.0
-        exchange(client, client.connection, peer)
-        assert lossy.lost
+        complete_over_loss(client, seed, peer)
 
 
 @shows("MTU of 400 bytes", they="client")

@@ -23,7 +23,7 @@ from sealwire.errors import Alert, CertificateError, CertificateFailure, Handsha
 from tests import certificates, configs, psks
 from tests.certificates import Identity, Kind
 from tests.interop import features
-from tests.interop.driven import EXPORTER, LossySocket, exchange, exchange_much, update_all
+from tests.interop.driven import EXPORTER, complete_over_loss, exchange, exchange_much, update_all
 from tests.interop.sockets import DatagramClient, DatagramServer
 from tests.interop.wolfssl import SUITES, Wolfssl
 from tests.psks import SECRET
@@ -686,13 +686,8 @@ def test_a_chain_of_20_kilobytes_with_wolfssl_as_server(wolfssl: Wolfssl, mtu: i
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_a_lossy_path_with_wolfssl_as_client(wolfssl: Wolfssl, seed: int) -> None:
     server = DatagramServer(configs.server_context().config())
-    lossy = LossySocket.around(server, seed, 0.2)
     with wolfssl.client(server.port, certificates.server()) as peer:
-        connection = server.accept()
-        peer.wait_for("connected", server)
-        lossy.loss = 0.0
-        exchange(server, connection, peer)
-        assert lossy.lost
+        complete_over_loss(server, seed, peer)
 
 
 @shows("20 % loss", they="server")
@@ -700,12 +695,7 @@ def test_a_lossy_path_with_wolfssl_as_client(wolfssl: Wolfssl, seed: int) -> Non
 def test_a_lossy_path_with_wolfssl_as_server(wolfssl: Wolfssl, seed: int) -> None:
     with wolfssl.server(certificates.server()) as (peer, port):
         client = DatagramClient(configs.client_context(groups=["X25519"]).config(), port)
-        lossy = LossySocket.around(client, seed, 0.2)
-        client.handshake()
-        peer.wait_for("connected", client)
-        lossy.loss = 0.0
-        exchange(client, client.connection, peer)
-        assert lossy.lost
+        complete_over_loss(client, seed, peer)
 
 
 @shows("close_notify", they="client")

@@ -54,6 +54,17 @@ def load_verb(name: str) -> Verb:
 _DATA_ON_STDOUT = {"serve", "connect"}
 
 
+class _VerbParser(argparse.ArgumentParser):
+    """A verb's own: what it does not know is an error of the verb, shown with the verb's usage."""
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            words = " ".join(unknown)
+            self.error(f"unknown option or word: {words}; `{self.prog} --help` lists what there is")
+        return found, unknown
+
+
 def parser(loaded: Mapping[str, Verb]) -> argparse.ArgumentParser:
     """The command line, with the options of the verbs that are `loaded`."""
     top = argparse.ArgumentParser(
@@ -63,7 +74,7 @@ def parser(loaded: Mapping[str, Verb]) -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="store_true", help="say which sealwire, OpenSSL and Python run")
     _common(top, default=False)
-    parsers = top.add_subparsers(dest="verb", metavar="VERB")
+    parsers = top.add_subparsers(dest="verb", metavar="VERB", parser_class=_VerbParser)
     for name, words in VERBS.items():
         sub = parsers.add_parser(name, help=words, description=words)
         # A verb's own --json must not undo one given before the verb.

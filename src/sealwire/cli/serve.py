@@ -115,11 +115,15 @@ async def _serve(args: argparse.Namespace, context: sealwire.Context, say: Say) 
     failed = counters["handshakes_failed"]
     say.fact(
         "stopped",
-        f"stopped after {visitors.count} connections; {failed} handshakes failed",
+        f"stopped after {_count(visitors.count, 'connection')}; {_count(failed, 'handshake')} failed",
         connections=visitors.count,
         handshakes_failed=failed,
     )
     return Exit.OK
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 class Visitors:

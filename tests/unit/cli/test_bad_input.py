@@ -259,3 +259,16 @@ def test_errors_are_objects_for_programs(capsys: pytest.CaptureFixture[str]) -> 
     error = json.loads(printed.out)
     assert (error["event"], error["exit"]) == ("error", ENVIRONMENT)
     assert printed.err == ""
+
+
+@pytest.mark.parametrize("verb", ["serve", "connect", "cert"])
+def test_an_option_the_verb_does_not_know(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The complaint is the verb's, with the verb's own usage."""
+    given = ["localhost:1"] if verb == "connect" else []
+    assert main([verb, *given, "--no-such-option", "word"]) == USAGE
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"usage: sealwire {verb} ")
+    last = printed.err.splitlines()[-1]
+    assert last.startswith(f"sealwire {verb}: error: unknown option or word: --no-such-option")
+    assert f"`sealwire {verb} --help`" in last

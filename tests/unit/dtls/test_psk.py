@@ -141,12 +141,8 @@ def test_external_and_imported_are_not_mixed() -> None:
     refused_by(psks.server(IMPORTED), psks.client(DEVICE), Alert.UNKNOWN_PSK_IDENTITY)
 
 
-def broken(_: object) -> Any:
-    raise ZeroDivisionError
-
-
 def test_a_server_whose_callback_fails_goes_on_with_others() -> None:
-    refused_by(_with_callback(broken), psks.client(DEVICE), Alert.INTERNAL_ERROR)
+    refused_by(_with_callback(psks.broken), psks.client(DEVICE), Alert.INTERNAL_ERROR)
 
 
 def _with_callback(callback: Any) -> Config:
@@ -157,7 +153,7 @@ def _with_callback(callback: Any) -> Config:
 
 def test_a_client_whose_callback_fails_is_not_made() -> None:
     context = Context(PROTOCOL_CLIENT)
-    context.set_psk_client_callback(broken)
+    context.set_psk_client_callback(psks.broken)
     ledger = Ledger(Limits().total_bytes)
     with pytest.raises(HandshakeError) as caught:
         dtls.Connection.client(context.config(), now=0.0, ledger=ledger)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from sealwire import stcp
@@ -93,17 +91,13 @@ def test_external_and_imported_are_not_mixed() -> None:
     refused(psks.client_context(DEVICE), psks.server_context(IMPORTED), Alert.UNKNOWN_PSK_IDENTITY)
 
 
-def broken(_: object) -> Any:
-    raise ZeroDivisionError
-
-
 def test_callbacks_that_fail() -> None:
     server = Context(PROTOCOL_SERVER)
-    server.set_psk_server_callback(broken)
+    server.set_psk_server_callback(psks.broken)
     refused(psks.client_context(DEVICE), server, Alert.INTERNAL_ERROR)
 
     client = Context(PROTOCOL_CLIENT)
-    client.set_psk_client_callback(broken)
+    client.set_psk_client_callback(psks.broken)
     ledger = Ledger(Limits().total_bytes)
     with pytest.raises(HandshakeError) as caught:
         stcp.Connection.client(client.config(), now=0.0, ledger=ledger)

@@ -9,7 +9,6 @@ import ipaddress
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,11 @@ import pytest
 
 from sealwire.probe import Flow, read
 from sealwire.probe.dissect.facts import Certainty, Fact, Protocol
-from sealwire.probe.dissect.rare import DISSECTORS, TABLE
+from sealwire.probe.dissect.rare import DISSECTORS, ROWS, Row
 from sealwire.probe.settings import Settings
 from tests.unit.probe.packets import TABLES
 from tests.unit.probe.twins import same, walk
+from tests.vectors import protocols
 from tests.vectors.test_probe_captures import GENERATED, LISTED
 
 DISSECTED = Settings(dissect=True).without_timeouts()
@@ -137,93 +137,51 @@ def test_ssh_fingerprints_are_those_of_ndpi(shared_data: Path) -> None:
 
 # --- names of protocols --------------------------------------------------------------------------
 
-_NDPI = re.compile(
-    r"\t\d+\t(TCP|UDP)\S* (\S+):(\d+) <?-> (\S+):(\d+) .*?\[proto: ([^\]]+)\].*?\[Confidence: ([^\]]*)\]"
-)
-#: nDPI's names by ours; what it calls NetBIOS is also SMB's session.
-_SAME = {"smbv23": "smb", "smbv1": "smb"}
+
+def test_names_are_those_of_others_or_it_is_explained(shared_data: Path) -> None:
+    found = protocols.everything(shared_data)
+    expected = {key: count for key, (count, _) in protocols.EXPLAINED.items()}
+    assert dict(protocols.disagreements(found)) == expected
+    agreed = len(found) - sum(expected.values())
+    assert agreed / len(found) >= 0.97
+    scores = protocols.scores(found)
+    for row in ROWS:
+        # nDPI calls SMB's session by what carries it.
+        assert scores[row.protocol].right or row.protocol == "smb", row.protocol
+        assert not scores[row.protocol].false or row.protocol in ("coap", "smb"), row.protocol
 
 
-def named(shared_data: Path, name: str) -> Iterator[tuple[Flow, str, str]]:
-    """Flows with payload, nDPI's master protocol and how it came to it."""
-    found = {
-        (ends(flow), flow.protocol): flow
-        for flow in flows(shared_data / "probe" / name, tunnels=name == "vxlan.pcap")
-    }
-    for line in (shared_data / f"probe/expected/{name}.ndpi.out").read_text("utf-8").splitlines():
-        match = _NDPI.match(line)
-        if match is None:
-            continue
-        try:
-            key = frozenset(
-                (ipaddress.ip_address(match[at].strip("[]")), int(match[at + 1])) for at in (2, 4)
-            )
-        except ValueError:
-            continue  # it writes some IPv6 addresses wrong
-        flow = found.get((key, {"TCP": 6, "UDP": 17}[match[1]]))
-        if flow is not None and flow.forward_payload_bytes + flow.backward_payload_bytes:
-            master = match[6].rpartition("/")[2].partition(".")[0].lower()
-            yield flow, _SAME.get(master, master), match[7]
+def test_the_page_is_what_the_captures_say(shared_data: Path) -> None:
+    said = protocols.page(protocols.everything(shared_data), protocols.taken(shared_data))
+    assert protocols.PAGE.read_text("utf-8") == said, "stale: python -m tests.vectors.protocols"
 
 
-#: Flows we name otherwise, or not at all, and why: (capture, nDPI's name, its confidence, ours) -> how many.
-EXPLAINED = {
-    # CoAP on its own port, to /.well-known/core: nDPI goes by 17500, the client's port.
-    ("coap_mqtt.pcap", "dropbox", "DPI", "coap"): 4,
-    # One flow of keep-alives only, one way, not on MQTT's port.
-    ("coap_mqtt.pcap", "mqtt", "DPI", ""): 1,
-    # Damaged on purpose; nDPI goes by the port.
-    ("fuzz-2006-06-26-2594.pcap", "ftp_control", "Match by port", ""): 11,
-    ("fuzz-2006-06-26-2594.pcap", "dns", "DPI", ""): 3,
-    ("fuzz-2006-06-26-2594.pcap", "dns", "Match by port", ""): 3,
-    ("fuzz-2006-06-26-2594.pcap", "sip", "DPI", ""): 1,
-    ("fuzz-2006-06-26-2594.pcap", "sip", "Match by port", ""): 1,
-    ("fuzz-2006-06-26-2594.pcap", "rtp", "DPI", ""): 1,
-    # Google's QUIC of before 2018, another protocol than RFC 9000's.
-    ("http_ipv6.pcap", "quic", "DPI", ""): 1,
-    ("http_ipv6.pcap", "quic", "Match by port", ""): 1,
-    # What is in the NetBIOS session.
-    ("smb_deletefile.pcap", "netbios", "DPI", "smb"): 1,
-}
+def test_every_dissector_in_python_has_a_row_and_takes_no_other_flows(shared_data: Path) -> None:
+    """False positives over all captures: none but where the protocol is."""
+    assert [row.protocol for row in ROWS] != []
+    assert {dissector.application for dissector in DISSECTORS} == {row.protocol for row in ROWS}
+    homes = {(capture, row.protocol) for row in ROWS for capture in row.captures}
+    rare = {row.protocol for row in ROWS}
+    for capture, name in protocols.taken(shared_data):
+        assert name not in rare or (capture, name) in homes, (capture, name)
 
 
-def test_names_are_those_of_ndpi_or_it_is_explained(shared_data: Path) -> None:
-    agreed, others = 800, Counter[tuple[str, str, str, str]]()  # the generated mix agrees, see above
-    right, certain_and_wrong = Counter[str](), []
-    for path in sorted((shared_data / "probe/expected").glob("*.ndpi.out")):
-        name = path.name.removesuffix(".ndpi.out")
-        for flow, master, confidence in named(shared_data, name):
-            ours = flow.application
-            if ours == master or (not ours and master == "unknown"):
-                agreed += 1
-                right[ours] += 1
-            else:
-                others[name, master, confidence, ours] += 1
-                if flow.facts.certainty is Certainty.CERTAIN and ours != "smb":
-                    certain_and_wrong.append((name, master, ours))
-    assert dict(others) == EXPLAINED
-    assert certain_and_wrong == []
-    assert agreed / (agreed + others.total()) >= 0.97
-    for protocol, _, _ in TABLE:
-        assert right[protocol] or protocol in ("smb", "rtp"), protocol
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.protocol)
+def test_a_row_is_proved_by_a_capture_of_its_own(shared_data: Path, row: Row) -> None:
+    for capture in row.captures:
+        path = protocols.OWN / capture
+        if not path.exists():
+            path = shared_data / "probe" / capture
+        named = [flow for flow in flows(path) if flow.application == row.protocol]
+        assert named, capture
+        told = {name for flow in named for name in detail_names(flow)}
+        assert told <= set(row.details.split(", "))
 
 
-def test_no_dissector_in_python_takes_flows_of_another_capture(shared_data: Path) -> None:
-    """False positives over all captures: what is certain must be in a capture that has the protocol."""
-    homes = {
-        "coap": {"coap_mqtt.pcap"},
-        "mqtt": {"coap_mqtt.pcap", "mqtt.pcap"},
-        "wireguard": {"wireguard.pcap"},
-        "rdp": {"rdp.pcap"},
-        "smb": {"smb_deletefile.pcap"},
-        "modbus": {"modbus.pcap"},
-        **{name: {"fuzz-2006-06-26-2594.pcap"} for name in ("sip", "dhcp", "netbios", "rtp")},
-    }
-    assert {dissector.application for dissector in DISSECTORS} == set(homes) == {row[0] for row in TABLE}
-    for name in (*LISTED, *GENERATED):
-        for flow in flows(shared_data / "probe" / name):
-            if flow.application in homes:
-                assert name in homes[flow.application], (name, flow.application)
+def detail_names(flow: Flow) -> list[str]:
+    details = flow.facts.as_dict().get("details", {})
+    assert isinstance(details, dict)
+    return list(details)
 
 
 @pytest.mark.parametrize("name", [*LISTED, *GENERATED])

@@ -1,14 +1,12 @@
-from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Container, Sequence
 
-from sealwire.probe.dissect.scan import News, Row
+from sealwire.probe.dissect.scan import Left, Wanted
 
-def rows(
-    data: bytes,
-    stride: int,
-    facts_at: int,
-    facts: bytes,
-    named: Mapping[bytes, object],
-    fresh: AbstractSet[bytes],
-) -> list[Row]: ...
-def news(events: bytes) -> list[News]: ...
+def handshakes(events: bytes) -> list[tuple[int, int, int]]: ...
+
+class Scanner:
+    def __init__(self, wanted: Sequence[Wanted], key: bytes, most_names: int) -> None: ...
+    def left(self, rows: bytes, stride: int, facts: bytes, servers: Container[bytes]) -> list[Left]: ...
+    def finish(
+        self, rows: bytes, stride: int, facts: bytes, events: bytes, replaced: list[tuple[int, bytes]]
+    ) -> tuple[bytes, bytes]: ...

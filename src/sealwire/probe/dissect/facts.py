@@ -38,8 +38,19 @@ class Protocol(enum.IntEnum):
     SMB = 36
     MODBUS = 37
     RTP = 38
+    RTCP = 39
     SIP = 40
     DHCP = 41
+    NTP = 42
+    SNMP = 43
+    REDIS = 44
+    PGSQL = 45
+    MYSQL = 46
+    KRB5 = 47
+    LDAP = 48
+    DNP3 = 49
+    OPENVPN = 50
+    BITTORRENT = 51
     NETBIOS = 52
     #: Named by a plugin; the name is a fact.
     PLUGIN = 0xFFFF
@@ -214,14 +225,26 @@ MAX_BLOCK_BYTES: Final = 12_288
 #: Length of the whole event, time, flow key as in features.ROW_KEY, VLAN ids.
 EVENT_HEAD: Final = struct.Struct("<Iq16s16sHHBBIqQHH")
 
+#: A block that says nothing, for facts to be put behind it.
+NOTHING: Final = BLOCK_HEAD.pack(Protocol.UNKNOWN, Certainty.NOT_MINE, 0)
+
 Value = int | str | list[str] | tuple[str, int] | dict[str, object] | bytes
 
 
 def facts_block(protocol: int, certainty: int, facts: Iterable[tuple[int, bytes]], flags: int = 0) -> bytes:
     """A block of tags and values."""
-    return BLOCK_HEAD.pack(protocol, certainty, flags) + b"".join(
-        FACT_HEAD.pack(tag, len(value)) + value for tag, value in facts
-    )
+    return BLOCK_HEAD.pack(protocol, certainty, flags) + b"".join(fact(tag, value) for tag, value in facts)
+
+
+def fact(tag: int, value: bytes) -> bytes:
+    """A fact as it stands in a block."""
+    return FACT_HEAD.pack(tag, len(value)) + value
+
+
+def without_head(block: bytes) -> bytes:
+    """A block without first packets; empty if nothing is left."""
+    rest = b"".join(fact(tag, value) for tag, value in Facts(block) if tag != Fact.HEAD)
+    return block[: BLOCK_HEAD.size] + rest if rest or block[:2] != b"\0\0" else b""
 
 
 class Facts:

@@ -7,38 +7,50 @@ goes any further.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from sealwire.errors import ConfigurationError
 from sealwire.probe import engine
 from sealwire.probe.batch import OFFSETS, Batch
+from sealwire.probe.dissect import relate
 from sealwire.probe.dissect.facts import (
     BLOCK_HEAD,
     CITED,
     EVENT_HEAD,
-    FACT_HEAD,
     MAX_BLOCK_BYTES,
+    NOTHING,
     Certainty,
     Fact,
     Facts,
     Protocol,
     events,
+    fact,
     facts_block,
+    without_head,
 )
-from sealwire.probe.dissect.plugin import Answer, Dissector, FirstPacket, Opening, first_packets
+from sealwire.probe.dissect.plugin import (
+    CITES,
+    LINK,
+    MAX_DISSECTORS,
+    Answer,
+    Dissector,
+    FirstPacket,
+    Opening,
+    Sign,
+    first_packets,
+)
 from sealwire.probe.dissect.rare import DISSECTORS
-from sealwire.probe.dissect.relate import Links, Names, cited
-from sealwire.probe.dissect.scan import NAMELESS, UNCERTAIN, WITH_IDS, News
-from sealwire.probe.features import ICMP, ICMP6, UDP, id_of, row_struct
+from sealwire.probe.features import row_struct
 from sealwire.probe.settings import Settings
 
-if TYPE_CHECKING or not engine.COMPILED:
+if TYPE_CHECKING or not engine.hashes():
     from sealwire.probe.dissect import scan
 else:
     from sealwire.probe.dissect import _scan as scan
 
-_FACTS_AT: Final = OFFSETS["facts_bytes"][0]
 _ENDED_AT: Final = OFFSETS["ended"][0]
 _FIRST_AT: Final = OFFSETS["forward_first"][0]
 _FIRST_PACKET_AT: Final = OFFSETS["first_packet"][0]
@@ -50,16 +62,17 @@ _KEY_BYTES: Final = 38
 _PORTS_AT: Final = OFFSETS["source_port"][0]
 _PROTOCOL_AT: Final = OFFSETS["protocol"][0]
 _PORTS: Final = struct.Struct("<HH")
-_SIZE: Final = struct.Struct("<I")
 _TIME: Final = struct.Struct("<q")
-_NUMBER: Final = struct.Struct("<Q")
 _EVENT_BEGIN: Final = struct.Struct("<Iq")
-_NOTHING: Final = BLOCK_HEAD.pack(Protocol.UNKNOWN, Certainty.NOT_MINE, 0)
+#: Behind length, time and the source's address; behind both addresses and the source's port.
+_EVENT_SERVER_AT: Final = 28
+_EVENT_PORT_AT: Final = 46
 #: Longest text of a dissector in Python, and how many of them a flow may have.
 _LONGEST_TEXT: Final = 255
 _MOST_TEXTS: Final = 16
 #: Time a plugin may take for one batch, nanoseconds; what is behind that goes without it.
 PLUGIN_BUDGET_NS: Final = 50_000_000
+_ANY: Final = (Sign(),)
 
 
 class Inspector:
@@ -75,8 +88,18 @@ class Inspector:
         self._row_bytes = row_struct(settings.first_packets).size
         self._plugins = tuple(plugins)
         self._clock = clock
-        self._links = Links()
-        self._names = Names()
+        self._links = relate.Links()
+        known = (*DISSECTORS, *self._plugins)
+        if len(known) > MAX_DISSECTORS:
+            raise ConfigurationError(f"at most {MAX_DISSECTORS - len(DISSECTORS)} plugins can dissect")
+        self._known = tuple((1 << number, dissector) for number, dissector in enumerate(known))
+        wanted = [
+            (bit, transport, sign)
+            for bit, dissector in self._known
+            for transport in sorted(dissector.transports)
+            for sign in dissector.signs or _ANY
+        ]
+        self._scanner = scan.Scanner(wanted, os.urandom(16), relate.MAX_NAMES)
         #: Flows shown to dissectors in Python.
         self.shown = 0
         #: Flows a plugin was not shown because its time was up, or for which it raised.
@@ -89,91 +112,68 @@ class Inspector:
 
     def batch(self, rows: bytes, facts: bytes, event_data: bytes) -> Batch:
         """A batch of what the table gave."""
-        changed: bytearray | None = None
-        pieces: list[bytes] = []
+        stride = self._row_bytes
+        told = sorted(scan.handshakes(event_data))
+        self._links.expect({self._server(event_data, at) for _, at, _ in told})
         paths: list[bytes] = []
         left = dict.fromkeys(self._plugins, PLUGIN_BUDGET_NS)
-        told = sorted(scan.news(event_data), key=_time_of)
-        fresh = {client + address for _, client, _, addresses, _, _ in told for address in addresses}
+        replaced: list[tuple[int, bytes]] = []
         news = iter(told)
         upcoming = next(news, None)
-        kept = 0
-        stride = self._row_bytes
-        for index, at, size, why in scan.rows(rows, stride, _FACTS_AT, facts, self._names.known, fresh):
+        for index, at, size, why in self._scanner.left(rows, stride, facts, self._links.servers):
             row = index * stride
             (ended,) = _TIME.unpack_from(rows, row + _ENDED_AT)
             # In the order of time, so that the answers do not depend on what the input was cut into.
             while upcoming is not None and upcoming[0] <= ended:
                 self._learn(upcoming, event_data)
                 upcoming = next(news, None)
-            block = new = facts[at : at + size]
-            if why & UNCERTAIN:
-                new = self._block(rows, row, block, left, paths)
-            elif why & WITH_IDS:
-                new += _fact(Fact.ASSOCIATION, self._flow_id(rows, row).to_bytes(8, "little"))
-            if why & NAMELESS:
-                new = self._named(rows, row, new)
-            if new is not block:
-                changed = bytearray(rows) if changed is None else changed
-                _SIZE.pack_into(changed, row + _FACTS_AT, len(new))
-                pieces += (facts[kept:at], new)
-                kept = at + size
+            new = self._block(rows, row, facts[at : at + size], why, left, paths)
+            if new is not None:
+                replaced.append((index, new))
         while upcoming is not None:
             self._learn(upcoming, event_data)
             upcoming = next(news, None)
-        if changed is not None:
-            rows, facts = bytes(changed), b"".join((*pieces, facts[kept:]))
+        rows, facts = self._scanner.finish(rows, stride, facts, event_data, replaced)
         return Batch(rows, self._settings.first_packets, facts, event_data + b"".join(paths), True)
 
-    def _learn(self, news: News, event_data: bytes) -> None:
-        time, client, name, addresses, at, length = news
-        if addresses:
-            self._names.learn(time, client, name, addresses)
-        else:
-            self._links.learn(next(events(event_data[at : at + length])))
-
-    def _named(self, rows: bytes, row: int, block: bytes) -> bytes:
-        """The block of a flow that tells no name, with the one its client asked for before."""
-        found = self._names.find(rows[row : row + 32])
-        if found is None or found[0] > _TIME.unpack_from(rows, row + _FIRST_AT)[0]:
-            return block
-        if block and Facts(block).raw(Fact.NAME) is not None:
-            return block
-        return (block or _NOTHING) + _fact(Fact.LEARNED_NAME, found[1][:_LONGEST_TEXT])
-
     @staticmethod
-    def _flow_id(rows: bytes, row: int) -> int:
-        ends = rows[row : row + _KEY_BYTES]
-        (part,) = _SIZE.unpack_from(rows, row + _PART_AT)
-        (start,) = _TIME.unpack_from(rows, row + _FIRST_AT)
-        (first,) = _NUMBER.unpack_from(rows, row + _FIRST_PACKET_AT)
-        return id_of(ends + _SIZE.pack(part) + _TIME.pack(start) + _NUMBER.pack(first))
+    def _server(event_data: bytes, at: int) -> bytes:
+        """Address and port of an event's server."""
+        address = event_data[at + _EVENT_SERVER_AT : at + _EVENT_SERVER_AT + 16]
+        return address + event_data[at + _EVENT_PORT_AT : at + _EVENT_PORT_AT + 2]
+
+    def _learn(self, handshake: tuple[int, int, int], event_data: bytes) -> None:
+        _, at, length = handshake
+        self._links.learn(next(events(event_data[at : at + length])))
 
     def _block(
-        self, rows: bytes, row: int, block: bytes, left: dict[Dissector, int], paths: list[bytes]
-    ) -> bytes:
-        """A block with what dissectors in Python know instead of the packets they saw."""
+        self,
+        rows: bytes,
+        row: int,
+        block: bytes,
+        why: int,
+        left: dict[Dissector, int],
+        paths: list[bytes],
+    ) -> bytes | None:
+        """A block with what is known in Python instead of the packets that were seen; None for no more."""
         facts = Facts(block)
-        head = facts.raw(Fact.HEAD)
-        rest = b"".join(_fact(tag, value) for tag, value in facts if tag != Fact.HEAD)
-        if head is not None:
-            protocol = rows[row + _PROTOCOL_AT]
-            source, destination = _PORTS.unpack_from(rows, row + _PORTS_AT)
-            packets = tuple(first_packets(head))
-            if protocol == UDP and (linked := self._linked(rows, row, packets, paths)) is not None:
-                return linked
-            if protocol in (ICMP, ICMP6) and packets:
-                citation = cited(protocol, source, packets[0].data)
-                if citation is not None:
-                    return _NOTHING + _fact(Fact.DETAIL, CITED + b"\0" + citation.encode("ascii"))
-            elif facts.protocol is Protocol.UNKNOWN:
-                self.shown += 1
-                found = self._ask(Opening(protocol, source, destination, packets), left)
-                if found is not None:
-                    return _written(*found, int(facts.flags), rest)
-        if facts.protocol is Protocol.UNKNOWN and not rest:
-            return b""
-        return block[: BLOCK_HEAD.size] + rest
+        protocol = rows[row + _PROTOCOL_AT]
+        source, destination = _PORTS.unpack_from(rows, row + _PORTS_AT)
+        packets = tuple(first_packets(facts.raw(Fact.HEAD) or b""))
+        if why & LINK and (linked := self._linked(rows, row, packets, paths)) is not None:
+            return linked
+        if why & CITES:
+            citation = relate.cited(protocol, source, packets[0].data) if packets else None
+            if citation is None:
+                return None
+            return NOTHING + fact(Fact.DETAIL, CITED + b"\0" + citation.encode("ascii"))
+        if not why & ~LINK:
+            return None
+        self.shown += 1
+        found = self._ask(Opening(protocol, source, destination, packets), why, left)
+        if found is None:
+            return None
+        return _written(*found, int(facts.flags), without_head(block)[BLOCK_HEAD.size :])
 
     def _linked(
         self, rows: bytes, row: int, packets: tuple[FirstPacket, ...], paths: list[bytes]
@@ -195,10 +195,10 @@ class Inspector:
         paths.append(_event(rows, row, block))
         return block
 
-    def _ask(self, opening: Opening, left: dict[Dissector, int]) -> tuple[Dissector, Answer] | None:
+    def _ask(self, opening: Opening, why: int, left: dict[Dissector, int]) -> tuple[Dissector, Answer] | None:
         best: tuple[Dissector, Answer] | None = None
-        for dissector in (*DISSECTORS, *self._plugins):
-            if opening.protocol not in dissector.transports:
+        for bit, dissector in self._known:
+            if not why & bit:
                 continue
             answer = (
                 self._plugin(dissector, opening, left) if dissector in left else dissector.dissect(opening)
@@ -226,14 +226,6 @@ class Inspector:
             left[plugin] -= self._clock() - started
 
 
-def _time_of(news: News) -> int:
-    return news[0]
-
-
-def _fact(tag: int, value: bytes) -> bytes:
-    return FACT_HEAD.pack(tag, len(value)) + value
-
-
 def _event(rows: bytes, row: int, block: bytes) -> bytes:
     """An event at the end of a row's flow."""
     (ended,) = _TIME.unpack_from(rows, row + _ENDED_AT)
@@ -253,6 +245,6 @@ def _written(dissector: Dissector, answer: Answer, flags: int, rest: bytes) -> b
         texts.append((Fact.DETAIL, name.encode("utf-8") + b"\0" + value.encode("utf-8")))
     block = bytearray(BLOCK_HEAD.pack(dissector.protocol, answer.certainty, flags) + rest)
     for tag, text in texts:
-        if len(block) + FACT_HEAD.size + _LONGEST_TEXT <= MAX_BLOCK_BYTES:
-            block += FACT_HEAD.pack(tag, min(len(text), _LONGEST_TEXT)) + text[:_LONGEST_TEXT]
+        if len(block) + len(fact(tag, b"")) + _LONGEST_TEXT <= MAX_BLOCK_BYTES:
+            block += fact(tag, text[:_LONGEST_TEXT])
     return bytes(block)

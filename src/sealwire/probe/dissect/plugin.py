@@ -17,6 +17,14 @@ from sealwire.probe.dissect.facts import Certainty, Protocol
 #: Packets a dissector in Python may see of a flow, and bytes of each.
 MAX_PACKETS: Final = 6
 MAX_PACKET_BYTES: Final = 256
+#: Why a flow is shown in Python, as bits: an end of it is a server that gave out connection ids; it is
+#: ICMP.  Those below are the dissectors'.
+LINK: Final = 1 << 63
+CITES: Final = 1 << 62
+#: Most dissectors there can be.
+MAX_DISSECTORS: Final = 62
+#: Bytes a sign may have.
+LONGEST_SIGN: Final = 16
 
 _SNIPPET: Final = struct.Struct("<BHH")
 
@@ -52,6 +60,35 @@ class Opening:
 
 
 @dataclass(frozen=True, slots=True)
+class Sign:
+    """What flows of a protocol have, or may have: bytes at a place of a first packet, and a port.
+
+    Without `value` any bytes do, without `port` any port.
+    """
+
+    value: bytes = b""
+    at: int = 0
+    #: Which bits of `value` count; all of them for "".
+    mask: bytes = b""
+    #: All first packets have it, not only one of them.
+    every: bool = False
+    #: One of the ends has this port.
+    port: int = 0
+    #: Least number of first packets.
+    least: int = 1
+
+    def __post_init__(self) -> None:
+        if (
+            len(self.value) > LONGEST_SIGN
+            or self.at > MAX_PACKET_BYTES
+            or len(self.mask) not in (0, len(self.value))
+        ):
+            raise ValueError(f"a sign has at most {LONGEST_SIGN} bytes, and a mask as many")
+        if any(value & ~mask for value, mask in zip(self.value, self.mask, strict=False)):
+            raise ValueError("a sign has bits outside its mask")
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a dissector found: how sure it is, and texts by name."""
 
@@ -74,6 +111,8 @@ class Dissector(ABC):
     transports: ClassVar[frozenset[int]] = frozenset({6, 17})
     #: Ours have a number; others are Protocol.PLUGIN.
     protocol: ClassVar[Protocol] = Protocol.PLUGIN
+    #: Only flows with one of these are shown to it; without any, all of its transports are.
+    signs: ClassVar[tuple[Sign, ...]] = ()
 
     @abstractmethod
     def dissect(self, opening: Opening) -> Answer | None:

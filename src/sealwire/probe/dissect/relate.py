@@ -9,6 +9,7 @@ client asked DNS for when it was told an address.  Both are bounded and forget w
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,8 +49,18 @@ class Links:
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[Server, bytes], Connection | None] = OrderedDict()
         self._lengths: dict[Server, set[int]] = {}
+        self._servers: set[bytes] = set()
         #: Flows whose ids fit several connections.
         self.ambiguous = 0
+
+    @property
+    def servers(self) -> AbstractSet[bytes]:
+        """Address and port (two bytes, little-endian) of each server whose ids are known or expected."""
+        return self._servers
+
+    def expect(self, servers: AbstractSet[bytes]) -> None:
+        """Servers whose handshakes are going to be learnt."""
+        self._servers |= servers
 
     def learn(self, event: Event) -> None:
         """Remember the ids of a handshake."""
@@ -68,10 +79,12 @@ class Links:
         # Two connections with one id: whose packets these are cannot be told any more.
         self._known[key] = made if before is made or before == made else None
         self._lengths.setdefault(server, set()).add(len(to_server))
+        self._servers.add(_packed(server))
         if len(self._known) > MAX_CONNECTIONS:
             (old, _), _ = self._known.popitem(last=False)
             if not any(server == old for server, _ in list(self._known)[:64]):
                 self._lengths.pop(old, None)
+                self._servers.discard(_packed(old))
 
     def find(
         self, source: Server, destination: Server, packets: tuple[FirstPacket, ...]
@@ -110,6 +123,10 @@ class Links:
         return found[0], Certainty.CERTAIN if proved >= CERTAIN_BYTES else Certainty.UNSURE
 
 
+def _packed(server: Server) -> bytes:
+    return server[0] + server[1].to_bytes(2, "little")
+
+
 def _id_of(data: bytes, length: int) -> bytes | None:
     """The id a protected packet would carry if it had `length` bytes; None if it is no such packet."""
     if data[:3] == _RECORD_WITH_ID:
@@ -132,7 +149,8 @@ def _carries(data: bytes, expected: bytes) -> bool:
 class Names:
     """Names by client and the address it was told."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MAX_NAMES) -> None:
+        self._most = most
         #: Client and address together -> when it was told, and the name.
         self.known: OrderedDict[bytes, tuple[int, bytes]] = OrderedDict()
 
@@ -144,7 +162,7 @@ class Names:
             if key in known:
                 known.move_to_end(key)
             known[key] = (time, name)
-            if len(known) > MAX_NAMES:
+            if len(known) > self._most:
                 known.popitem(last=False)
 
     def find(self, ends: bytes) -> tuple[int, bytes] | None:

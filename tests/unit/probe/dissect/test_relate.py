@@ -13,8 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealwire.probe import Flow, engine, read
+from sealwire.probe.batch import OFFSETS
 from sealwire.probe.dissect import relate, scan
-from sealwire.probe.dissect.facts import Certainty, Fact, facts_block
+from sealwire.probe.dissect.facts import EVENT_HEAD, Certainty, Fact, facts_block
+from sealwire.probe.dissect.plugin import FirstPacket, Opening, Sign
+from sealwire.probe.dissect.rare import DISSECTORS
+from sealwire.probe.features import row_struct
 from sealwire.probe.settings import Settings
 from sealwire.probe.write import eve_event
 from tests.unit.probe import packets as p
@@ -22,6 +26,7 @@ from tests.unit.probe.dissect import hellos as h
 from tests.unit.probe.dissect.test_outputs import ANSWER, EVENT_SCHEMA, QUERY
 from tests.unit.probe.test_outputs import check
 
+ROOT = Path(__file__).resolve().parents[4]
 DISSECTED = Settings(dissect=True).without_timeouts()
 
 
@@ -176,9 +181,8 @@ def test_names_asked_for_later_or_by_others_are_not_taken() -> None:
     assert asked_then(0.6, "10.0.0.7").facts.text(Fact.LEARNED_NAME) is None
 
 
-def test_names_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relate, "MAX_NAMES", 10)
-    names = relate.Names()
+def test_names_are_bounded() -> None:
+    names = relate.Names(10)
     for n in range(100):
         names.learn(n, bytes(16), b"name", (bytes(14) + struct.pack("!H", n),))
     assert len(names.known) == 10
@@ -204,7 +208,39 @@ def test_whatever_an_icmp_error_quotes_is_an_answer(protocol: int, kind: int, da
 
 # --- the passes ----------------------------------------------------------------------------------
 
-FACT = st.tuples(st.sampled_from((2, 11, 20, 21, 23, 60)), st.binary(max_size=24))
+
+def first_payloads() -> list[bytes]:
+    """First packets of the captures that are in the tree."""
+    found: list[bytes] = []
+    for path in sorted((ROOT / "tests/data/probe").glob("*.pcap")):
+        data, at = path.read_bytes(), 24
+        for _ in range(12):
+            if at + 16 > len(data):
+                break
+            n = int.from_bytes(data[at + 8 : at + 12], "little")
+            frame = data[at + 16 : at + 16 + n]
+            payload = frame[42:] if frame[23] == 17 else frame[34 + (frame[46] >> 4) * 4 :]
+            found += [payload] if payload else []
+            at += 16 + n
+    return found
+
+
+SEEN = first_payloads()
+SIGNS = (
+    Sign(b"ab"),
+    Sign(b"\x80", mask=b"\xc0", every=True, least=2),
+    Sign(port=53),
+    Sign(b"\1", at=3, port=88),
+)
+ADDRESS = st.sampled_from((bytes(16), b"\1" * 16, b"\2" * 16))
+PACKET = st.tuples(st.integers(0, 1), st.one_of(st.just(b"ab"), st.binary(max_size=8)))
+HEAD = st.lists(PACKET, max_size=6).map(
+    lambda packets: b"".join(struct.pack("<BHH", way, len(data), len(data)) + data for way, data in packets)
+)
+FACT = st.one_of(
+    st.tuples(st.sampled_from((2, 11, 20, 21, 23)), st.binary(max_size=24)),
+    st.tuples(st.just(60), HEAD),
+)
 BLOCK = st.one_of(
     st.just(b""),
     st.builds(
@@ -214,21 +250,85 @@ BLOCK = st.one_of(
         st.lists(FACT, max_size=5),
     ),
 )
+ROW = st.tuples(
+    ADDRESS, ADDRESS, st.sampled_from((53, 88)), st.sampled_from((1, 6, 17)), st.integers(0, 9), BLOCK
+)
+TOLD = st.tuples(
+    ADDRESS,
+    ADDRESS,
+    st.integers(0, 9),
+    st.sampled_from((b"", b"a", b"bc")),
+    st.lists(st.binary(min_size=4, max_size=4)),
+)
 
 
-@pytest.mark.skipif(not engine.COMPILED, reason="the compiled modules are not built")
-@given(st.lists(BLOCK, max_size=8), st.booleans())
-def test_both_passes_find_the_same(blocks: list[bytes], known: bool) -> None:
+def row_of(source: bytes, destination: bytes, port: int, protocol: int, time: int, block: bytes) -> bytes:
+    row = bytearray(row_struct().size)
+    row[:16], row[16:32] = source, destination
+    for name, code, value in (
+        *(("source_port", "<H", 9), ("destination_port", "<H", port), ("protocol", "<B", protocol)),
+        *(("ended", "<q", time), ("forward_first", "<q", time), ("facts_bytes", "<I", len(block))),
+    ):
+        struct.pack_into(code, row, OFFSETS[name][0], value)
+    return bytes(row)
+
+
+def answer_event(server: bytes, client: bytes, time: int, name: bytes, addresses: list[bytes]) -> bytes:
+    facts = [(2, name), *((23, b"\1\0" + bytes(4) + address) for address in addresses)]
+    block = facts_block(4, 2, facts)
+    head = EVENT_HEAD.pack(EVENT_HEAD.size + len(block), time, server, client, 53, 9, 4, 17, 0, 0, 0, 0, 0)
+    return head + block
+
+
+@pytest.mark.skipif(not engine.hashes(), reason="the compiled modules are not built")
+@given(st.lists(st.tuples(st.lists(ROW, max_size=6), st.lists(TOLD, max_size=6)), max_size=3), st.booleans())
+def test_both_scanners_say_the_same(batches: list[Any], serving: bool) -> None:
     from sealwire.probe.dissect import _scan
 
-    rows = b"".join(bytes(40) + struct.pack("<I", len(block)) for block in blocks)
-    named: dict[bytes, object] = {bytes(32): 1} if known else {}
-    facts, fresh = b"".join(blocks), set[bytes]()
-    assert _scan.rows(rows, 44, 40, facts, named, fresh) == scan.rows(rows, 44, 40, facts, named, fresh)
-    events = b"".join(
-        struct.pack("<Iq", 74 + len(block), 5) + bytes(32) + b"\x35\0" + bytes(28) + block for block in blocks
-    )
-    assert _scan.news(events) == scan.news(events)
+    wanted = [(1 << n, protocol, sign) for n, sign in enumerate(SIGNS) for protocol in (6, 17)]
+    scanners = [kind(wanted, bytes(16), 3) for kind in (scan.Scanner, _scan.Scanner)]
+    servers = {bytes(16) + b"\x35\0"} if serving else set()
+    stride = row_struct().size
+    for listed, told in batches:
+        rows, facts = b"".join(row_of(*one) for one in listed), b"".join(one[-1] for one in listed)
+        events = b"".join(answer_event(*one) for one in told)
+        assert scan.handshakes(events) == _scan.handshakes(events)
+        left = [scanner.left(rows, stride, facts, servers) for scanner in scanners]
+        assert left[0] == left[1]
+        replaced = [(index, facts_block(40, 2, [(2, b"x")] * (index % 2))) for index, *_ in left[0]][::2]
+        first, second = (scanner.finish(rows, stride, facts, events, replaced) for scanner in scanners)
+        assert first == second
+
+
+@given(
+    st.sampled_from((6, 17)),
+    st.sampled_from((1, 53, 88, 123, 161, 389, 1194, 1883, 5060, 5683, 502)),
+    st.lists(
+        st.tuples(
+            st.booleans(),
+            st.builds(
+                lambda seed, more: seed[: more[0]] + more[1],
+                st.sampled_from(SEEN),
+                st.tuples(st.integers(0, 256), st.binary(max_size=6)),
+            ),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+)
+def test_signs_leave_out_nothing_a_dissector_knows(
+    protocol: int, port: int, said: list[tuple[bool, bytes]]
+) -> None:
+    packets = tuple(FirstPacket(backward, len(data), data[:256]) for backward, data in said)
+    opening = Opening(protocol, 40_000, port, packets)
+    head = b"".join(struct.pack("<BHH", p.backward, p.size, len(p.data)) + p.data for p in packets)
+    block = facts_block(0, 0, [(60, head)])
+    row = row_of(bytes(16), bytes(16), port, protocol, 0, block)
+    for dissector in DISSECTORS:
+        answer = dissector.dissect(opening) if protocol in dissector.transports else None
+        if answer is not None:
+            scanner = scan.Scanner([(1, protocol, sign) for sign in dissector.signs], bytes(16), 1)
+            assert scanner.left(row, len(row), block, ()), dissector.application
 
 
 def test_pseudonyms_leave_no_address_in_what_dissection_says() -> None:

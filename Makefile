@@ -81,7 +81,7 @@ coverage: $(READY)
 
 # The runner is BoringSSL's own program, built elsewhere: tests/bogo/README.md.
 bogo: $(READY)
-	@$(BIN)/python tests/bogo/run.py --runner '$(BOGO_RUNNER)' $(ARGS)
+	@$(BIN)/python tests/bogo/run.py --runner '$(BOGO_RUNNER)' --report tests/bogo/README.md $(ARGS)
 
 # An absent peer would leave holes in the page, so here it is an error.
 interop: $(READY)

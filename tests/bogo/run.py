@@ -23,6 +23,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 #: What each list is called, and its file among the shared data: one name in a line.
 LISTS = {"DTLS 1.3": "bogo_dtls13_dev.txt", "TLS 1.3 over a stream": "bogo_tls13_stream_dev.txt"}
+BEGIN = "<!-- counts: written by make bogo -->"
+END = "<!-- end of counts -->"
 _OUTCOME = re.compile(r"^(PASSED|FAILED|UNIMPLEMENTED) \((.*)\)$")
 
 
@@ -36,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--loose", action="store_true", help="accept any words of ours for an error")
     parser.add_argument("--all", action="store_true", help="run disabled cases too")
+    parser.add_argument("--report", type=Path, help="Markdown to write the counts into, between its marks")
     options = parser.parse_args(arguments)
     if not options.runner:
         print("bogo: skipped, there is no runner: give one with BOGO_RUNNER=<binary> (tests/bogo/README.md)")
@@ -49,15 +52,19 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         lists = {title: (";".join(each), each) for title, each in names.items()}
     failures = 0
+    tables: list[str] = []
     for title, (patterns, names_of_list) in lists.items():
         outcomes, sound = run(Path(options.runner), patterns, options)
         if not options.all:
             # The runner is silent about what is disabled.
             outcomes["DISABLED"] = [name for name in names_of_list if reason_for(name)]
         failures += report(title, outcomes)
+        tables.append(table(title, len(names_of_list), outcomes))
         if not sound:
             print(f"{title}: the runner itself broke off")
             failures += 1
+    if options.report and not options.test and not failures:
+        write_report(options.report, tables)
     return 1 if failures else 0
 
 
@@ -114,17 +121,41 @@ def run(runner: Path, patterns: str, options: argparse.Namespace) -> tuple[dict[
 
 def report(title: str, outcomes: dict[str, list[str]]) -> int:
     """Print the counts and how many of each reason are disabled; returns the number of failures."""
-    counts = {name: len(outcomes.get(name, ())) for name in ("PASSED", "FAILED", "DISABLED", "UNIMPLEMENTED")}
-    print(f"{title}: " + ", ".join(f"{count} {name.lower()}" for name, count in counts.items()))
-    reasons: dict[str, int] = {}
-    for name in outcomes.get("DISABLED", ()):
-        reason = reason_for(name)
-        reasons[reason] = reasons.get(reason, 0) + 1
-    for reason, count in sorted(reasons.items(), key=lambda item: -item[1]):
-        print(f"  disabled {count:4}: {reason}")
+    print(f"{title}: {counted(outcomes)}")
+    for reason, names in reasons(outcomes):
+        print(f"  disabled {len(names):4}: {reason}")
     for name in outcomes.get("UNIMPLEMENTED", ()):
         print(f"  unimplemented: {name}")
-    return counts["FAILED"]
+    return len(outcomes.get("FAILED", ()))
+
+
+def counted(outcomes: dict[str, list[str]]) -> str:
+    """How many of each outcome."""
+    kinds = ("PASSED", "FAILED", "DISABLED", "UNIMPLEMENTED")
+    return ", ".join(f"{len(outcomes.get(kind, ()))} {kind.lower()}" for kind in kinds)
+
+
+def reasons(outcomes: dict[str, list[str]]) -> list[tuple[str, list[str]]]:
+    """Why cases are disabled, and which, most first."""
+    found: dict[str, list[str]] = {}
+    for name in outcomes.get("DISABLED", ()):
+        found.setdefault(reason_for(name), []).append(name)
+    return sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
+
+
+def table(title: str, names: int, outcomes: dict[str, list[str]]) -> str:
+    """Markdown: the counts of a list, and what is disabled why, one example of each."""
+    lines = [f"### {title}", "", f"{names} names: {counted(outcomes)}.", "", "| disabled | why | such as |"]
+    lines.append("| --- | --- | --- |")
+    lines += [f"| {len(names)} | {reason} | `{min(names)}` |" for reason, names in reasons(outcomes)]
+    return "\n".join(lines)
+
+
+def write_report(path: Path, tables: list[str]) -> None:
+    """Put the tables between their marks in `path`."""
+    head, _, rest = path.read_text().partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    path.write_text("\n\n".join((head + BEGIN, *tables, END + tail)))
 
 
 def disabled() -> Iterator[tuple[re.Pattern[str], str]]:

@@ -8,6 +8,7 @@ format is in probe/sealing.md and probe/events.cddl; no line here comes from the
 """
 
 import argparse
+import base64
 import hashlib
 import pathlib
 import sys
@@ -15,8 +16,9 @@ import time
 from types import SimpleNamespace
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa, utils
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 FLOW, START, STOP, GAP, KEY, CLOCK, DISSECTED, TRANSACTION = 1, 2, 3, 5, 6, 7, 8, 9
 ELEMENTS = {FLOW: 21, START: 5, STOP: 3, 4: 3, GAP: 12, KEY: 4, CLOCK: 4, DISSECTED: 22, TRANSACTION: 14}
@@ -85,11 +87,6 @@ def check(key, algorithm, signature, protected, payload):
     key.verify(signature, b"\x84\x6aSignature1" + head + protected + b"\x40\x58\x20" + payload, *more)
 
 
-def identify(key):
-    form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    return sha256(key.public_bytes(*form))
-
-
 def read(data, at, keys, revoked):
     """The segment at `at`, judged alone: signature, root, events, times."""
     need(data[at : at + 3] == b"\x82\xd2\x84", "no segment begins here")
@@ -155,8 +152,8 @@ def finish(first, last, jumps, gaps, now):
 
 
 def verify(data, keys, now, head=None, revoked=()):
-    """Judge what zstd -dc gives; the sentence that says it is good.  Raises Broken."""
-    trusted = {identify(key): key for key in keys}
+    """Judge what zstd -dc gives, by trusted keys (DER); the sentence that says it is good.  Raises Broken."""
+    trusted = {sha256(key): load_der_public_key(key) for key in keys}
     at, count, key, first, last, jumps, gaps, seen = 0, 0, None, None, None, [], [], set()
     try:
         while at < len(data):
@@ -165,9 +162,8 @@ def verify(data, keys, now, head=None, revoked=()):
             jumps += [jump] if last and (jump := follow(last, one)) else []
             first, last, key, at = first or one, one, one.key, one.behind
             gaps += [event for event in one.events if event[0] == GAP]
-            for introduced in [event[3] for event in one.events if event[0] == KEY]:
-                key = sha256(introduced)
-                trusted[key] = serialization.load_der_public_key(introduced)
+            for new in [event[3] for event in one.events if event[0] == KEY]:
+                key, trusted[sha256(new)] = sha256(new), load_der_public_key(new)
             seen.add(one.hash.hex())
             count += len(one.events)
         need(last is not None, "nothing to verify")
@@ -190,7 +186,7 @@ def main():
     )
     parser.add_argument("--revoked", nargs="*", default=[], help="ids of keys not to be believed any more")
     args = parser.parse_args()
-    keys = [serialization.load_pem_public_key(name.read_bytes()) for name in args.key]
+    keys = [base64.b64decode("".join(name.read_text().splitlines()[1:-1])) for name in args.key]
     try:
         print("good:", verify(sys.stdin.buffer.read(), keys, int(args.as_of * 1e9), args.head, args.revoked))
     except Broken as error:

@@ -14,7 +14,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from sealwire.probe.events import Event, Gap, GapReason, Heartbeat, Key, Start, Stop
 from sealwire.probe.features import row_struct
@@ -428,7 +427,7 @@ def ours(kind: Kind) -> str:
 
 def theirs(kind: Kind) -> str:
     more = dict(kind.more or {})
-    keys = [load_der_public_key(s.key(n).public.spki) for n in more.pop("keys", (0,))]
+    keys = [s.key(n).public.spki for n in more.pop("keys", (0,))]
     try:
         INDEPENDENT.verify(b"".join(kind.spool()), keys, s.moment(kind.now).wall, **more)
     except INDEPENDENT.Broken as wrong:

@@ -1,4 +1,4 @@
-"""Session tickets are under way together, and each is sent again until it is there (RFC 9147 section 5.8.4)."""
+"""Session tickets are under way together, each sent again until it is there (RFC 9147 section 5.8.4)."""
 
 from __future__ import annotations
 

@@ -1,15 +1,18 @@
-"""Counters, each declared once with its unit and meaning; no output here.
+"""Counters and histograms, each declared once with its unit and meaning; no output here.
 
 A counter is a field of :class:`ConnectionCounters` or :class:`EndpointCounters` whose metadata
 says what one unit of it is and what it means; exposition, documentation and tests read that.
-Discards are counted apart, by reason, because the reasons are declared with the protocol
+A :class:`Histogram` is one whose values are sorted into fixed buckets as they come.  Discards are counted apart, by reason, because the reasons are declared with the protocol
 (:class:`sealwire.errors.Discard`).
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from functools import cache
+from typing import Any, Final, TypeVar
 
 from sealwire.errors import Discard
 
@@ -17,6 +20,52 @@ from sealwire.errors import Discard
 def counter(unit: str, meaning: str) -> Any:
     """Declare a counter field that starts at zero."""
     return field(default=0, metadata={"unit": unit, "meaning": meaning})
+
+
+class Histogram:
+    """How many values fell into each of fixed buckets, and their sum.
+
+    Attributes:
+        bounds: the upper bounds of the buckets, included; above the last there is one more.
+        counts: values per bucket.
+        sum: of all values.
+    """
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        if list(bounds) != sorted(set(bounds)) or not bounds:
+            raise ValueError("the bounds of a histogram rise, and there is one at least")
+        self.bounds: Final = tuple(bounds)
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count `value`."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    @property
+    def count(self) -> int:
+        """How many values there were."""
+        return sum(self.counts)
+
+    def add(self, other: Histogram) -> None:
+        """Count what `other`, of the same bounds, has counted."""
+        assert self.bounds == other.bounds
+        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+        self.sum += other.sum
+
+
+def histogram(unit: str, meaning: str, bounds: Sequence[float]) -> Any:
+    """Declare a histogram field."""
+    return field(
+        default_factory=lambda: Histogram(bounds),
+        metadata={"unit": unit, "meaning": meaning, "bounds": tuple(bounds)},
+    )
+
+
+CountersT = TypeVar("CountersT", bound="Counters")
 
 
 @dataclass(slots=True)
@@ -30,10 +79,29 @@ class Counters:
         self.discards[reason] = self.discards.get(reason, 0) + 1
 
     def snapshot(self) -> dict[str, int]:
-        """Name to value, discards as ``discard.<name>``."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata}
+        """Name to value of each counter, discards as ``discard.<name>``."""
+        values = {name: getattr(self, name) for name in _plain(type(self))}
         values.update({f"discard.{reason.name.lower()}": n for reason, n in self.discards.items()})
         return values
+
+    def add(self: CountersT, other: CountersT) -> None:
+        """Count what `other`, of the same kind, has counted."""
+        for name in _plain(type(self)):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in _histograms(type(self)):
+            getattr(self, name).add(getattr(other, name))
+        for reason, n in other.discards.items():
+            self.discards[reason] = self.discards.get(reason, 0) + n
+
+
+@cache
+def _plain(kind: type[Counters]) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(kind) if f.metadata and "bounds" not in f.metadata)
+
+
+@cache
+def _histograms(kind: type[Counters]) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(kind) if "bounds" in f.metadata)
 
 
 @dataclass(slots=True)
@@ -87,6 +155,7 @@ class EndpointCounters(Counters):
 
     datagrams_received: int = counter("datagrams", "datagrams received on the socket")
     datagrams_sent: int = counter("datagrams", "datagrams sent on the socket")
+    datagrams_unsendable: int = counter("datagrams", "of those, refused by the kernel or the path")
     hello_retry_requests: int = counter("datagrams", "stateless cookies handed out")
     cookies_accepted: int = counter("hellos", "ClientHellos whose cookie proved the address")
     cookies_refused: int = counter("hellos", "ClientHellos with a forged, foreign or expired cookie")
@@ -95,6 +164,11 @@ class EndpointCounters(Counters):
     early_data_accepted: int = counter("hellos", "ClientHellos whose early data was accepted")
     early_data_rejected: int = counter("hellos", "ClientHellos whose early data was refused, copies included")
     handshakes_completed: int = counter("handshakes", "handshakes that finished")
+    handshake_seconds: Histogram = histogram(
+        "seconds",
+        "from the hello that was admitted to the end of its handshake",
+        (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+    )
     handshakes_failed: int = counter("handshakes", "handshakes that ended otherwise")
     address_changes: int = counter("moves", "connections that went on at another address of their peer")
     connections_closed: int = counter("connections", "connections gone, for whatever reason")
@@ -114,3 +188,29 @@ class EndpointCounters(Counters):
     handshakes_broken: int = counter("handshakes", "handshakes ended by an alert or an error, not by silence")
     attacks_detected: int = counter("attacks", "attacks that began, as the detectors see it")
     under_load_entered: int = counter("times", "times the endpoint went under load")
+
+
+@dataclass(frozen=True, slots=True)
+class PeerReport:
+    """What one peer costs now, for whoever runs the server.
+
+    Attributes:
+        peer: its address, as people write it.
+        number: tells connections of one address apart, for as long as the process lives.
+        state: ``handshaking``, ``connected``, ``closing`` or ``closed``.
+        age_seconds: since its hello was admitted.
+        held_bytes: charged for it in the ledger.
+        bytes_received, bytes_sent, records_opened, records_sealed: so far.
+        discards: what was dropped of it.
+    """
+
+    peer: str
+    number: int
+    state: str
+    age_seconds: float
+    held_bytes: int
+    bytes_received: int
+    bytes_sent: int
+    records_opened: int
+    records_sealed: int
+    discards: int

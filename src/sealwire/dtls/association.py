@@ -9,6 +9,7 @@ counted Discard, or end the association with an alert and a Closed event.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any, Final
 
 from sealwire import ownership
@@ -60,6 +61,7 @@ from sealwire.tls13.handshake import Handshake
 from sealwire.wire import Buffer
 
 _MIN_MTU_BYTES: Final = 128
+_numbers = count(1)
 # RFC 9147 section 5.1 [9147-5.1-8]
 _AMPLIFICATION: Final = 3
 
@@ -133,6 +135,11 @@ class Association:
         #: Largest datagram this connection makes, in bytes of UDP payload.
         self.mtu = mtu
         self.counters = ConnectionCounters()
+        #: Tells connections apart in reports.
+        self.number = next(_numbers)
+        #: When it began, and how long the handshake took; None while it is not complete.
+        self.began = now
+        self.handshake_seconds: float | None = None
         self.state = State.HANDSHAKING
         #: Why the connection ended; None while it has not, or after a close of our own.
         self.error: OSError | None = None
@@ -370,6 +377,7 @@ class Association:
         handshake_over(self._account, self._layer.engine.session.peer_bytes)
         self.state = State.CONNECTED
         self.was_connected = True
+        self.handshake_seconds = now - self.began
         self._incoming.keep_early = False
         self._handshake_deadline = None
         self._budget = None

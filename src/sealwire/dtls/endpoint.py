@@ -34,7 +34,7 @@ from sealwire.dtls.timers import Timers
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP, Upkeep
 from sealwire.errors import Discard, LimitReached, PeerAlert, ProtocolError
 from sealwire.limits import Ledger, Limits
-from sealwire.telemetry import EndpointCounters
+from sealwire.telemetry import ConnectionCounters, EndpointCounters
 from sealwire.tls13.contract import EarlyData
 from sealwire.wire import Buffer
 
@@ -97,6 +97,8 @@ class Endpoint:
             )
         self.limits = limits or Limits()
         self.counters = EndpointCounters()
+        # What connections that are gone have counted.
+        self._retired = ConnectionCounters()
         self.ledger = Ledger(self.limits.total_bytes)
         self._configure = configure
         self._admission = admission
@@ -153,6 +155,14 @@ class Endpoint:
         """Whom datagrams reached from addresses other than its own, since the last call."""
         connections, self._elsewhere = self._elsewhere, {}
         return list(connections)
+
+    def totals(self) -> ConnectionCounters:
+        """What all connections have counted, those that are gone as well; takes a walk over those that live."""
+        totals = ConnectionCounters()
+        totals.add(self._retired)
+        for connection in self:
+            totals.add(connection.counters)
+        return totals
 
     @property
     def handshaking(self) -> int:
@@ -380,6 +390,7 @@ class Endpoint:
         for event in connection.events():
             if isinstance(event, Connected):
                 self.counters.handshakes_completed += 1
+                self.counters.handshake_seconds.observe(connection.handshake_seconds or 0.0)
                 self._replace(self._peers.complete(connection, _address_of(connection)))
             elif isinstance(event, Closed):
                 self._forget(connection)
@@ -393,6 +404,7 @@ class Endpoint:
         self._elsewhere.pop(connection, None)
         if self._peers.forget(connection, _address_of(connection)):
             self.counters.connections_closed += 1
+            self._retired.add(connection.counters)
             if connection.was_connected:
                 self.counters.connections_wasted += not connection.conduct.used
             else:

@@ -8,6 +8,7 @@ alert the error knows.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from sealwire import ownership
@@ -62,6 +63,7 @@ _PEER_BYTES_INCLUDED: Final = 2 * 1024
 _MAX_EVENTS: Final = 16
 # A peer sends one for compatibility, two with a retry; each costs us a record's handling and holds nothing.
 _MAX_CCS: Final = 32
+_numbers = count(1)
 _WARNING: Final = 1
 _FATAL: Final = 2
 
@@ -83,6 +85,9 @@ class Association:
         self.error: Error | TimeoutError | None = None
         self.peer_closed = False
         self.counters = ConnectionCounters()
+        #: Tells connections apart in reports.
+        self.number = next(_numbers)
+        self.began = now
         self._provider = config.provider
         self._is_client = is_client
         self._limits = limits

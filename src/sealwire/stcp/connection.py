@@ -121,6 +121,11 @@ class Connection(Association):
         )
 
     @property
+    def held_bytes(self) -> int:
+        """Bytes charged for this connection now."""
+        return self._account.held
+
+    @property
     def buffered(self) -> int:
         """Bytes of application data waiting in :meth:`read`."""
         return len(self._received)

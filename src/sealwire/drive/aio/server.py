@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import Counter
+import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 from sealwire import dtls, ownership
-from sealwire.drive.addresses import Hosts
+from sealwire.drive.addresses import Hosts, show
 from sealwire.drive.aio.channel import DatagramChannel
 from sealwire.drive.aio.listener import (
     Admit,
@@ -23,11 +23,13 @@ from sealwire.drive.aio.listener import (
 )
 from sealwire.drive.aio.port import Port
 from sealwire.drive.facts import ProcessBound, is_end
+from sealwire.drive.reports import costliest, report
 from sealwire.drive.udp import Address
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
 from sealwire.dtls.endpoint import DEFAULT_CID_BYTES
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP
-from sealwire.limits import Limits
+from sealwire.limits import Ledger, Limits
+from sealwire.telemetry import ConnectionCounters, EndpointCounters, PeerReport
 
 if TYPE_CHECKING:
     from sealwire.context import Context
@@ -116,6 +118,7 @@ class DatagramServer(ProcessBound):
         super().__init__()
         self._loop = loop
         self._handler = handler
+        self._limits = service.limits
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
         self._closed = asyncio.Event()
@@ -140,11 +143,54 @@ class DatagramServer(ProcessBound):
 
     def statistics(self) -> dict[str, int]:
         """The counters of all sockets together, by name."""
-        total: Counter[str] = Counter()
+        return self.endpoint_counters().snapshot()
+
+    # -- for whoever watches (sealwire.monitor)
+
+    transport = "dtls"
+
+    @property
+    def limits(self) -> Limits:
+        """The limits, which each socket has for itself."""
+        return self._limits
+
+    @property
+    def ledgers(self) -> tuple[Ledger, ...]:
+        """What the peers of each socket hold."""
+        return tuple(listener.endpoint.ledger for listener in self._listeners)
+
+    @property
+    def handshaking(self) -> int:
+        """Connections whose handshake is not finished."""
+        return sum(listener.endpoint.handshaking for listener in self._listeners)
+
+    def endpoint_counters(self) -> EndpointCounters:
+        """The counters of all sockets together."""
+        total = EndpointCounters()
         for listener in self._listeners:
-            total.update(listener.endpoint.counters.snapshot())
-            total["datagrams_unsendable"] += listener.port.udp.dropped
-        return dict(total)
+            total.add(listener.endpoint.counters)
+            total.datagrams_unsendable += listener.port.udp.dropped
+        return total
+
+    def connection_counters(self) -> ConnectionCounters:
+        """What all connections have counted, those that are gone as well."""
+        total = ConnectionCounters()
+        for listener in self._listeners:
+            total.add(listener.endpoint.totals())
+        return total
+
+    def top_peers(self, n: int = 10, by: str = "held_bytes") -> list[PeerReport]:
+        """The `n` connections that cost most; `by` is one of :data:`sealwire.drive.reports.COSTS`."""
+        now = time.monotonic()
+        return costliest(
+            (
+                report(connection, show(connection.address), now)
+                for listener in self._listeners
+                for connection in listener.endpoint
+            ),
+            n,
+            by,
+        )
 
     def is_serving(self) -> bool:
         return not self._closing.is_set()

@@ -20,10 +20,11 @@ from sealwire.drive.addresses import AddressInfo, Hosts, bind, resolve, resolve_
 from sealwire.drive.aio.reader_writer import DEFAULT_LIMIT_BYTES, StreamReader, StreamWriter
 from sealwire.drive.aio.stream import OnEarlyData, Stream
 from sealwire.drive.facts import ProcessBound, is_end
+from sealwire.drive.reports import costliest, report
 from sealwire.drive.sessions import Sessions
 from sealwire.errors import Error, LimitReached
 from sealwire.limits import Ledger, Limits
-from sealwire.telemetry import EndpointCounters
+from sealwire.telemetry import ConnectionCounters, EndpointCounters, PeerReport
 
 if TYPE_CHECKING:
     from sealwire.context import Context
@@ -230,6 +231,8 @@ class StreamServer(ProcessBound):
         self._on_early_data = on_early_data
         self._serving = False
         self._streams: set[Stream] = set()
+        # What connections that are gone have counted.
+        self._retired = ConnectionCounters()
         self._handshakes = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._paused: dict[socket.socket, asyncio.TimerHandle] = {}
@@ -240,6 +243,45 @@ class StreamServer(ProcessBound):
     def connections(self) -> int:
         """Connections now, handshakes included."""
         return len(self._streams)
+
+    # -- for whoever watches (sealwire.monitor)
+
+    transport = "tls"
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    @property
+    def ledgers(self) -> tuple[Ledger, ...]:
+        """What all its connections hold: one ledger."""
+        return (self.ledger,)
+
+    @property
+    def handshaking(self) -> int:
+        """Connections whose handshake is not finished."""
+        return self._handshakes
+
+    def endpoint_counters(self) -> EndpointCounters:
+        """The server's counters, a copy."""
+        counters = EndpointCounters()
+        counters.add(self.counters)
+        return counters
+
+    def connection_counters(self) -> ConnectionCounters:
+        """What all connections have counted, those that are gone as well."""
+        totals = ConnectionCounters()
+        totals.add(self._retired)
+        for stream in self._streams:
+            totals.add(stream.connection.counters)
+        return totals
+
+    def top_peers(self, n: int = 10, by: str = "held_bytes") -> list[PeerReport]:
+        """The `n` connections that cost most; `by` is one of :data:`sealwire.drive.reports.COSTS`."""
+        now = time.monotonic()
+        return costliest(
+            (report(one.connection, show(one.peername), now) for one in self._streams), n, by
+        )
 
     def is_serving(self) -> bool:
         return self._serving and bool(self.sockets)
@@ -311,6 +353,7 @@ class StreamServer(ProcessBound):
             self.counters.handshakes_failed += 1
             return
         self.counters.handshakes_completed += 1
+        self.counters.handshake_seconds.observe(time.monotonic() - stream.connection.began)
         outcome = stream.connection.early_data
         self.counters.early_data_accepted += outcome is stcp.EarlyData.ACCEPTED
         self.counters.early_data_rejected += outcome is stcp.EarlyData.REJECTED
@@ -345,6 +388,7 @@ class StreamServer(ProcessBound):
 
     def _gone(self, stream: Stream) -> None:
         self._streams.discard(stream)
+        self._retired.add(stream.connection.counters)
         self.counters.connections_closed += 1
         if stream.opened.exception() is not None:
             stream.connection.release()

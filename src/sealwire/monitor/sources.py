@@ -1,0 +1,142 @@
+"""Who can be watched, and one consistent reading of it.
+
+A source is a server, or anything with the same attributes; nothing of it is changed by being read, and
+nothing is counted twice: counters are read where they are, when somebody asks.  Reading happens in the
+thread of the source's event loop, so that a reading is of one moment.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from sealwire.limits import Ledger, Limits, Purpose
+from sealwire.telemetry import ConnectionCounters, EndpointCounters, PeerReport
+
+_PAGE_BYTES: Final = resource.getpagesize()
+
+
+class Source(Protocol):
+    """What :class:`Monitor` reads: both kinds of servers are one."""
+
+    @property
+    def transport(self) -> str:
+        """``"dtls"`` or ``"tls"``."""
+
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def ledgers(self) -> Sequence[Ledger]: ...
+    @property
+    def connections(self) -> int: ...
+    @property
+    def handshaking(self) -> int: ...
+    def is_serving(self) -> bool: ...
+    def endpoint_counters(self) -> EndpointCounters: ...
+    def connection_counters(self) -> ConnectionCounters: ...
+    def top_peers(self, n: int = ..., by: str = ...) -> list[PeerReport]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One source at one moment."""
+
+    server: str
+    transport: str
+    serving: bool
+    connections: int
+    handshaking: int
+    held_bytes: int
+    held_limit_bytes: int
+    held_peak_bytes: int
+    charges_refused: int
+    held_by_purpose: dict[str, int]
+    endpoint: EndpointCounters
+    totals: ConnectionCounters
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """The process at one moment; sizes in bytes, times in seconds."""
+
+    resident_bytes: int
+    cpu_seconds: float
+    open_descriptors: int
+
+    @classmethod
+    def now(cls) -> Process:
+        """What the kernel says; zeros for what it does not say here."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        try:
+            with open("/proc/self/statm") as statm:
+                resident = int(statm.read().split()[1]) * _PAGE_BYTES
+            descriptors = len(os.listdir("/proc/self/fd")) - 1
+        except OSError:  # not Linux
+            resident, descriptors = used.ru_maxrss, 0
+        return cls(resident, used.ru_utime + used.ru_stime, descriptors)
+
+
+def read(server: str, source: Source) -> Reading:
+    """One consistent reading of `source`, which is called `server`."""
+    ledgers = source.ledgers
+    return Reading(
+        server=server,
+        transport=source.transport,
+        serving=source.is_serving(),
+        connections=source.connections,
+        handshaking=source.handshaking,
+        held_bytes=sum(ledger.held for ledger in ledgers),
+        held_limit_bytes=sum(ledger.limit for ledger in ledgers),
+        held_peak_bytes=sum(ledger.peak for ledger in ledgers),
+        charges_refused=sum(ledger.refusals for ledger in ledgers),
+        held_by_purpose={
+            purpose.value: sum(ledger.held_for(purpose) for ledger in ledgers) for purpose in Purpose
+        },
+        endpoint=source.endpoint_counters(),
+        totals=source.connection_counters(),
+    )
+
+
+@dataclass
+class Monitor:
+    """What is watched, by name.
+
+    Attributes:
+        sources: servers by the name they have in metrics; a closed set that you choose, never from the network.
+    """
+
+    sources: dict[str, Source] = field(default_factory=dict)
+    started: float = field(default_factory=time.time)
+
+    def watch(self, source: Source, server: str = "") -> None:
+        """Watch `source` as `server`, by default named after its transport.  ValueError if the name is taken."""
+        server = server or source.transport
+        if server in self.sources:
+            raise ValueError(f"{server!r} is watched already: give this server another name")
+        self.sources[server] = source
+
+    def read(self) -> list[Reading]:
+        """A reading of every source."""
+        return [read(name, source) for name, source in self.sources.items()]
+
+    def not_ready(self) -> str:
+        """Why no new peer should be sent here, in words; "" if they may come."""
+        if not self.sources:
+            return "no server is watched"
+        for name, source in self.sources.items():
+            if not source.is_serving():
+                return f"{name} is closing"
+            if source.connections >= source.limits.connections * max(1, len(source.ledgers)):
+                return f"{name} has as many connections as its limit allows"
+            for ledger in source.ledgers:
+                if ledger.held >= ledger.limit * _FULL:
+                    return f"{name} holds {ledger.held} of {ledger.limit} bytes"
+        return ""
+
+
+# Above this part of the memory limit new peers are better sent elsewhere.
+_FULL: Final = 0.95

@@ -2,7 +2,8 @@
 
 A counter is a field of :class:`ConnectionCounters` or :class:`EndpointCounters` whose metadata
 says what one unit of it is and what it means; exposition, documentation and tests read that.
-A :class:`Histogram` is one whose values are sorted into fixed buckets as they come.  Discards are counted apart, by reason, because the reasons are declared with the protocol
+A :class:`Histogram` is one whose values are sorted into fixed buckets as they come.  Discards are
+counted apart, by reason, because the reasons are declared with the protocol
 (:class:`sealwire.errors.Discard`).
 """
 
@@ -11,7 +12,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from functools import cache
 from typing import Any, Final, TypeVar
 
 from sealwire.errors import Discard
@@ -80,28 +80,34 @@ class Counters:
 
     def snapshot(self) -> dict[str, int]:
         """Name to value of each counter, discards as ``discard.<name>``."""
-        values = {name: getattr(self, name) for name in _plain(type(self))}
+        values = {name: getattr(self, name) for name in _names(self)[0]}
         values.update({f"discard.{reason.name.lower()}": n for reason, n in self.discards.items()})
         return values
 
     def add(self: CountersT, other: CountersT) -> None:
         """Count what `other`, of the same kind, has counted."""
-        for name in _plain(type(self)):
+        plain, histograms = _names(self)
+        for name in plain:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in _histograms(type(self)):
+        for name in histograms:
             getattr(self, name).add(getattr(other, name))
         for reason, n in other.discards.items():
             self.discards[reason] = self.discards.get(reason, 0) + n
 
 
-@cache
-def _plain(kind: type[Counters]) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(kind) if f.metadata and "bounds" not in f.metadata)
+# Names of the fields of each kind of set: (counters, histograms).
+_NAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
 
 
-@cache
-def _histograms(kind: type[Counters]) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(kind) if "bounds" in f.metadata)
+def _names(counters: Counters) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    key = type(counters).__qualname__
+    if key not in _NAMES:
+        declared = [f for f in fields(counters) if f.metadata]
+        _NAMES[key] = (
+            tuple(f.name for f in declared if "bounds" not in f.metadata),
+            tuple(f.name for f in declared if "bounds" in f.metadata),
+        )
+    return _NAMES[key]
 
 
 @dataclass(slots=True)
@@ -164,7 +170,7 @@ class EndpointCounters(Counters):
     early_data_accepted: int = counter("hellos", "ClientHellos whose early data was accepted")
     early_data_rejected: int = counter("hellos", "ClientHellos whose early data was refused, copies included")
     handshakes_completed: int = counter("handshakes", "handshakes that finished")
-    handshake_seconds: Histogram = histogram(
+    handshake_seconds: Histogram = histogram(  # noqa: RUF009 - a field, and each its own
         "seconds",
         "from the hello that was admitted to the end of its handshake",
         (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),

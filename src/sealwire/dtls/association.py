@@ -72,7 +72,6 @@ class Association:
     __slots__ = (
         "__weakref__",
         "_account",
-        "_began",
         "_budget",
         "_care",
         "_closing_error",
@@ -93,12 +92,15 @@ class Association:
         "_sealing",
         "address",
         "address_shown",
+        "began",
         "conduct",
         "config",
         "counters",
         "error",
+        "handshake_seconds",
         "limits",
         "mtu",
+        "number",
         "on_output",
         "path_messages",
         "state",
@@ -180,7 +182,6 @@ class Association:
         self._keys_seen = False
         # Server: part of the client's last flight came, so our Finished was accepted over there.
         self._finished_answered = False
-        self._began = now
         self._handshake_deadline: float | None = now + limits.handshake_seconds
         self._outgoing = Outgoing(account, limits, self._sealing, self.counters, mtu)
         self._early = EarlyTraffic(handshake.early, self._sealing, account, limits, self.counters, mtu)
@@ -238,7 +239,7 @@ class Association:
             return
         self._opening.expire(now)
         if self._handshake_deadline is not None and self._handshake_deadline <= now:
-            seconds = self._handshake_deadline - self._began
+            seconds = self._handshake_deadline - self.began
             self._finish(TimeoutError(f"the handshake did not finish within {seconds:g} seconds"))
             return
         try:
@@ -440,7 +441,7 @@ class Association:
     def hurry(self, seconds: float, now: float) -> None:
         """Give a handshake that is not complete no more than so many seconds from its beginning."""
         if self._handshake_deadline is not None:
-            self._handshake_deadline = max(min(self._handshake_deadline, self._began + seconds), now)
+            self._handshake_deadline = max(min(self._handshake_deadline, self.began + seconds), now)
 
     def _finish(self, error: OSError | None) -> None:
         self.state = State.CLOSED

@@ -157,7 +157,7 @@ class Endpoint:
         return list(connections)
 
     def totals(self) -> ConnectionCounters:
-        """What all connections have counted, those that are gone as well; takes a walk over those that live."""
+        """What all connections have counted, those that are gone as well; walks over those that live."""
         totals = ConnectionCounters()
         totals.add(self._retired)
         for connection in self:

@@ -62,7 +62,10 @@ def _declared(part: str, kind: type[Counters]) -> dict[str, Metric]:
 ENDPOINT: Final = _declared("endpoint", EndpointCounters)
 CONNECTION: Final = _declared("connection", ConnectionCounters)
 ENDPOINT_DISCARDS: Final = Metric(
-    "sealwire_endpoint_discards_total", "counter", "Datagrams dropped before any connection, by reason.", ("reason",)
+    "sealwire_endpoint_discards_total",
+    "counter",
+    "Datagrams dropped before any connection, by reason.",
+    ("reason",),
 )
 CONNECTION_DISCARDS: Final = Metric(
     "sealwire_connection_discards_total",
@@ -72,14 +75,17 @@ CONNECTION_DISCARDS: Final = Metric(
 )
 UP: Final = Metric("sealwire_serving", "gauge", "1 while the server admits peers.", ("transport",))
 CONNECTIONS: Final = Metric("sealwire_connections", "gauge", "Connections now, handshakes included.")
-HANDSHAKING: Final = Metric("sealwire_handshakes_pending", "gauge", "Connections whose handshake is not finished.")
+HANDSHAKING: Final = Metric("sealwire_handshakes_pending", "gauge", "Handshakes that are not finished.")
 HELD: Final = Metric("sealwire_held_bytes", "gauge", "Bytes held for peers now, by purpose.", ("purpose",))
 HELD_LIMIT: Final = Metric("sealwire_held_limit_bytes", "gauge", "Bytes that may be held for peers.")
 HELD_PEAK: Final = Metric("sealwire_held_peak_bytes", "gauge", "The most bytes ever held for peers.")
-REFUSALS: Final = Metric("sealwire_charges_refused_total", "counter", "Times memory was asked for and refused.")
+REFUSALS: Final = Metric("sealwire_charges_refused_total", "counter", "Times memory was refused.")
 LIMIT: Final = Metric("sealwire_limit", "gauge", "The configured value of each limit.", ("limit",))
 REACHED: Final = Metric(
-    "sealwire_limit_reached_total", "counter", "Times each limit was reached and its policy applied.", ("limit",)
+    "sealwire_limit_reached_total",
+    "counter",
+    "Times each limit was reached.",
+    ("limit",),
 )
 RESIDENT: Final = Metric("sealwire_process_resident_bytes", "gauge", "Memory of the process that is in RAM.")
 CPU: Final = Metric("sealwire_process_cpu_seconds_total", "counter", "Processor time of the process.")

@@ -11,7 +11,7 @@ import os
 import resource
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Final, Protocol
 
 from sealwire.limits import Ledger, Limits, Purpose
@@ -55,8 +55,19 @@ class Reading:
     held_peak_bytes: int
     charges_refused: int
     held_by_purpose: dict[str, int]
+    limits: tuple[LimitReading, ...]
     endpoint: EndpointCounters
     totals: ConnectionCounters
+
+
+@dataclass(frozen=True, slots=True)
+class LimitReading:
+    """One limit: its value, how much of it is used now (None where nothing accumulates), times reached."""
+
+    name: str
+    value: float
+    used: float | None
+    reached: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +107,35 @@ def read(server: str, source: Source) -> Reading:
         held_by_purpose={
             purpose.value: sum(ledger.held_for(purpose) for ledger in ledgers) for purpose in Purpose
         },
+        limits=_limits(source),
         endpoint=source.endpoint_counters(),
         totals=source.connection_counters(),
     )
+
+
+def _limits(source: Source) -> tuple[LimitReading, ...]:
+    """Each limit of `source`.  A limit is of one socket: of several, the one that is nearest to it counts."""
+    ledgers, limits = source.ledgers, source.limits
+    sockets = max(1, len(ledgers))
+    used: dict[str, float] = {
+        "total_bytes": max((ledger.held for ledger in ledgers), default=0),
+        # Which socket has how many is not asked; on average.
+        "connections": source.connections / sockets,
+        "handshakes": source.handshaking / sockets,
+    }
+    costliest = source.top_peers(1)
+    used["connection_bytes"] = costliest[0].held_bytes if costliest else 0
+    values = {one.name: getattr(limits, one.name) for one in fields(limits)}
+    return tuple(
+        LimitReading(name, value, used.get(name), sum(_reached(ledger).get(name, 0) for ledger in ledgers))
+        for name, value in values.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    )
+
+
+def _reached(ledger: Ledger) -> dict[str, int]:
+    reached: dict[str, int] = getattr(ledger, "reached", {})
+    return reached
 
 
 @dataclass
@@ -106,14 +143,18 @@ class Monitor:
     """What is watched, by name.
 
     Attributes:
-        sources: servers by the name they have in metrics; a closed set that you choose, never from the network.
+        sources: servers by the name they have in metrics: a closed set that you choose.
     """
 
     sources: dict[str, Source] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
 
     def watch(self, source: Source, server: str = "") -> None:
-        """Watch `source` as `server`, by default named after its transport.  ValueError if the name is taken."""
+        """Watch `source` as `server`, by default the name of its transport.
+
+        Raises:
+            ValueError: the name is taken.
+        """
         server = server or source.transport
         if server in self.sources:
             raise ValueError(f"{server!r} is watched already: give this server another name")

@@ -279,9 +279,7 @@ class StreamServer(ProcessBound):
     def top_peers(self, n: int = 10, by: str = "held_bytes") -> list[PeerReport]:
         """The `n` connections that cost most; `by` is one of :data:`sealwire.drive.reports.COSTS`."""
         now = time.monotonic()
-        return costliest(
-            (report(one.connection, show(one.peername), now) for one in self._streams), n, by
-        )
+        return costliest((report(one.connection, show(one.peername), now) for one in self._streams), n, by)
 
     def is_serving(self) -> bool:
         return self._serving and bool(self.sockets)

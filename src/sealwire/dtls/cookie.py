@@ -25,6 +25,12 @@ from sealwire.wire import Reader, Writer
 
 Address = tuple[object, ...]
 
+
+def address_text(address: Address) -> bytes:
+    """An address as bytes, no two alike: its parts with a zero byte, which none contains, between them."""
+    return "\0".join(map(str, address)).encode()
+
+
 _MAC_BYTES: Final = 16
 _KEY_BYTES: Final = 32
 _KEY_SECONDS: Final = 3600.0
@@ -43,39 +49,45 @@ class CookieFacts:
 
 
 class CookieJar:
-    """Makes and checks cookies.  `now` is in seconds on any steady clock."""
+    """Makes and checks cookies.  `now` is in seconds on any steady clock.
 
-    __slots__ = ("_generation", "_keys", "_lifetime", "_provider", "_rotate_at")
+    Attributes:
+        generation: that of the key cookies are made with.
+        keys: the current and the previous key, by generation.
+        lifetime: age in seconds at which a cookie ends.
+    """
+
+    __slots__ = ("_provider", "_rotate_at", "generation", "keys", "lifetime")
 
     def __init__(self, provider: CryptoProvider, lifetime: float, now: float = 0.0) -> None:
         self._provider = provider
-        self._lifetime = lifetime
-        self._generation = 0
-        self._keys: dict[int, bytes] = {0: provider.random(_KEY_BYTES)}
+        self.lifetime = lifetime
+        self.generation = 0
+        self.keys: dict[int, bytes] = {0: provider.random(_KEY_BYTES)}
         self._rotate_at = now + max(_KEY_SECONDS, lifetime)
 
     def make(self, facts: CookieFacts, address: Address, now: float) -> bytes:
         """A cookie for a client at `address`."""
-        self._rotate(now)
+        self.rotate(now)
         writer = Writer()
-        writer.u8(self._generation & 0xFF)
+        writer.u8(self.generation & 0xFF)
         writer.u48(int(now * 1000))
         writer.u16(facts.suite)
         writer.u16(facts.group or 0)
         writer.raw(facts.client_hello_1_hash)
         body = writer.finish()
-        return body + self._mac(self._keys[self._generation], body, address)
+        return body + self._mac(self.keys[self.generation], body, address)
 
     def check(self, cookie: bytes, address: Address, now: float) -> CookieFacts | None:
         """The facts of a genuine, fresh cookie of this address; None for any other bytes.
 
         RFC 9147 section 5.1 [9147-5.1-10]: the facts bind it to the handshake it was made in.
         """
-        self._rotate(now)
+        self.rotate(now)
         if len(cookie) <= _MAC_BYTES:
             return None
         body, mac = cookie[:-_MAC_BYTES], cookie[-_MAC_BYTES:]
-        key = next((key for generation, key in self._keys.items() if generation & 0xFF == body[0]), None)
+        key = next((key for generation, key in self.keys.items() if generation & 0xFF == body[0]), None)
         # RFC 9147 section 11 [9147-11-2, 9147-11-3]: authentic first, then read.
         if key is None or not hmac.compare_digest(mac, self._mac(key, body, address)):
             return None
@@ -90,23 +102,23 @@ class CookieJar:
         except (ProtocolError, KeyError):
             return None
         age = max(now - made, 0.0)
-        if age > self._lifetime:
+        if age > self.lifetime:
             return None
         return CookieFacts(spec.suite, Group(group) if group else None, digest, age)
 
     def _mac(self, key: bytes, body: bytes, address: Address) -> bytes:
-        # The address goes in by its parts, each ended by a zero byte no part contains.
-        place = "\0".join(map(str, address)).encode() + b"\0"
+        place = address_text(address) + b"\0"
         return self._provider.hmac("sha256", key, len(place).to_bytes(2, "big") + place + body)[:_MAC_BYTES]
 
-    def _rotate(self, now: float) -> None:
+    def rotate(self, now: float) -> None:
+        """Replace the keys where it is time."""
         if now < self._rotate_at:
             return
         # RFC 9147 section 11 [9147-11-6].  After a long silence both keys are older than any cookie that
         # could still be good.
-        self._generation += 1
-        self._keys = {
-            self._generation - 1: self._keys[self._generation - 1],
-            self._generation: self._provider.random(_KEY_BYTES),
+        self.generation += 1
+        self.keys = {
+            self.generation - 1: self.keys[self.generation - 1],
+            self.generation: self._provider.random(_KEY_BYTES),
         }
-        self._rotate_at = now + max(_KEY_SECONDS, self._lifetime)
+        self._rotate_at = now + max(_KEY_SECONDS, self.lifetime)

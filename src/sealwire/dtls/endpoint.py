@@ -118,7 +118,7 @@ class Endpoint:
         self._provider = configure().provider
         self._paths = PathChecks(self._provider, enhanced=enhanced_path_check)
         self._elsewhere: dict[Connection, None] = {}
-        self._gate = Gate(configure(), self.limits, self.counters, require_cookie=require_cookie)
+        self.gate = Gate(configure(), self.limits, self.counters, require_cookie=require_cookie)
         self._peers = Peers()
         self._replies: list[tuple[bytes, Address]] = []
         self._ready: dict[Connection, None] = {}
@@ -176,13 +176,20 @@ class Endpoint:
         self.counters.datagrams_received += len(batch)
         peers = self._peers
         runs: dict[Address, list[Buffer]] = {}
-        for datagram, address in batch:
+        judged = -1
+        for index, (datagram, address) in enumerate(batch):
+            if index < judged:
+                continue
             if not datagram:
                 self.counters.discard(Discard.EMPTY)
             elif not 20 <= datagram[0] <= 63:
                 # RFC 7983 section 7: not DTLS, though it may come from a peer of ours (STUN, SRTP).
                 self._receive_other(datagram, address)
             elif _may_be_hello(datagram):
+                if index != judged:
+                    judged = self._sift(batch, index, now)
+                if index < judged:
+                    continue
                 # What came before it from this peer comes first.
                 self._receive_runs(runs, now)
                 self._receive_hello(datagram, address, now)
@@ -301,9 +308,21 @@ class Endpoint:
             # A record of an older version looks like this: the other stack's handshake goes on.
             self._on_other(datagram, address)
 
+    def _sift(self, batch: Sequence[tuple[Buffer, Address]], index: int, now: float) -> int:
+        """Have the gate judge a run of hellos at once: index of the first it left."""
+        return self.gate.sift(
+            batch,
+            index,
+            self._configure(),
+            now,
+            self._replies,
+            known=self._peers.hellos,
+            others=self._on_other is not None,
+        )
+
     def _receive_hello(self, datagram: Buffer, address: Address, now: float) -> None:
         config = self._configure()
-        answer = self._gate.receive(datagram, address, config, now, self._peers.first_hellos(address))
+        answer = self.gate.receive(datagram, address, config, now, self._peers.first_hellos(address))
         if isinstance(answer, OlderVersion):
             self.counters.discard(Discard.OTHER_VERSION)
             if self._on_other is not None:
@@ -336,7 +355,7 @@ class Endpoint:
         if verdict is not Admission.ACCEPT:
             self.counters.admissions_refused += 1
             if verdict is Admission.REFUSE:
-                self._replies.append((self._gate.refusal(attempt), address))
+                self._replies.append((self.gate.refusal(attempt), address))
             else:
                 self.counters.discard(Discard.REFUSED)
             return
@@ -353,7 +372,7 @@ class Endpoint:
         self._begin(connection, attempt, now)
 
     def _load_changed(self, on: bool, now: float) -> None:
-        self._gate.force_load(on)
+        self.gate.force_load(on)
         self._terms = replace(self._terms, limits=self.load.limits)
         if on:
             for connection in self._peers:

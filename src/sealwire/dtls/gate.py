@@ -3,18 +3,25 @@
 Nothing per peer exists here (DESIGN journey c): a ClientHello without cookie is answered by a
 stateless HelloRetryRequest, one with a good cookie becomes an :class:`Attempt`, everything else is
 silence or, for a well-formed hello we cannot serve, one alert smaller than the hello.  Whoever
-answers gets at most three times the bytes it sent (RFC 9147 section 5.1 [9147-5.1-8]).
+answers gets at most three times the bytes it sent (RFC 9147 section 5.1 [9147-5.1-8]), and how many
+are answered a second is bounded (`strangers.py`).
+
+A flood is not judged here but in C, a batch in a call (`_gate.pyx`), with the same tables and to the
+same answers: :meth:`Gate.sift` comes first where it is built, and leaves what needs Python to
+:meth:`Gate.receive`: good cookies, tickets, the application's callbacks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sealwire.context import Config
+from sealwire.crypto.providers.openssl import OpenSslProvider
 from sealwire.crypto.suites import SUITES
 from sealwire.crypto.ticketkeys import Unsealed
-from sealwire.dtls.cookie import Address, CookieFacts, CookieJar
+from sealwire.dtls.cookie import Address, CookieFacts, CookieJar, address_text
 from sealwire.dtls.header import (
     ContentType,
     Fragment,
@@ -25,8 +32,10 @@ from sealwire.dtls.header import (
 )
 from sealwire.dtls.place import place_of
 from sealwire.dtls.slab import HelloSlab, WholeHello
+from sealwire.dtls.strangers import Strangers
 from sealwire.errors import Alert, Discard, ProtocolError
 from sealwire.limits import Limits
+from sealwire.record.protect import uses_compiled
 from sealwire.telemetry import EndpointCounters
 from sealwire.tls13 import early
 from sealwire.tls13 import extensions as ext
@@ -36,12 +45,14 @@ from sealwire.tls13.selection import check_hello, retry_request, select
 from sealwire.tls13.transcript import message_hash
 from sealwire.wire import Buffer, Reader
 
+if TYPE_CHECKING:
+    from sealwire.crypto.providers import CryptoProvider
+    from sealwire.dtls._gate import Sieve
+
 _FATAL: Final = 2
-_AMPLIFICATION: Final = 3
-# Alerts to strangers a second; they help honest clients to fail fast and nobody needs more.
-_ALERTS_PER_SECOND: Final = 100
+AMPLIFICATION: Final = 3
 # A stranger's datagram costs no more than so many pieces; small ones of several records may share one.
-_FRAGMENTS_PER_DATAGRAM: Final = 8
+FRAGMENTS_PER_DATAGRAM: Final = 8
 # Slots of proved addresses: what a flood of unproved hellos cannot reach.
 _PROVED_SLOTS_PART: Final = 8
 
@@ -90,49 +101,74 @@ Answer = Attempt | Reply | OlderVersion | Discard
 
 
 class Gate:
-    """Judges ClientHellos of unknown peers.  Keeps cookie keys and one slab, nothing else."""
+    """Judges ClientHellos of unknown peers.  Keeps cookie keys and tables of fixed size, nothing else.
 
-    __slots__ = (
-        "_alerts",
-        "_alerts_since",
-        "_counters",
-        "_forced",
-        "_jar",
-        "_limits",
-        "_proved",
-        "_require_cookie",
-        "_slab",
-    )
+    Attributes:
+        jar, slab, proved, strangers: cookies; pieces of hellos, apart for proved addresses; who is answered.
+        counters: the endpoint's.
+        require_cookie: whether every first hello without a ticket is sent a cookie.
+    """
+
+    __slots__ = ("_sieve", "counters", "jar", "proved", "require_cookie", "slab", "strangers")
 
     def __init__(
         self, config: Config, limits: Limits, counters: EndpointCounters, *, require_cookie: bool
     ) -> None:
         provider = config.provider
-        self._limits = limits
-        self._counters = counters
-        self._require_cookie = require_cookie
-        self._forced = False
-        self._jar = CookieJar(provider, limits.cookie_seconds)
-        self._slab = HelloSlab(
+        self.counters = counters
+        self.require_cookie = require_cookie
+        self.jar = CookieJar(provider, limits.cookie_seconds)
+        self.slab = HelloSlab(
             provider, limits.hello_slots, limits.hello_slot_bytes, limits.hello_slot_seconds
         )
-        self._proved = HelloSlab(
+        self.proved = HelloSlab(
             provider,
             max(limits.hello_slots // _PROVED_SLOTS_PART, 1),
             limits.hello_slot_bytes,
             limits.hello_slot_seconds,
         )
-        self._alerts = 0
-        self._alerts_since = float("-inf")
+        self.strangers = Strangers(provider, limits)
+        self._sieve = sieve_for(self, provider)
 
     def force_load(self, on: bool) -> None:
         """Under load everybody needs a cookie: neither a ticket nor the settings do without."""
-        self._forced = on
+        self.strangers.force_load(on)
 
     @property
     def memory_bytes(self) -> int:
         """What the gate's fixed tables occupy."""
-        return self._slab.memory_bytes + self._proved.memory_bytes
+        return self.slab.memory_bytes + self.proved.memory_bytes + self.strangers.memory_bytes
+
+    @property
+    def compiled(self) -> bool:
+        """Whether :meth:`sift` does anything."""
+        return self._sieve is not None
+
+    def sift(
+        self,
+        batch: Sequence[tuple[Buffer, Address]],
+        index: int,
+        config: Config,
+        now: float,
+        replies: list[tuple[bytes, Address]],
+        *,
+        known: Collection[bytes] = (),
+        others: bool = False,
+    ) -> int:
+        """Judge the hellos of `batch` from `index` on in C, as far as that goes.
+
+        Args:
+            replies: what is to be sent is appended.
+            known: randoms of first hellos that are connections already.
+            others: whether hellos of older versions belong to somebody else.
+
+        Returns:
+            Index of the first datagram that is no hello or is left to :meth:`receive`, which has to be given
+            that one next; `index` itself where nothing is compiled.
+        """
+        if self._sieve is None:
+            return index
+        return self._sieve.sift(batch, index, config, now, replies, known, others)
 
     def receive(
         self,
@@ -147,8 +183,15 @@ class Gate:
         `known` are the randoms of first hellos that are connections of this address already: one that
         comes again needs no proof, as nothing new is made for it.
         """
-        answer: Answer = Discard.UNKNOWN_PEER
-        offset, fragments_left, size = 0, _FRAGMENTS_PER_DATAGRAM, len(datagram)
+        answer: Answer
+        if self._sieve is not None and (left := self._sieve.take_left()) is not None:
+            body, received_bytes, record_number, message_seq, end, admitted = left
+            whole = WholeHello(body, received_bytes, record_number)
+            answer = self._judge(whole, message_seq, address, config, now, known, admitted=admitted)
+            return self._of(answer, datagram, end)
+        self.counters.unproved_bytes_received += len(datagram)
+        answer = Discard.UNKNOWN_PEER
+        offset, fragments_left, size = 0, FRAGMENTS_PER_DATAGRAM, len(datagram)
         while offset < len(datagram):
             record = decode_plaintext(datagram, offset)
             if isinstance(record, Discard):
@@ -162,13 +205,20 @@ class Gate:
                 return Discard.BAD_FRAGMENT
             for fragment in fragments[:fragments_left]:
                 answer = self._receive_fragment(fragment, address, config, record.sequence, size, now, known)
-                if isinstance(answer, Attempt) and offset < len(datagram):
-                    return replace(answer, rest=bytes(datagram[offset:]))
                 if answer is not Discard.INCOMPLETE_HELLO:
-                    return answer
+                    return self._of(answer, datagram, offset)
                 # The bytes of a datagram count once.
                 size = 0
                 fragments_left -= 1
+        return answer
+
+    def _of(self, answer: Answer, datagram: Buffer, end: int) -> Answer:
+        """An answer with what stands behind the hello, which ended at `end`."""
+        reply = answer.reply if isinstance(answer, OlderVersion) else answer
+        if isinstance(reply, Reply):
+            self.counters.unproved_bytes_sent += len(reply.datagram)
+        elif isinstance(answer, Attempt) and end < len(datagram):
+            return replace(answer, rest=bytes(datagram[end:]))
         return answer
 
     def _receive_fragment(
@@ -195,16 +245,16 @@ class Gate:
     def _collect(
         self, fragment: Fragment, address: Address, record: int, size: int, now: float
     ) -> WholeHello | Discard:
-        slab = self._slab
+        slab = self.slab
         cookie = _visible_cookie(fragment) if fragment.message_seq == 1 else None
-        if cookie is not None and self._jar.check(cookie, address, now) is not None:
+        if cookie is not None and self.jar.check(cookie, address, now) is not None:
             # This client is who it says it is, so its pieces move out of the reach of a flood.
-            slab = self._proved
-            for offset, data in self._slab.take(fragment, address):
+            slab = self.proved
+            for offset, data in self.slab.take(fragment, address):
                 piece = Fragment(fragment.kind, fragment.length, fragment.message_seq, offset, data)
                 slab.put(piece, address, record, len(data), now)
-        elif self._proved.holds(fragment, address):
-            slab = self._proved
+        elif self.proved.holds(fragment, address):
+            slab = self.proved
         kept = slab.put(fragment, address, record, size, now)
         if isinstance(kept, WholeHello):
             return kept
@@ -218,6 +268,8 @@ class Gate:
         config: Config,
         now: float,
         known: tuple[bytes, ...],
+        *,
+        admitted: bool = False,
     ) -> Answer:
         message = frame(HandshakeType.CLIENT_HELLO, whole.body)
         try:
@@ -238,31 +290,33 @@ class Gate:
                     return Discard.MALFORMED_HELLO
                 if hello.random in known:
                     return self._attempt(whole, hello, message, address, None, b"", 0)
+                # Before anything that costs: who is not answered is not judged either.
+                if not admitted and not self.strangers.admits(address_text(address), place_of(address), now):
+                    return Discard.UNDER_LOAD
+                loaded = self.strangers.loaded(now)
                 # A ticket that shows the address opens first: all else is for nothing where it does not.
-                ticket = (
-                    None if self._forced else early.expected(config, DTLS, hello, message, place_of(address))
-                )
+                # Under load every address is proved by a cookie.
+                ticket = None if loaded else early.expected(config, DTLS, hello, message, place_of(address))
                 # A retry for the group alone is stateless as well: its second hello comes back here.
                 # Suite and group are those of the settings the name leads to, or the handshake would go on
                 # with what they forbid.  The application's callback is asked before the address is proved;
                 # it is asked once more for the second hello, as nothing is kept.
                 chosen = config.for_server_name(hello.extensions.get(ext.SERVER_NAME))
-                required = self._forced or self._require_cookie
-                if (required and ticket is None) or not select(chosen, hello).usable:
+                if ((self.require_cookie or loaded) and ticket is None) or not select(chosen, hello).usable:
                     # Early data does not survive a retry.
-                    self._counters.early_data_rejected += ext.EARLY_DATA.code in hello.extensions
+                    self.counters.early_data_rejected += ext.EARLY_DATA.code in hello.extensions
                     return self._retry(whole, hello, message, address, chosen, now)
-                self._counters.tickets_as_proof += ticket is not None
+                self.counters.tickets_as_proof += ticket is not None
                 attempt = self._attempt(whole, hello, message, address, None, b"", 0)
                 return replace(attempt, ticket=ticket)
         except ProtocolError as error:
             return self._alert(error.alert, whole, now, otherwise=Discard.MALFORMED_HELLO)
-        facts = self._jar.check(cookie, address, now) if message_seq == 1 else None
+        facts = self.jar.check(cookie, address, now) if message_seq == 1 else None
         if facts is None:
-            self._counters.cookies_refused += 1
+            self.counters.cookies_refused += 1
             # RFC 9147 section 5.1 [9147-5.1-11], decision A7.
             return self._alert(Alert.ILLEGAL_PARAMETER, whole, now, otherwise=Discard.BAD_COOKIE)
-        self._counters.cookies_accepted += 1
+        self.counters.cookies_accepted += 1
         request = retry_request(DTLS, b"", facts.suite, facts.group, cookie)
         return self._attempt(whole, hello, message, address, facts, request, message_seq)
 
@@ -286,15 +340,16 @@ class Gate:
         spec = selection.spec
         group = None if selection.share else selection.group
         digest = message_hash(config.provider, SUITES[spec.suite], message)
-        cookie = self._jar.make(CookieFacts(spec.suite, group, digest), address, now)
+        cookie = self.jar.make(CookieFacts(spec.suite, group, digest), address, now)
         request = retry_request(DTLS, b"", spec.suite, group, cookie)
         body = request[HEADER_BYTES:]
         content = fragment_header(HandshakeType.SERVER_HELLO, len(body), 0, 0, len(body)) + body
         # The number of the client's record: it grows with each hello, so ours never repeats.
         datagram = encode_plaintext(ContentType.HANDSHAKE, whole.highest_record, content)
-        if len(datagram) > _AMPLIFICATION * whole.received_bytes:
+        if len(datagram) > AMPLIFICATION * whole.received_bytes:
             return Discard.OVER_BUDGET
-        self._counters.hello_retry_requests += 1
+        self.counters.hello_retry_requests += 1
+        self.strangers.answered(len(datagram))
         return Reply(datagram)
 
     def _attempt(
@@ -325,13 +380,24 @@ class Gate:
 
     def _alert(self, alert: Alert, whole: WholeHello, now: float, *, otherwise: Discard) -> Reply | Discard:
         """One alert for a hello that is well formed and cannot be served; `otherwise` if there were many."""
-        if now - self._alerts_since >= 1.0:
-            self._alerts_since = now
-            self._alerts = 0
-        if self._alerts >= _ALERTS_PER_SECOND:
+        if not self.strangers.may_alert(now):
             return otherwise
-        self._alerts += 1
         return Reply(_alert_record(alert, whole.highest_record))
+
+
+def sieve_for(gate: Gate, provider: CryptoProvider) -> Sieve | None:
+    """The compiled part of `gate`; None where it is not built, or hashes are not OpenSSL's."""
+    kind = type(provider)
+    if not (
+        uses_compiled(provider)
+        and isinstance(provider, OpenSslProvider)
+        and kind.digest is OpenSslProvider.digest
+        and kind.hmac is OpenSslProvider.hmac
+    ):
+        return None
+    from sealwire.dtls._gate import Sieve
+
+    return Sieve(gate, provider)
 
 
 def _alert_record(alert: Alert, sequence: int) -> bytes:

@@ -22,10 +22,11 @@ class Peers:
         by_address: the connection of each address.
         replacements: attempts of addresses that have a live connection already, until they are complete.
         by_cid: the connection each id of ours was given to.
+        hellos: how many connections began with each first hello.
         handshaking: how many have no complete handshake.
     """
 
-    __slots__ = ("_hellos", "by_address", "by_cid", "handshaking", "replacements")
+    __slots__ = ("_hellos", "by_address", "by_cid", "handshaking", "hellos", "replacements")
 
     def __init__(self) -> None:
         self.by_address: dict[Address, Connection] = {}
@@ -33,6 +34,7 @@ class Peers:
         self.by_cid: dict[bytes, Connection] = {}
         # First hello of each connection, to tell its retransmission from a new attempt.
         self._hellos: dict[Connection, bytes] = {}
+        self.hellos: dict[bytes, int] = {}
         self.handshaking = 0
 
     def __len__(self) -> int:
@@ -78,6 +80,7 @@ class Peers:
         """A connection began.  Returns the attempt it takes the place of, which is to be aborted."""
         self.handshaking += 1
         self._hellos[connection] = hello
+        self.hellos[hello] = self.hellos.get(hello, 0) + 1
         current = self.by_address.get(address)
         if current is None or current.state is State.HANDSHAKING:
             # Nothing was agreed with an old attempt, and the address is proved again.
@@ -127,8 +130,12 @@ class Peers:
                 del table[address]
         if self.by_address.get(address) is None and address in self.replacements:
             self.by_address[address] = self.replacements.pop(address)
-        if self._hellos.pop(connection, None) is None:
+        hello = self._hellos.pop(connection, None)
+        if hello is None:
             return False
+        self.hellos[hello] -= 1
+        if not self.hellos[hello]:
+            del self.hellos[hello]
         if not connection.was_connected:
             self.handshaking -= 1
         return True

@@ -586,3 +586,8 @@ _TABLE: dict[tuple[int, Where], Extension[Any]] = {
     (key.code, where): key for key in _ALL for where in key.where
 }
 _KNOWN_CODES = frozenset(key.code for key in _ALL)
+
+
+def known_extensions() -> tuple[Extension[Any], ...]:
+    """The table: every extension with a shape of its own, by message."""
+    return _ALL

@@ -123,7 +123,7 @@ def test_the_previous_key_is_good_and_the_one_before_it_is_not() -> None:
     late = 2 * ROTATION_SECONDS + 2
     one.make(FACTS, HERE, late)
     # From here on cookies never age, so that what ends one is its key.
-    one._lifetime = float("inf")
+    one.lifetime = float("inf")
     assert one.check(old, HERE, late) is None
     assert one.check(between, HERE, late) is not None
 

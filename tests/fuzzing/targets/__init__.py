@@ -17,6 +17,7 @@ from typing import Final
 from tests.fuzzing.targets.of_engines import DATAGRAMS, HANDSHAKE, STREAMS
 from tests.fuzzing.targets.of_messages import MESSAGES
 from tests.fuzzing.targets.of_records import RECORDS
+from tests.fuzzing.targets.of_sealed import SEALED
 from tests.fuzzing.targets.of_stored import FILES, IDENTITIES
 from tests.fuzzing.targets.promise import Script, Target
 
@@ -30,6 +31,7 @@ GROUPS: Final[dict[str, tuple[Target, ...]]] = {
     "files": FILES,
     "identities": IDENTITIES,
     "records": RECORDS,
+    "sealed": SEALED,
 }
 
 

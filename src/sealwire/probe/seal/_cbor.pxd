@@ -50,11 +50,15 @@ cdef inline const uint8_t* number(const uint8_t* at, const uint8_t* end, uint64_
     """Behind the unsigned number at `at`; NULL if there is none of at most `most`."""
     cdef int major = 0
     at = head(at, end, &major, n)
-    return NULL if at == NULL or major != 0 or n[0] > most else at
+    if at == NULL or major != 0 or n[0] > most:
+        return NULL
+    return at
 
 
 cdef inline const uint8_t* string(const uint8_t* at, const uint8_t* end, int kind, uint64_t* n) noexcept nogil:
     """Where the string of that major type at `at` begins, and its length; NULL if none is all there."""
     cdef int major = 0
     at = head(at, end, &major, n)
-    return NULL if at == NULL or major != kind or n[0] > <uint64_t>(end - at) else at
+    if at == NULL or major != kind or n[0] > <uint64_t>(end - at):
+        return NULL
+    return at

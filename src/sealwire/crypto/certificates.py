@@ -296,6 +296,7 @@ class CertificateVerifier:
                 Alert.BAD_CERTIFICATE,
             )
         certificate_public_key(load_certificate(chain[0]))
+        check_may_sign(chain[0])
         return VerifiedPeer(PeerCertificate(chain), (chain[0],), purpose, name)
 
     def _verify_chain(self, chain: Sequence[bytes], purpose: Purpose, name: str | None) -> VerifiedPeer:

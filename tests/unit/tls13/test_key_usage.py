@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from sealwire.crypto.certificates import Credential, check_may_sign
 from sealwire.crypto.signatures import sign
 from sealwire.errors import Alert, CertificateError, CertificateFailure
 from sealwire.tls13.flavor import Flavor
-from tests import certificates
+from tests import certificates, configs
 from tests.unit.crypto.authority import DIGITAL_SIGNATURE, KEY_ENCIPHERMENT, Issued, issue
 from tests.unit.tls13.engines import Pair, client, default, each_flavor, refused, server
 
@@ -46,6 +47,21 @@ def test_a_clients_key_neither(flavor: Flavor) -> None:
     theirs = replace(server(client_roots=certificates.client().cafile), verify_mode=int(CERT_OPTIONAL))
     pair = Pair(flavor, (replace(client(), credentials=(credential(FORBIDDEN),)), theirs))
     refused(pair, Alert.UNSUPPORTED_CERTIFICATE, "key usage", victim="server")
+
+
+@pytest.mark.requirement("8446-AUTH-1")
+@each_flavor
+def test_nor_one_that_is_trusted_by_itself(flavor: Flavor) -> None:
+    for issued in (FORBIDDEN, ALLOWED):
+        context = configs.client_context()
+        context.check_hostname = False
+        context.set_pinned_fingerprints([hashlib.sha256(issued.der).hexdigest()])
+        pair = Pair(flavor, (context.config(), replace(server(), credentials=(credential(issued),))))
+        if issued is ALLOWED:
+            pair.run()
+            assert pair.connected
+        else:
+            refused(pair, Alert.UNSUPPORTED_CERTIFICATE, "key usage", victim="client")
 
 
 def test_what_cannot_be_decoded_may_not_sign() -> None:

@@ -9,8 +9,9 @@ cdef enum:
     MAX_PENDING = 32
 
     CASE_BYTES = 48
-    WORK_BYTES = 256
+    WORK_BYTES = 320
     MAX_PACKETS = 12
+    MAX_ASKED = 16
     SNIPPETS = 6
     SNIPPET_BYTES = 256
     SNIPPET_HEAD = 5
@@ -39,6 +40,17 @@ cdef enum:
     # Flag
     TRUNCATED = 1
     MALFORMED = 2
+
+    # Role
+    NO_ROLE = 0
+    CLIENT = 1
+    SERVER = 2
+
+    # Body
+    NO_BODY = 0
+    CHUNK = 1
+    CHUNK_END = 2
+    TRAILERS = 3
 
     # Verdict
     MORE = 0
@@ -118,6 +130,10 @@ cdef struct Way:
     uint32_t length
     uint16_t number
     uint8_t kind
+    # HTTP, DNS over TCP.
+    uint8_t role
+    uint8_t body
+    uint32_t at
 
 
 cdef struct Work:
@@ -129,6 +145,8 @@ cdef struct Work:
     uint8_t id_bytes
     int8_t client
     uint8_t first_id[LONGEST_ID]
+    uint8_t asked_count
+    uint16_t asked[MAX_ASKED]
 
 
 cdef struct Case:

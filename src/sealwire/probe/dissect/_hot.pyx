@@ -17,15 +17,18 @@ from sealwire.probe._decode cimport Packet
 from sealwire.probe._features cimport SYN, SYN_ACK_SEEN, TCP_FIELDS, Extension, Record
 from sealwire.probe._table cimport Pool, free_pool, give_piece, piece, take_piece
 from sealwire.probe.dissect._case cimport (
-    CASE_BYTES, CERTAIN, DNS, DONE, DTLS, F_DNS_ANSWER, F_DNS_FLAGS, F_DNS_ID, F_DNS_TYPE, F_NAME,
-    HEAD_BYTES, HTTP, MALFORMED, MAX_PACKETS, MDNS, MORE, NO, NOT_MINE, QUIC, SNIPPET_BYTES, SNIPPET_HEAD,
-    SNIPPETS, SSH, STUN, TLS, TRUNCATED, UNKNOWN, UNSURE, WORK_BYTES, Case, Way, Work, add, add_fact,
+    CASE_BYTES, CERTAIN, CHUNK, CLIENT, DNS, DONE, DTLS, F_DNS_ANSWER, F_DNS_FLAGS, F_DNS_ID, F_DNS_TYPE, F_NAME,
+    HEAD_BYTES, HTTP, MALFORMED, MAX_ASKED, MAX_PACKETS, MDNS, MORE, NO, NO_ROLE, NOT_MINE, QUIC, SERVER, SNIPPET_BYTES,
+    SNIPPET_HEAD, SNIPPETS, SSH, STUN, TLS, TRUNCATED, UNKNOWN, UNSURE, WORK_BYTES, Case, Way, Work, add, add_fact,
     block_bytes, charge, claim, free_case, free_head, put, put_number, settle, write_block,
 )
 from sealwire.probe.dissect._hello cimport Scratch
 from sealwire.probe.dissect._quic cimport quic_looks_so, read_quic
+from sealwire.probe.dissect._http cimport (
+    CHUNKED, CONTRADICTORY, REST, UNTOLD, HttpHead, body_of, body_of_response, http_head, http_looks_so, learn_http, skip_chunks, status_of,
+)
 from sealwire.probe.dissect._texts cimport (
-    Message, dns_plausible, http_looks_so, learn_stun, read_dns, read_http, read_ssh, ssh_looks_so, stun_looks_so, unframed,
+    Message, dns_plausible, learn_stun, read_dns, read_ssh, ssh_looks_so, stun_looks_so, unframed,
 )
 from sealwire.probe.dissect._tls cimport dtls_looks_so, read_dtls, read_tls, tls_looks_so
 
@@ -94,7 +97,7 @@ cdef bint desk_packet(Desk* desk, uint32_t* number, const Record* r, const Exten
         return False
     unknown = c.protocol == UNKNOWN
     if p.protocol == 6:
-        stream(desk, c, r, e, p, payload, backward)
+        stream(desk, c, r, e, p, payload, backward, clock)
     elif p.protocol == 17:
         datagram(desk, c, payload, p.captured, backward)
     else:
@@ -180,8 +183,10 @@ cdef inline uint32_t base_of(const Record* r, const Extension* e, uint32_t start
     return e.syn_ack_answer if e != NULL and e.letters[0] & SYN_ACK_SEEN else start
 
 
-cdef inline void stream(Desk* desk, Case* c, const Record* r, const Extension* e, const Packet* p, const uint8_t* payload, int backward) noexcept nogil:
+cdef inline void stream(Desk* desk, Case* c, const Record* r, const Extension* e, const Packet* p, const uint8_t* payload, int backward, int64_t clock) noexcept nogil:
     cdef Way* way = &c.work.ways[backward]
+    cdef Way* other = &c.work.ways[1 - backward]
+    cdef bint fresh
     cdef uint32_t start = p.sequence + (1 if p.flags & SYN else 0), offset, n = p.captured, skip
     cdef int verdict
     if way.done or not p.tcp:
@@ -199,14 +204,25 @@ cdef inline void stream(Desk* desk, Case* c, const Record* r, const Extension* e
         offset = 0
     if n == 0 or offset > 2 * HEAD_BYTES:
         return
-    if offset == 0 and way.head.n == 0 and way.head.waiting == 0:
+    fresh = offset == 0 and way.head.n == 0 and way.head.waiting == 0
+    if fresh and c.protocol == UNKNOWN:
+        recognise(c, p, payload, min(n, <uint32_t>HEAD_BYTES))
+    # Transactions go on, so what was before is kept.
+    if fresh and c.protocol != HTTP and c.protocol != DNS:
         verdict = read_stream(desk, c, payload, min(n, <uint32_t>HEAD_BYTES), backward)
         if verdict == MORE:
             add(&desk.budget, &way.head, 0, payload, n)
     else:
         if not add(&desk.budget, &way.head, offset, payload, n):
             return
-        verdict = read_stream(desk, c, way.head.kept, way.head.n, backward)
+        if c.protocol == UNKNOWN:
+            recognise(c, p, way.head.kept, way.head.n)
+        if c.protocol == HTTP or c.protocol == DNS:
+            verdict = read_http(desk, c, r, e, backward, clock) if c.protocol == HTTP else read_dns_stream(desk, c, r, e, way, p, clock)
+            if c.certainty == CERTAIN:
+                drop_snippets(desk, c.work)
+        else:
+            verdict = read_stream(desk, c, way.head.kept, way.head.n, backward)
     if n < p.payload_bytes:
         way.head.cut = 1
     if verdict == MORE and (way.head.n >= HEAD_BYTES or way.head.cut):
@@ -214,44 +230,52 @@ cdef inline void stream(Desk* desk, Case* c, const Record* r, const Extension* e
         verdict = DONE
     if verdict != MORE:
         way.done = 1
-        free_head(&desk.budget, &way.head)
+        if c.protocol != HTTP and c.protocol != DNS:
+            free_head(&desk.budget, &way.head)
+        elif way.role == SERVER or (way.role == NO_ROLE and other.messages):
+            other.done = 1
 
 
-cdef inline bint recognise(Case* c, const uint8_t* p, uint32_t n) noexcept nogil:
+cdef inline bint dns_stream_looks_so(const Packet* packet, const uint8_t* p) noexcept nogil:
+    # Ten bytes: see transactions.looks_like_dns.
+    if (packet.source_port != 53 and packet.destination_port != 53) or (<uint32_t>p[0] << 8 | p[1]) < 12:
+        return False
+    return p[6] == 0 and p[7] == 1 and not p[5] & 0x40 and (p[4] >> 3 & 0xF) <= 6
+
+
+cdef inline void recognise(Case* c, const Packet* packet, const uint8_t* p, uint32_t n) noexcept nogil:
     cdef int certainty, skip
     if n < LEAST_BYTES:
-        return False
+        return
     certainty = tls_looks_so(p)
     if certainty:
         claim(c, TLS, certainty)
-        return True
+        return
     certainty = http_looks_so(p, n)
     if certainty:
         claim(c, HTTP, certainty)
-        return True
+        return
     certainty = ssh_looks_so(p)
     if certainty:
         claim(c, SSH, certainty)
-        return True
+        return
     skip = unframed(p, n)
     if stun_looks_so(p + skip, n - skip, True):
         claim(c, STUN, CERTAIN)
-        return True
-    return False
+    elif dns_stream_looks_so(packet, p):
+        claim(c, DNS, UNSURE)
 
 
 cdef inline int read_stream(Desk* desk, Case* c, const uint8_t* p, uint32_t n, int backward) noexcept nogil:
     cdef Way* way = &c.work.ways[backward]
     cdef int verdict = DONE, skip
-    if c.protocol == UNKNOWN and not recognise(c, p, n):
+    if c.protocol == UNKNOWN:
         if n < LEAST_BYTES:
             return MORE
         way.foreign = 1
         return NOT_MINE
     if c.protocol == TLS:
         verdict = read_tls(c, &desk.budget, way, p, n, desk.room, desk.scratch)
-    elif c.protocol == HTTP:
-        verdict = read_http(c, &desk.budget, p, n)
     elif c.protocol == SSH:
         verdict = read_ssh(c, &desk.budget, p, n, backward, <char*>desk.room)
     elif c.protocol == STUN:
@@ -261,6 +285,137 @@ cdef inline int read_stream(Desk* desk, Case* c, const uint8_t* p, uint32_t n, i
     if c.certainty == CERTAIN:
         drop_snippets(desk, c.work)
     return verdict
+
+
+# --- transactions: see transactions.py -----------------------------------------------------------
+
+cdef int read_http(Desk* desk, Case* c, const Record* r, const Extension* e, int backward, int64_t clock) noexcept nogil:
+    cdef Work* work = c.work
+    cdef Way* way = &work.ways[backward]
+    cdef const uint8_t* p = way.head.kept
+    cdef int n = <int>way.head.n, verdict, role
+    cdef int64_t body
+    cdef HttpHead head
+    while True:
+        if way.body:
+            verdict = skip_chunks(way, p, n)
+            if verdict == NOT_MINE:
+                c.flags |= MALFORMED
+            if verdict != DONE:
+                return DONE if verdict == NOT_MINE or way.at >= HEAD_BYTES else MORE
+        if way.messages:
+            while <int>way.at < n and (p[way.at] == 13 or p[way.at] == 10):
+                way.at += 1
+        if way.at >= HEAD_BYTES:
+            return DONE
+        verdict = http_head(&head, p, n, <int>way.at)
+        if verdict == MORE:
+            return MORE
+        role = SERVER if head.response else CLIENT
+        if verdict == NOT_MINE or (way.role and way.role != role):
+            if way.messages:
+                c.flags |= MALFORMED
+                return DONE
+            return NOT_MINE
+        claim(c, HTTP, CERTAIN)
+        way.role = <uint8_t>role
+        way.messages += 1
+        if not head.whole:
+            c.flags |= TRUNCATED
+        if role == CLIENT:
+            body = http_asked(desk, c, way, &head, p)
+        else:
+            body = http_answered(desk, c, r, e, &work.ways[1 - backward], &head, p, clock)
+        if body == CONTRADICTORY:
+            c.flags |= MALFORMED
+        if body == CONTRADICTORY or body == REST or not head.whole:
+            return DONE
+        way.at = head.behind
+        if body == CHUNKED:
+            way.body = CHUNK
+        else:
+            way.at = <uint32_t>min(way.at + body, <int64_t>HEAD_BYTES)
+
+
+cdef inline int64_t http_asked(Desk* desk, Case* c, const Way* way, const HttpHead* head, const uint8_t* p) noexcept nogil:
+    cdef Work* work = c.work
+    cdef int64_t body
+    if way.messages == 1:
+        learn_http(c, &desk.budget, head, p)
+    if work.asked_count >= MAX_ASKED:
+        c.flags |= TRUNCATED
+        return REST
+    work.asked[work.asked_count] = <uint16_t>way.at
+    work.asked_count += 1
+    body = body_of(head, p)
+    return 0 if body == UNTOLD else body
+
+
+cdef inline int64_t http_answered(Desk* desk, Case* c, const Record* r, const Extension* e, const Way* asking, const HttpHead* head, const uint8_t* p, int64_t clock) noexcept nogil:
+    cdef Work* work = c.work
+    cdef HttpHead asked
+    cdef HttpHead* request = NULL
+    cdef int status = status_of(head)
+    if work.asked_count and http_head(&asked, asking.head.kept, <int>asking.head.n, work.asked[0]) == DONE:
+        request = &asked
+    if 100 <= status < 200 and status != 101:
+        return 0
+    if not c.told:
+        learn_http(c, &desk.budget, head, p)
+    if work.asked_count:
+        work.asked_count -= 1
+        memmove(work.asked, work.asked + 1, work.asked_count * sizeof(uint16_t))
+    tell_http(desk, c, r, e, request, asking.head.kept, head, p, clock)
+    return body_of_response(head, p, request)
+
+
+cdef void tell_http(Desk* desk, Case* c, const Record* r, const Extension* e, const HttpHead* request, const uint8_t* asked, const HttpHead* response, const uint8_t* answered, int64_t clock) noexcept nogil:
+    cdef Case event
+    memset(&event, 0, sizeof(Case))
+    event.protocol, event.certainty = HTTP, CERTAIN
+    if request != NULL:
+        learn_http(&event, &desk.budget, request, asked)
+    if response != NULL:
+        learn_http(&event, &desk.budget, response, answered)
+    desk.budget.held -= event.n
+    tell(desk, &event, r, e, clock)
+    free(event.facts)
+    c.told = 1
+
+
+cdef void tell_unanswered(Desk* desk, Case* c, const Record* r, const Extension* e, int64_t clock) noexcept nogil:
+    cdef Work* work = c.work
+    cdef Way* way
+    cdef HttpHead request
+    cdef int i, j
+    for i in range(2):
+        way = &work.ways[i]
+        if way.role != CLIENT:
+            continue
+        for j in range(work.asked_count):
+            if http_head(&request, way.head.kept, <int>way.head.n, work.asked[j]) == DONE:
+                tell_http(desk, c, r, e, &request, way.head.kept, NULL, NULL, clock)
+    work.asked_count = 0
+
+
+cdef int read_dns_stream(Desk* desk, Case* c, const Record* r, const Extension* e, Way* way, const Packet* packet, int64_t clock) noexcept nogil:
+    cdef Message m
+    cdef const uint8_t* p = way.head.kept
+    cdef uint32_t n = way.head.n, begin, end
+    while way.at + 2 <= n:
+        begin = way.at + 2
+        end = begin + (<uint32_t>p[way.at] << 8 | p[way.at + 1])
+        if end > HEAD_BYTES:
+            c.flags |= TRUNCATED
+            return DONE
+        if end > n:
+            return MORE
+        if not read_dns(&m, p + begin, <int>(end - begin)):
+            c.flags |= MALFORMED
+            return DONE
+        learn_dns(desk, c, r, e, &m, packet, clock)
+        way.at = end
+    return MORE
 
 
 # --- datagrams -----------------------------------------------------------------------------------
@@ -305,10 +460,6 @@ cdef inline void learn_message(Desk* desk, Case* into, const Message* m, bint ev
 
 cdef bint look_for_dns(Desk* desk, Case* c, const Record* r, const Extension* e, const Packet* p, const uint8_t* payload, int64_t clock) noexcept nogil:
     cdef Message m
-    cdef Case event
-    cdef int certainty
-    cdef uint32_t i
-    cdef uint8_t* at
     if c.protocol == UNKNOWN and not dns_port(p.source_port) and not dns_port(p.destination_port):
         return False
     if not read_dns(&m, payload, <int>p.captured):
@@ -316,6 +467,15 @@ cdef bint look_for_dns(Desk* desk, Case* c, const Record* r, const Extension* e,
             claim(c, MDNS if p.source_port == 5353 or p.destination_port == 5353 else DNS, UNSURE)
             c.flags |= MALFORMED
         return False
+    learn_dns(desk, c, r, e, &m, p, clock)
+    return True
+
+
+cdef void learn_dns(Desk* desk, Case* c, const Record* r, const Extension* e, const Message* m, const Packet* p, int64_t clock) noexcept nogil:
+    cdef Case event
+    cdef int certainty
+    cdef uint32_t i
+    cdef uint8_t* at
     if dns_port(p.source_port) or dns_port(p.destination_port):
         certainty = CERTAIN if m.whole else UNSURE
     else:
@@ -327,8 +487,8 @@ cdef bint look_for_dns(Desk* desk, Case* c, const Record* r, const Extension* e,
     claim(c, event.protocol, certainty)
     if c.work != NULL and certainty == CERTAIN:
         drop_snippets(desk, c.work)
-    learn_message(desk, &event, &m, True)
-    learn_message(desk, c, &m, False)
+    learn_message(desk, &event, m, True)
+    learn_message(desk, c, m, False)
     put_number(&event, &desk.budget, F_DNS_ID, m.id, 2)
     for i in range(m.answers):
         at = add_fact(&event, &desk.budget, F_DNS_ANSWER, 6 + m.answer[i].n, True)
@@ -340,12 +500,13 @@ cdef bint look_for_dns(Desk* desk, Case* c, const Record* r, const Extension* e,
     tell(desk, &event, r, e, clock)
     free(event.facts)
     c.told = 1
-    return True
 
 
 # --- ways out ------------------------------------------------------------------------------------
 
 cdef inline void finish_case(Desk* desk, Case* c, const Record* r, const Extension* e, int64_t clock) noexcept nogil:
+    if c.work != NULL and c.work.asked_count:
+        tell_unanswered(desk, c, r, e, clock)
     settle(c, &desk.budget)
     if c.certainty == CERTAIN and not c.told:
         tell(desk, c, r, e, clock)

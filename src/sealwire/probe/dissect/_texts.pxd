@@ -1,4 +1,4 @@
-# DNS, HTTP/1, STUN and SSH, compiled: the answers of `dns`, `http`, `stun` and `ssh`, whose words explain them.
+# DNS, STUN and SSH, compiled: the answers of `dns`, `stun` and `ssh`, whose words explain them.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memchr, memcmp, memcpy
@@ -10,6 +10,7 @@ from sealwire.probe.dissect._case cimport (
     HEAD_BYTES, HTTP, MALFORMED, MORE, NO, NOT_MINE, SSH, STUN, TRUNCATED, UNSURE, Budget, Case, add_fact,
     be16, be32, claim, put, put_number,
 )
+from sealwire.probe.dissect._lines cimport line_end, without_return
 
 cdef enum:
     MAX_ANSWERS = 16
@@ -149,138 +150,6 @@ cdef inline bint dns_plausible(const uint8_t* p, int n) noexcept nogil:
         return False
     flags = be16(p + 2)
     return not flags & 0x0040 and (flags >> 11 & 0xF) <= 6 and be16(p + 4) == 1
-
-
-# --- HTTP/1 --------------------------------------------------------------------------------------
-
-cdef extern from *:
-    """
-    static const char *const sealwire_methods[] = {
-        "GET ", "POST ", "HEAD ", "PUT ", "DELETE ", "OPTIONS ", "CONNECT ", "PATCH ", "TRACE ",
-        "PROPFIND ", "PROPPATCH ", "MKCOL ", "COPY ", "MOVE ", "LOCK ", "UNLOCK ", "REPORT ",
-        "SEARCH ", "NOTIFY ", "SUBSCRIBE ", "M-SEARCH "};
-    static inline int sealwire_method(const unsigned char *p, int n) {
-        for (unsigned i = 0; i < sizeof sealwire_methods / sizeof *sealwire_methods; i++) {
-            const char *m = sealwire_methods[i];
-            int k = 0;
-            while (m[k] && k < n && (unsigned char)m[k] == p[k]) k++;
-            if (!m[k]) return k;
-        }
-        return 0;
-    }
-    """
-    # Length of the method and its blank that `p` begins with, or 0.
-    int method_at "sealwire_method"(const uint8_t* p, int n) noexcept nogil
-
-
-cdef inline int http_looks_so(const uint8_t* p, int n) noexcept nogil:
-    if memcmp(p, b"HTTP/1.", 7) == 0:
-        return UNSURE
-    return UNSURE if method_at(p, min(n, 10)) else NO
-
-
-cdef inline bint is_status(const uint8_t* p, int n) noexcept nogil:
-    return (
-        n >= 12 and (p[7] == 48 or p[7] == 49) and p[8] == 32
-        and 48 <= p[9] <= 57 and 48 <= p[10] <= 57 and 48 <= p[11] <= 57 and (n == 12 or p[12] == 32)
-    )
-
-
-cdef inline bint is_request(const uint8_t* p, int n) noexcept nogil:
-    cdef int begin = method_at(p, n)
-    if begin == 0 or n < 9 or memcmp(p + n - 9, b" HTTP/1.", 8) != 0 or (p[n - 1] != 48 and p[n - 1] != 49):
-        return False
-    return begin < n - 9 and memchr(p + begin, 32, n - 9 - begin) == NULL
-
-
-cdef inline int line_end(const uint8_t* p, int at, int n) noexcept nogil:
-    # Where the line feed is, or -1.
-    cdef const uint8_t* found = <const uint8_t*>memchr(p + at, 10, n - at) if n > at else NULL
-    return -1 if found == NULL else <int>(found - p)
-
-
-cdef inline int without_return(const uint8_t* p, int at, int end) noexcept nogil:
-    while end > at and p[end - 1] == 13:
-        end -= 1
-    return end
-
-
-cdef inline bint is_header(const uint8_t* p, int n, const char* name, int size) noexcept nogil:
-    cdef int i
-    cdef uint8_t b
-    if n != size:
-        return False
-    for i in range(size):
-        b = p[i]
-        if 65 <= b <= 90:
-            b += 32
-        if b != <uint8_t>name[i]:
-            return False
-    return True
-
-
-cdef inline int wanted_header(const uint8_t* p, int n, bint response) noexcept nogil:
-    if response:
-        if is_header(p, n, b"server", 6):
-            return F_SERVER
-        return F_CONTENT_TYPE if is_header(p, n, b"content-type", 12) else 0
-    if is_header(p, n, b"host", 4):
-        return F_NAME
-    return F_USER_AGENT if is_header(p, n, b"user-agent", 10) else 0
-
-
-cdef inline int read_http(Case* c, Budget* b, const uint8_t* p, int n) noexcept nogil:
-    cdef int end = line_end(p, 0, n), line, at, stop, colon, begin, tag
-    cdef bint response, whole = False
-    if end < 0:
-        return MORE if n < HEAD_BYTES else NOT_MINE
-    line = without_return(p, 0, end)
-    response = line >= 7 and memcmp(p, b"HTTP/1.", 7) == 0
-    if not (is_status(p, line) if response else is_request(p, line)):
-        return NOT_MINE
-    claim(c, HTTP, CERTAIN)
-    at = end + 1
-    while True:
-        end = line_end(p, at, n)
-        if end < 0:
-            break
-        stop = without_return(p, at, end)
-        if stop == at:
-            whole = True
-            break
-        at = end + 1
-    if not whole:
-        if n < HEAD_BYTES:
-            return MORE
-        c.flags |= TRUNCATED
-    if response:
-        put_number(c, b, F_STATUS, (p[9] - 48) * 100 + (p[10] - 48) * 10 + (p[11] - 48), 2)
-    else:
-        begin = method_at(p, line)
-        put(c, b, F_METHOD, p, begin - 1)
-        put(c, b, F_TARGET, p + begin, min(line - 9 - begin, 1024))
-    at = line_end(p, 0, n) + 1
-    while True:
-        end = line_end(p, at, n)
-        if end < 0:
-            break
-        stop = without_return(p, at, end)
-        if stop == at:
-            break
-        colon = at
-        while colon < stop and p[colon] != 58:
-            colon += 1
-        if colon < stop:
-            tag = wanted_header(p + at, colon - at, response)
-            if tag:
-                begin = colon + 1
-                while begin < stop and (p[begin] == 32 or p[begin] == 9):
-                    begin += 1
-                while stop > begin and (p[stop - 1] == 32 or p[stop - 1] == 9):
-                    stop -= 1
-                put(c, b, tag, p + begin, min(stop - begin, 255 if tag == F_NAME else 512))
-        at = end + 1
-    return DONE
 
 
 # --- STUN ----------------------------------------------------------------------------------------

@@ -23,7 +23,9 @@ from sealwire.probe.dissect.facts import (
 
 #: What an open case is charged beside the bytes it keeps.
 CASE_BYTES: Final = 48
-WORK_BYTES: Final = 256
+WORK_BYTES: Final = 320
+#: Requests of a flow that may wait for their responses.
+MAX_ASKED: Final = 16
 #: Payload packets looked at in each direction.
 MAX_PACKETS: Final = 12
 #: First packets of which a piece is kept for dissectors in Python, and how much of each.
@@ -37,6 +39,23 @@ class Verdict(enum.IntEnum):
     MORE = 0  #: more bytes are needed
     DONE = 1  #: everything there is to learn this way was learnt
     NOT_MINE = 2  #: these bytes are something else
+
+
+class Role(enum.IntEnum):
+    """Who sends one way, where messages say it."""
+
+    UNKNOWN = 0
+    CLIENT = 1
+    SERVER = 2
+
+
+class Body(enum.IntEnum):
+    """What comes next inside a message's body, if it is in chunks."""
+
+    NONE = 0
+    CHUNK = 1  #: a chunk's size
+    CHUNK_END = 2  #: the end of the line behind a chunk's bytes
+    TRAILERS = 3
 
 
 @dataclass(slots=True)
@@ -55,6 +74,10 @@ class Way:
     messages: int = 0
     #: DTLS: the message whose fragments are being put together, as type, message_seq and length.
     message: tuple[int, int, int] | None = None
+    #: HTTP, DNS over TCP: how far the stream was read.
+    at: int = 0
+    role: Role = Role.UNKNOWN
+    body: Body = Body.NONE
 
 
 @dataclass(slots=True)
@@ -68,6 +91,8 @@ class Work:
     client: int = -1
     #: QUIC: the id the client chose for its first Initial packets.
     first_id: bytes | None = None
+    #: HTTP: where in their stream the requests begin that wait for a response.
+    asked: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)

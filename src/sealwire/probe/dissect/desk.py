@@ -15,7 +15,7 @@ from typing import Final
 
 from sealwire.probe.counters import ProbeCounters
 from sealwire.probe.decode import Packet
-from sealwire.probe.dissect import dns, dtls, http, quic, ssh, stun, tls
+from sealwire.probe.dissect import dns, dtls, http, quic, ssh, stun, tls, transactions
 from sealwire.probe.dissect.bounded import HEAD_BYTES, Budget
 from sealwire.probe.dissect.case import (
     CASE_BYTES,
@@ -24,6 +24,7 @@ from sealwire.probe.dissect.case import (
     SNIPPETS,
     WORK_BYTES,
     Case,
+    Role,
     Verdict,
     Way,
     Work,
@@ -96,7 +97,7 @@ class Desk:
             return case, False
         unknown = case.protocol == Protocol.UNKNOWN
         if protocol == TCP:
-            self._stream(case, work, ends, packet, backward)
+            self._stream(case, work, ends, packet, backward, clock)
         elif protocol == UDP:
             self._datagram(case, work, packet, backward)
         else:
@@ -133,7 +134,7 @@ class Desk:
 
     # --- streams -------------------------------------------------------------------------------
 
-    def _stream(self, case: Case, work: Work, ends: Ends, packet: Packet, backward: int) -> None:
+    def _stream(self, case: Case, work: Work, ends: Ends, packet: Packet, backward: int, clock: int) -> None:
         way = work.ways[backward]
         if way.done or not packet.tcp:
             return
@@ -150,14 +151,24 @@ class Desk:
         if not data or offset > 2 * HEAD_BYTES:
             return
         head = way.head
-        if offset == 0 and head.fresh:
+        ports = (packet.source_port, packet.destination_port)
+        fresh = offset == 0 and head.fresh
+        if fresh and case.protocol == Protocol.UNKNOWN:
+            self._recognise(case, data[:HEAD_BYTES], ports)
+        # Transactions go on, so what was before is kept.
+        if fresh and case.protocol not in _TRANSACTIONS:
             verdict = self._read(case, work, data[:HEAD_BYTES], backward)
             if verdict is Verdict.MORE:
                 head.add(self.budget, 0, data)
         else:
             if not head.add(self.budget, offset, data):
                 return
-            verdict = self._read(case, work, memoryview(bytes(head.kept)), backward)
+            if case.protocol == Protocol.UNKNOWN:
+                self._recognise(case, memoryview(bytes(head.kept)), ports)
+            if case.protocol in _TRANSACTIONS:
+                verdict = self._transactions(case, work, ends, ports, backward, clock)
+            else:
+                verdict = self._read(case, work, memoryview(bytes(head.kept)), backward)
         if len(data) < packet.payload_bytes:
             head.cut = True  # the capture has not all of it, so nothing can be joined to it
         if verdict is Verdict.MORE and (len(head.kept) >= HEAD_BYTES or head.cut):
@@ -165,11 +176,33 @@ class Desk:
             verdict = Verdict.DONE
         if verdict is not Verdict.MORE:
             way.done = True
-            head.free(self.budget)
+            other = work.ways[1 - backward]
+            if case.protocol not in _TRANSACTIONS:
+                head.free(self.budget)
+            elif way.role is Role.SERVER or (way.role is Role.UNKNOWN and other.messages):
+                # Requests without responses, or with something else instead of them, say little.
+                other.done = True
+
+    def _transactions(
+        self, case: Case, work: Work, ends: Ends, ports: tuple[int, int], backward: int, clock: int
+    ) -> Verdict:
+        """A stream of requests or responses goes on."""
+        way = work.ways[backward]
+        if case.protocol == Protocol.HTTP:
+            verdict = transactions.read_http(
+                case, self.budget, work, backward, lambda event: self._tell(event, ends, clock)
+            )
+        else:
+            verdict = transactions.read_dns(
+                case, way, lambda message: self._learn_dns(case, ends, message, ports, clock)
+            )
+        if case.certainty is Certainty.CERTAIN:
+            self._drop_snippets(work)
+        return verdict
 
     def _read(self, case: Case, work: Work, view: memoryview, backward: int) -> Verdict:
         """A stream's head, to the reader of its protocol."""
-        if case.protocol == Protocol.UNKNOWN and not self._recognise(case, work, view, backward):
+        if case.protocol == Protocol.UNKNOWN:
             if len(view) < LEAST_BYTES:
                 return Verdict.MORE
             work.ways[backward].foreign = True
@@ -179,8 +212,6 @@ class Desk:
         match case.protocol:
             case Protocol.TLS:
                 verdict = tls.read(case, self.budget, way, view)
-            case Protocol.HTTP:
-                verdict = http.read(case, self.budget, view)
             case Protocol.SSH:
                 verdict = ssh.read(case, self.budget, view, backward)
             case Protocol.STUN:
@@ -191,18 +222,20 @@ class Desk:
             self._drop_snippets(work)
         return verdict
 
-    def _recognise(self, case: Case, work: Work, view: memoryview, backward: int) -> bool:
+    def _recognise(self, case: Case, view: memoryview, ports: tuple[int, int]) -> None:
         if len(view) < LEAST_BYTES:
-            return False
+            return
         for protocol, looks_so in _STREAMS:
             certainty = looks_so(view)
             if certainty is not Certainty.NOT_MINE:
                 case.claim(protocol, certainty)
-                return True
+                return
         if stun.looks_so(stun.unframed(view), True):
             case.claim(Protocol.STUN, Certainty.CERTAIN)
-            return True
-        return False
+            return
+        certainty = transactions.looks_like_dns(view, ports)
+        if certainty is not Certainty.NOT_MINE:
+            case.claim(Protocol.DNS, certainty)
 
     # --- datagrams -----------------------------------------------------------------------------
 
@@ -244,6 +277,14 @@ class Desk:
                 case.claim(protocol, Certainty.UNSURE)
                 case.flags |= Flag.MALFORMED
             return False
+        self._learn_dns(case, ends, message, ports, clock)
+        return True
+
+    def _learn_dns(
+        self, case: Case, ends: Ends, message: dns.Message, ports: tuple[int, int], clock: int
+    ) -> None:
+        """What a message says, for the flow and as an event."""
+        protocol = Protocol.MDNS if dns.MULTICAST_PORT in ports else Protocol.DNS
         certainty = dns.certainty(message, ports)
         case.claim(protocol, certainty)
         if case.work is not None and certainty is Certainty.CERTAIN:
@@ -262,11 +303,14 @@ class Desk:
         self.budget.release(len(told.facts))
         self._tell(told, ends, clock)
         case.told = True
-        return True
 
     # --- ways out ------------------------------------------------------------------------------
 
     def _settled(self, case: Case, ends: Ends, clock: int) -> tuple[Case, bool]:
+        if case.work is not None and case.work.asked:
+            transactions.unanswered(
+                case, self.budget, case.work, lambda event: self._tell(event, ends, clock)
+            )
         case.settle(self.budget)
         if case.certainty is Certainty.CERTAIN and not case.told:
             self._tell(case, ends, clock)
@@ -310,6 +354,7 @@ class Desk:
         return data
 
 
+_TRANSACTIONS: Final = (Protocol.HTTP, Protocol.DNS)
 _MAYBE_DNS: Final = (Protocol.UNKNOWN, Protocol.DNS, Protocol.MDNS)
 _TIME: Final = struct.Struct("<q")
 _STREAMS: Final = (

@@ -73,16 +73,16 @@ def fragment(message: bytes, offset: int, n: int, number: int = 0, sequence: int
     return b"\x16\xfe\xfd" + struct.pack("!HIH", 0, 0, sequence) + vector(2, body)
 
 
-def tcp_stream(segments: Iterable[tuple[str, int, bytes]], start: int = 1_000) -> bytes:
+def tcp_stream(segments: Iterable[tuple[str, int, bytes]], start: int = 1_000, port: int = 443) -> bytes:
     """A capture of a connection; segments are direction, offset in its stream, data."""
     steps = [
-        (0.0, ">", p.tcp(40_000, 443, p.SYN, seq=start - 1)),
-        (0.01, "<", p.tcp(443, 40_000, p.SYN | p.ACK, seq=9_999, ack=start)),
-        (0.02, ">", p.tcp(40_000, 443, p.ACK, seq=start, ack=10_000)),
+        (0.0, ">", p.tcp(40_000, port, p.SYN, seq=start - 1)),
+        (0.01, "<", p.tcp(port, 40_000, p.SYN | p.ACK, seq=9_999, ack=start)),
+        (0.02, ">", p.tcp(40_000, port, p.ACK, seq=start, ack=10_000)),
     ]
     for number, (way, offset, data) in enumerate(segments):
         seq = (start if way == ">" else 10_000) + offset & 0xFFFFFFFF
-        ports = (40_000, 443) if way == ">" else (443, 40_000)
+        ports = (40_000, port) if way == ">" else (port, 40_000)
         steps.append((0.03 + number / 1000, way, p.tcp(*ports, p.ACK | p.PSH, seq=seq, data=data)))
     return p.pcap(p.conversation(*steps))
 

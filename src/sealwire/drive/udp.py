@@ -89,9 +89,11 @@ class UdpSocket:
         dropped: datagrams the kernel would not send for such a reason.
     """
 
-    def __init__(self, sock: socket.socket, *, connected: bool) -> None:
+    def __init__(self, sock: socket.socket, *, connected: bool, grow: bool = True) -> None:
+        """`grow` asks for a receive buffer that outlasts a busy interpreter."""
         sock.setblocking(False)
-        grow_receive_buffer(sock)
+        if grow:
+            grow_receive_buffer(sock)
         self.sock = sock
         self.refusals = 0
         self.last_refusal: OSError | None = None
@@ -233,8 +235,8 @@ class UdpSocket:
         self.refusals += 1
         self.last_refusal = error
 
-    def connect(self, address: Address) -> None:
-        """Have one peer from here on.
+    def connect(self, address: Address) -> bool:
+        """Have one peer from here on; whether that could be.
 
         Not where connecting could move the socket to another of our addresses: there strangers'
         datagrams still come and are the caller's to drop.
@@ -242,6 +244,7 @@ class UdpSocket:
         if not isinstance(address, Reached):
             self.sock.connect(address)
             self._connected = True
+        return self._connected
 
     def close(self) -> None:
         self._waiting.clear()

@@ -13,11 +13,13 @@ from sealwire import dtls
 from sealwire.drive.addresses import Hosts, bind, resolve_for_listening
 from sealwire.drive.aio.port import Batch, Peer, Port
 from sealwire.drive.datagrams import prepare_serving
+from sealwire.drive.steering import Steering, dropped, split
 from sealwire.drive.udp import Address, UdpSocket
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
 from sealwire.dtls.endpoint import DEFAULT_CID_BYTES
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP
 from sealwire.limits import Limits
+from sealwire.telemetry import EndpointCounters
 
 if TYPE_CHECKING:
     from sealwire.context import Context
@@ -43,6 +45,7 @@ class Service:
     enhanced_path_check: bool = False
     upkeep: dtls.Upkeep = DEFAULT_UPKEEP
     on_early_data: OnEarlyData | None = None
+    steer: bool = True
 
 
 async def listening_sockets(host: Hosts, port: int, *, family: int, reuse_port: bool) -> list[socket.socket]:
@@ -89,8 +92,27 @@ class Listener(Generic[PeerT]):
         )
         udp = UdpSocket(sock, connected=False)
         prepare_serving(udp, self.endpoint, service.upkeep)
-        self.port = Port(loop, udp, self.endpoint, self._after_turn)
+        #: Whether handshakes have a socket of their own.
+        self.steering = _steer(sock, service)
+        front = self.steering.handshakes
+        self.port = Port(
+            loop,
+            udp,
+            self.endpoint,
+            self._after_turn,
+            None if front is None else UdpSocket(front, connected=False, grow=False),
+        )
         self.endpoint.on_path_refusal = self.port.schedule
+
+    def counters(self) -> EndpointCounters:
+        """What the endpoint counted, and what only its sockets know."""
+        total = EndpointCounters()
+        total.add(self.endpoint.counters)
+        total.datagrams_unsendable += self.port.udp.dropped
+        total.datagrams_overflowed += dropped(self.sock)
+        if self.port.front is not None:
+            total.hellos_overflowed += dropped(self.port.front.sock)
+        return total
 
     def _after_turn(self, batch: Batch) -> None:
         for connection, event in self.endpoint.events():
@@ -167,6 +189,14 @@ class Listener(Generic[PeerT]):
         """Send close_notify to everybody."""
         self.endpoint.close(time.monotonic())
         self.port.turn()
+
+
+def _steer(sock: socket.socket, service: Service) -> Steering:
+    if not service.steer:
+        return Steering(None, "one socket has all datagrams, as was asked for")
+    if service.on_other is not None:
+        return Steering(None, "one socket has all datagrams: another protocol shares its port")
+    return split(sock)
 
 
 def _address(connection: dtls.Connection) -> Address:

@@ -56,6 +56,7 @@ async def start_datagram_server(
     enhanced_path_check: bool = False,
     upkeep: dtls.Upkeep = DEFAULT_UPKEEP,
     on_early_data: OnEarlyData | None = None,
+    steer: bool = True,
 ) -> DatagramServer:
     """Serve DTLS; `handler(channel)` runs as a task for each peer and its channel closes with it.
 
@@ -78,6 +79,8 @@ async def start_datagram_server(
         on_early_data: called with ``(connection, data)`` for each message of early data, before the client
             has proved to be there: its answer is ``connection.send_before_finished``.  Without it early
             data waits in `DatagramChannel.early_messages`.
+        steer: give handshakes a socket of their own on the same port, so that a flood of them does not fill
+            the buffer of connected peers (docs/flood.md); what came of it is in `DatagramServer.steering`.
 
     Raises:
         ConfigurationError: the context cannot serve (no certificate).
@@ -96,6 +99,7 @@ async def start_datagram_server(
         enhanced_path_check,
         upkeep,
         on_early_data,
+        steer,
     )
     try:
         return DatagramServer(asyncio.get_running_loop(), sockets, handler, service)
@@ -160,6 +164,11 @@ class DatagramServer(ProcessBound):
         return tuple(listener.endpoint.ledger for listener in self._listeners)
 
     @property
+    def steering(self) -> tuple[str, ...]:
+        """For each socket whether handshakes have one of their own beside it, in a sentence."""
+        return tuple(listener.steering.why for listener in self._listeners)
+
+    @property
     def handshaking(self) -> int:
         """Connections whose handshake is not finished."""
         return sum(listener.endpoint.handshaking for listener in self._listeners)
@@ -168,8 +177,7 @@ class DatagramServer(ProcessBound):
         """The counters of all sockets together."""
         total = EndpointCounters()
         for listener in self._listeners:
-            total.add(listener.endpoint.counters)
-            total.datagrams_unsendable += listener.port.udp.dropped
+            total.add(listener.counters())
         return total
 
     def connection_counters(self) -> ConnectionCounters:

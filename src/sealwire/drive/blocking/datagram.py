@@ -19,6 +19,7 @@ from sealwire import dtls
 from sealwire.drive.blocking.base import SecureSocket
 from sealwire.drive.datagrams import DatagramFacts, T, prepare, prepare_serving
 from sealwire.drive.sessions import Sessions
+from sealwire.drive.steering import Steering, split
 from sealwire.drive.udp import Address, Refusals, UdpSocket
 from sealwire.errors import ConnectionClosed, LimitReached
 from sealwire.limits import Limits
@@ -333,6 +334,7 @@ class ServerDatagramSocket(DatagramSocket):
         prepare_serving(self._udp, self._endpoint, upkeep)
         self._peer: dtls.Connection | None = None
         self._on_early_data = on_early_data
+        self._steering = Steering(None, "one socket has all datagrams: there is one peer at most")
 
     @property
     def connection(self) -> dtls.Connection:
@@ -375,9 +377,17 @@ class ServerDatagramSocket(DatagramSocket):
         for other in list(self._endpoint):
             if other is not connection:
                 other.abort()
-        if not connection.connection_ids.ours:
-            # A peer with an id of ours may come from elsewhere one day.
-            self._udp.connect(connection.address)
+        # A peer with an id of ours may come from elsewhere one day.
+        if connection.connection_ids.ours or not self._udp.connect(connection.address):
+            # So strangers can send still; what they can make goes to a socket that nobody reads.
+            self._steering = split(self._sock)
+            if self._steering.handshakes is not None:
+                self._steering.handshakes.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
+
+    @property
+    def steering(self) -> str:
+        """Whether strangers' datagrams reach this socket now, in a sentence."""
+        return self._steering.why
 
     def _established(self) -> bool:
         return self._peer is not None
@@ -390,3 +400,5 @@ class ServerDatagramSocket(DatagramSocket):
 
     def _abandon(self) -> None:
         self._endpoint.abandon()
+        if self._steering.handshakes is not None:
+            self._steering.handshakes.close()

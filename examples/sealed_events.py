@@ -1,4 +1,4 @@
-"""Seal the flows of a capture, alter one byte of what was sealed, and see it found.
+"""Seal the flows of a capture and what they are, alter one byte of what was sealed, and see it found.
 
 python examples/sealed_events.py capture.pcap
 """
@@ -25,7 +25,7 @@ def main(capture: str) -> None:
         key, events = f"{directory}/probe.key", f"{directory}/events"
         program("keygen", key)
         with Signer(events, key) as signer:
-            for batch in sealwire.probe.read(capture).batches():
+            for batch in sealwire.probe.read(capture, dissect=True).batches():
                 signer.write(batch)
         print("sealed, and durable up to event", signer.committed["event"])
         program("verify", events, "--key", f"{key}.pub")

@@ -480,3 +480,4 @@ def test_every_flipped_bit_of_a_spool_is_found() -> None:
             begin += n
         kind = Kind("", lambda pieces=pieces: pieces)  # type: ignore[misc]
         assert ours(kind), at
+        assert theirs(kind), at

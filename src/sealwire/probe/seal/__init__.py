@@ -7,7 +7,7 @@ hashes it; `segment` signs a root and proves single events; `recorder` keeps the
     from sealwire.probe.seal.client import Signer
 
     with Signer("events/", "probe.key") as signer:
-        for batch in sealwire.probe.read("capture.pcap").batches():
+        for batch in sealwire.probe.read("capture.pcap", dissect=True).batches():
             signer.write(batch)
 
 Needs cbor2 and zstandard: pip install 'sealwire[probe]'.

@@ -92,9 +92,11 @@ def judge(mutant: Mutant) -> Verdict:
         path.write_text(mutated(path.read_text(), mutant))
         code, output = pytest(copy, mutant.tests, twin=mutant.twin)
     killer = ""
-    if code == 1:
-        found = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
-        killer = found.group(1) if found else output.strip().splitlines()[-1]
+    found = re.search(r"^(FAILED|ERROR) (\S+)", output, re.MULTILINE)
+    # A file that cannot even be collected has not looked at the check.
+    collected = found is None or found[1] == "FAILED" or "::" in found[2]
+    if code == 1 and collected:
+        killer = found[2] if found else output.strip().splitlines()[-1]
     elif code != 0:
         # Usage errors say nothing about the check, and a package that cannot be imported neither.
         raise RuntimeError(f"{mutant.check}: pytest ended with {code}\n{output[-2000:]}")

@@ -74,9 +74,9 @@ class Counters:
 
     discards: dict[Discard, int] = field(default_factory=dict)
 
-    def discard(self, reason: Discard) -> None:
-        """Count one dropped record, message or datagram."""
-        self.discards[reason] = self.discards.get(reason, 0) + 1
+    def discard(self, reason: Discard, count: int = 1) -> None:
+        """Count dropped records, messages or datagrams."""
+        self.discards[reason] = self.discards.get(reason, 0) + count
 
     def snapshot(self) -> dict[str, int]:
         """Name to value of each counter, discards as ``discard.<name>``."""

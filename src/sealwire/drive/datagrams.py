@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sealwire.drive.udp import Address, UdpSocket
 
 T = TypeVar("T")
+#: Data a client gives the socket at once; the rest waits in its queue.
+TURN_BYTES: Final = 512 * 1024
 # An IPv6 socket address has flow and scope as well.
 _IPV4_ADDRESS_PARTS: Final = 2
 

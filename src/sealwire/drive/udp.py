@@ -1,7 +1,7 @@
 """A UDP socket that reads and writes in runs, and for which the network's complaints are hints.
 
 Reading drains: one wake-up takes up to a batch of datagrams, because a turn of an event loop costs
-more than many datagrams.  Writing goes on until the kernel takes no more; the rest waits here, in
+more than many datagrams; what the kernel put together comes as a train.  Writing goes on until the kernel takes no more; the rest waits here, in
 order, and meanwhile nothing new should be asked of the engine.
 
 ICMP errors can be forged by anyone who guesses two ports, so they end nothing: they are counted
@@ -15,33 +15,33 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from itertools import islice
+from typing import Final
 
-from sealwire.drive import pathmtu
+from sealwire.drive import batches, pathmtu
+from sealwire.drive.batches import Entry
+from sealwire.drive.peers import Address, Reached, report_own_address
+from sealwire.dtls import Train, bytes_of, split_all
 from sealwire.telemetry import ConnectionCounters
 
-Address = tuple[Any, ...]
+__all__ = ["BATCH", "Address", "Entry", "Reached", "Refusals", "UdpSocket", "grow_receive_buffer"]
 
-#: Datagrams taken per wake-up; then the event loop serves others.
+#: Datagrams or trains taken per wake-up, and their bytes; then the event loop serves others.
 BATCH: Final = 64
-# The largest UDP payload; a shorter buffer would cut datagrams silently.
-_DATAGRAM_BYTES: Final = 65_535
+_BATCH_BYTES: Final = 512 * 1024
 # A burst must fit while Python is busy elsewhere.  The kernel grants up to net.core.rmem_max.
 _RECEIVE_BUFFER_BYTES: Final = 4 * 1024 * 1024
 
 # Everything else is about the path or the destination: unreachable, too big, forbidden by a
 # firewall, a forged source port 0.  None of it may stop a server.
 _BROKEN: Final = frozenset((errno.EBADF, errno.ENOTSOCK))
-
+# A train was refused and its datagrams may pass: too long for the way there, or no checksums in hardware.
+_NOT_AS_TRAIN: Final = frozenset((errno.EINVAL, errno.EIO, errno.EMSGSIZE, errno.EOPNOTSUPP))
 
 # Transmissions that met nothing but refusals before a handshake is given up: with the RFC's timers
 # that is three seconds after the first.
 _REFUSED_TRANSMISSIONS: Final = 3
 
-
-# Python names it from 3.14 on; it is 8 in every Linux.
-_IP_PKTINFO: Final = 8
-_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(20)
 
 # linux/in.h and linux/in6.h; Python names none of them.
 _IP_MTU_DISCOVER: Final = 10
@@ -49,34 +49,6 @@ _IPV6_MTU_DISCOVER: Final = 23
 _PMTUDISC_PROBE: Final = 3
 # UDP payloads that links carry, for a socket whose kernel does not know the peer's.
 _COMMON_BYTES: Final = (8972, 1472, 1452, 1392, 1372, 1252, 1232, 548)
-
-
-class Reached(tuple[Any, ...]):
-    """A peer's address, equal to the plain one, that remembers which of our addresses it reached.
-
-    A socket bound to every address would answer from whichever the routes prefer, and a peer that
-    asked another one would not take that for an answer.
-    """
-
-    own: tuple[int, int, bytes]
-
-    @classmethod
-    def at(cls, address: Address, own: tuple[int, int, bytes]) -> Reached:
-        """`address`, reached at what `own` says: a control message for the answer."""
-        reached = cls(address)
-        reached.own = own
-        return reached
-
-
-def _report_own_address(sock: socket.socket) -> bool:
-    """Have each datagram say where it arrived; False where one address leaves no doubt."""
-    if sys.platform != "linux" or sock.getsockname()[0] not in ("0.0.0.0", "::"):  # noqa: S104
-        return False
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    else:
-        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-    return True
 
 
 class UdpSocket:
@@ -87,10 +59,22 @@ class UdpSocket:
         refusals: how often the path reported an error.
         last_refusal: the latest such error, None if there was none.
         dropped: datagrams the kernel would not send for such a reason.
+        segments: whether trains are sent as such; off from the first that this machine cannot cut.
+        merges: whether the kernel puts trains together on their way in.
     """
 
-    def __init__(self, sock: socket.socket, *, connected: bool, grow: bool = True) -> None:
-        """`grow` asks for a receive buffer that outlasts a busy interpreter."""
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        connected: bool,
+        grow: bool = True,
+        plain: bool = not batches.COMPILED,
+    ) -> None:
+        """`grow` asks for a receive buffer that outlasts a busy interpreter.
+
+        `plain`: one call for each datagram or train, instead of one for many.
+        """
         sock.setblocking(False)
         if grow:
             grow_receive_buffer(sock)
@@ -99,8 +83,13 @@ class UdpSocket:
         self.last_refusal: OSError | None = None
         self.dropped = 0
         self._connected = connected
-        self._waiting: deque[tuple[bytes, Address]] = deque()
-        self._reached = not connected and _report_own_address(sock)
+        self._waiting: deque[Entry] = deque()
+        self._receiver = batches.PlainReceiver() if plain else batches.Receiver()
+        self._send_batch = batches.plain_send if plain else batches.send
+        self.segments = batches.segments(sock)
+        self.merges = batches.ask_for_trains(sock)
+        if not connected:
+            report_own_address(sock)
         #: Told the largest size that may pass, and where to, when a datagram was too big for the way there.
         self.on_too_big: Callable[[int, Address], None] | None = None
 
@@ -109,48 +98,98 @@ class UdpSocket:
         """Whether datagrams wait for the kernel to take them."""
         return bool(self._waiting)
 
-    def receive(self) -> list[tuple[bytes, Address]]:
+    @property
+    def lost(self) -> int:
+        """Datagrams the kernel dropped because nobody took them in time, as far as it has told (Linux)."""
+        return self._receiver.lost
+
+    @property
+    def congestion_marks(self) -> int:
+        """How often what came was marked by a router that is about to drop (ECN CE, RFC 3168)."""
+        return self._receiver.marked
+
+    def receive(self) -> list[Entry]:
         """What has arrived, at most a batch; empty when nothing has.
 
         Raises:
             OSError: the socket itself is broken.
         """
-        batch: list[tuple[bytes, Address]] = []
-        recvfrom = self._receive_reached if self._reached else self.sock.recvfrom
-        attempts = BATCH
-        while attempts:
-            attempts -= 1
+        batch: list[Entry] = []
+        attempts, room = BATCH, _BATCH_BYTES
+        while attempts > 0 and room > 0:
             try:
-                batch.append(recvfrom(_DATAGRAM_BYTES))
+                got = self._receiver.receive(self.sock)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
+                attempts -= 1
                 self._hint(error)
                 if error.errno == errno.EMSGSIZE:
                     self._what_passes(self.sock.getpeername() if self._connected else ())
+                continue
+            batch += got
+            if len(got) < batches.MOST_RECEIVED and self._receiver.error is None:
+                break
+            attempts -= len(got)
+            room -= bytes_of(data for data, _ in got)
         return batch
 
-    def send(self, datagrams: Iterable[tuple[bytes, Address]]) -> None:
+    def send(self, datagrams: Iterable[Entry]) -> None:
         """Send all of them, or as many as the kernel takes; the others wait for `send` with nothing.
 
         Raises:
             OSError: the socket itself is broken.
         """
         waiting = self._waiting
-        waiting.extend(datagrams)
+        if self.segments:
+            waiting.extend(datagrams)
+        else:
+            waiting.extend((data, address) for one, address in datagrams for data in split_all([one]))
         while waiting:
-            data, address = waiting[0]
             try:
-                self._send(data, address)
+                sent = self._send_batch(self.sock, list(islice(waiting, batches.MOST_SENT)), self._connected)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                self._hint(error)
-                if self._is_about_another(error, len(data), address) and self._retry(data, address):
+                self._refused(error)
+            except ValueError:
+                # A name, or an address with a zone in it: an application's own, through `sendto`.
+                try:
+                    data, address = waiting[0]
+                    self.sock.sendto(data.data if isinstance(data, Train) else data, address)
+                except (BlockingIOError, InterruptedError):
+                    return
+                except OSError as error:
+                    self._refused(error)
+                else:
                     waiting.popleft()
-                    continue
-                self.dropped += 1
-            waiting.popleft()
+            else:
+                if sent == len(waiting):
+                    waiting.clear()
+                else:
+                    for _ in range(sent):
+                        waiting.popleft()
+
+    def _refused(self, error: OSError) -> None:
+        """Learn from a refusal of what is to be sent first, and go past it."""
+        if error.errno in _BROKEN:
+            raise error
+        one, address = self._waiting.popleft()
+        if isinstance(one, Train):
+            if error.errno in _NOT_AS_TRAIN:
+                if error.errno in (errno.EIO, errno.EOPNOTSUPP):
+                    self.segments = False
+                self._waiting.extendleft((data, address) for data in reversed(one.split()))
+                return
+            self._hint(error)
+            if error.errno == errno.ECONNREFUSED and self._retry(one, address):
+                return
+            self.dropped += one.count
+            return
+        self._hint(error)
+        if self._is_about_another(error, len(one), address) and self._retry(one, address):
+            return
+        self.dropped += 1
 
     def probe_path(self) -> None:
         """Have datagrams refused or lost, not cut, where they are too big (RFC 8899 section 3) [9147-4.4-8].
@@ -200,34 +239,12 @@ class UdpSocket:
             return pathmtu.estimate(self.sock)
         return pathmtu.estimate_to(address, self.sock.family)
 
-    def _retry(self, data: bytes, address: Address) -> bool:
+    def _retry(self, one: bytes | Train, address: Address) -> bool:
         try:
-            self._send(data, address)
-        except OSError:
+            self._send_batch(self.sock, [(one, address)], self._connected)
+        except (OSError, ValueError):
             return False
         return True
-
-    def _send(self, data: bytes, address: Address) -> None:
-        if self._connected:
-            self.sock.send(data)
-        elif isinstance(address, Reached):
-            self.sock.sendmsg([data], [address.own], 0, address)
-        else:
-            self.sock.sendto(data, address)
-
-    def _receive_reached(self, n: int) -> tuple[bytes, Address]:
-        data, ancillary, _, address = self.sock.recvmsg(n, _ANCILLARY_BYTES)
-        for level, kind, value in ancillary:
-            if (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO):
-                # struct in_pktinfo: interface, local address to send from, destination in the header.
-                own = (level, kind, bytes(4) + value[4:8] + bytes(4))
-                return data, Reached.at(address, own)
-            if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
-                # struct in6_pktinfo: address, interface; the latter only matters with link-local.
-                link_local = value[0] == 0xFE and value[1] & 0xC0 == 0x80
-                own = (level, kind, value if link_local else value[:16] + bytes(4))
-                return data, Reached.at(address, own)
-        return data, address
 
     def _hint(self, error: OSError) -> None:
         if error.errno in _BROKEN:
@@ -245,6 +262,11 @@ class UdpSocket:
             self.sock.connect(address)
             self._connected = True
         return self._connected
+
+    @staticmethod
+    def release(sock: socket.socket) -> None:
+        """Leave a socket that was one of these as others expect it: datagrams one by one."""
+        batches.ask_for_trains(sock, False)
 
     def close(self) -> None:
         self._waiting.clear()

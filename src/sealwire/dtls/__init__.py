@@ -17,6 +17,7 @@ from sealwire.dtls.events import (
 )
 from sealwire.dtls.gate import Attempt
 from sealwire.dtls.upkeep import Upkeep
+from sealwire.record.train import Train, bytes_of, count_of, split_all
 from sealwire.tls13.contract import EarlyData
 from sealwire.tls13.tickets import SessionTicket
 
@@ -37,5 +38,9 @@ __all__ = [
     "SrtpKeys",
     "State",
     "TicketReceived",
+    "Train",
     "Upkeep",
+    "bytes_of",
+    "count_of",
+    "split_all",
 ]

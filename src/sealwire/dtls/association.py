@@ -49,6 +49,7 @@ from sealwire.errors import (
 )
 from sealwire.limits import Account, Limits, Purpose
 from sealwire.record.padding import Padding
+from sealwire.record.train import Train, bytes_of, count_of, rest_of
 from sealwire.telemetry import ConnectionCounters, EndpointCounters
 from sealwire.tls13.contract import (
     EPOCH_APPLICATION,
@@ -259,19 +260,20 @@ class Association:
         """Take one datagram from the peer."""
         self.receive_run((datagram,), now)
 
-    def receive_run(self, datagrams: Sequence[Buffer], now: float) -> bool:
-        """Take datagrams from the peer, in order of arrival.
+    def receive_run(self, datagrams: Sequence[Buffer | Train], now: float) -> bool:
+        """Take datagrams from the peer, in order of arrival; trains of them as well.
 
         Returns whether any record of them was authentic.
         """
         before = self.counters.records_opened
-        size = sum(map(len, datagrams))
-        self.counters.datagrams_received += len(datagrams)
+        size = bytes_of(datagrams)
+        self.counters.datagrams_received += count_of(datagrams)
         self.counters.bytes_received += size
         self._earn(size)
         forged = self._opening.forged
         try:
-            for number, content_type, content in self._incoming.records(datagrams):
+            single = self._receive_data_runs(datagrams, now)
+            for number, content_type, content in self._incoming.records(single):
                 if number.epoch == EPOCH_PLAIN:
                     self._receive_plaintext(number, content_type, content, now)
                 else:
@@ -288,6 +290,29 @@ class Association:
         if authentic:
             self._care.heard(now)
         return authentic
+
+    def _receive_data_runs(self, datagrams: Sequence[Buffer | Train], now: float) -> Sequence[Buffer]:
+        """Take application data run by run while nothing out of the ordinary comes; the rest, one by one."""
+        index = offset = 0
+        while (
+            index < len(datagrams)
+            and self.state is State.CONNECTED
+            and self._peer_closed_at is None
+        ):
+            run = self._incoming.run(datagrams, index, offset)
+            if run is None:
+                break
+            epoch, messages, other, index, offset = run
+            if messages:
+                self._opening.opened(epoch, now)
+                self._layer.data_received()
+                taken = self._receive_queue.put_received(messages)
+                self.counters.messages_received += taken
+                if taken < len(messages):
+                    self.counters.discard(Discard.RECEIVE_QUEUE_FULL, len(messages) - taken)
+            if other is not None:
+                self._receive_record(*other, now)
+        return rest_of(datagrams, index, offset) if index < len(datagrams) else ()
 
     def _end_of_run(self, now: float, forged: int) -> None:
         if self._incoming.server_hello_missing:
@@ -460,7 +485,20 @@ class Association:
 
     def transmit(self, now: float) -> list[bytes]:
         """Datagrams to send now, in order."""
-        datagrams: list[bytes] = []
+        single: list[bytes] = []
+        for datagram in self.transmit_trains(now):
+            if isinstance(datagram, Train):
+                single += datagram.split()
+            else:
+                single.append(datagram)
+        return single
+
+    def transmit_trains(self, now: float, most: int | None = None) -> list[bytes | Train]:
+        """As :meth:`transmit`, with neighbours of one size as a :class:`Train`.
+
+        `most` bounds the bytes of application data of this turn; while :attr:`data_waits` there is more.
+        """
+        datagrams: list[bytes | Train] = []
         try:
             if self.state is not State.CLOSED:
                 for kind, cookie in self.path_messages.take():
@@ -473,10 +511,10 @@ class Association:
                 datagrams += self._layer.transmit(self._budget, now)
                 datagrams += self._early.transmit()
                 # Half of what is left, so that there is always something for the handshake to go on.
-                left = None if self._budget is None else (self._budget - sum(map(len, datagrams))) // 2
+                left = None if self._budget is None else (self._budget - bytes_of(datagrams)) // 2
                 datagrams += self._early.transmit_unfinished(left)
                 if self.state is not State.HANDSHAKING:
-                    self._transmit_data(datagrams, now)
+                    self._transmit_data(datagrams, now, most)
         except ProtocolError as error:
             self._fail(error)
         datagrams += self._last_words.transmit(self.mtu, self._budget)
@@ -484,8 +522,8 @@ class Association:
             self._sealing.clear()
         if datagrams:
             self._care.sent(now)
-            size = sum(map(len, datagrams))
-            self.counters.datagrams_sent += len(datagrams)
+            size = bytes_of(datagrams)
+            self.counters.datagrams_sent += count_of(datagrams)
             self.counters.bytes_sent += size
             if self._budget is not None:
                 self._budget -= size
@@ -523,10 +561,15 @@ class Association:
         self.counters.records_sealed += len(datagrams)
         return datagrams
 
-    def _transmit_data(self, datagrams: list[bytes], now: float) -> None:
+    @property
+    def data_waits(self) -> bool:
+        """Whether there is application data that transmit_trains() could send at once."""
+        return self.state in (State.CONNECTED, State.CLOSING) and self._outgoing.sendable
+
+    def _transmit_data(self, datagrams: list[bytes | Train], now: float, most: int | None) -> None:
         if self.state is State.CONNECTED:
             datagrams += self._care_for_peer(now)
-        sealed = self._outgoing.seal()
+        sealed = self._outgoing.seal(most)
         if sealed:
             datagrams += sealed
             self._layer.cids.requests_sent = 0

@@ -34,17 +34,23 @@ from sealwire.dtls.timers import Timers
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP, Upkeep
 from sealwire.errors import Discard, LimitReached, PeerAlert, ProtocolError
 from sealwire.limits import Ledger, Limits
+from sealwire.record.train import Train, bytes_of, count_of
 from sealwire.telemetry import ConnectionCounters, EndpointCounters
 from sealwire.tls13.contract import EarlyData
 from sealwire.wire import Buffer
 
 # An IPv6 socket address has flow and scope as well.
 _IPV4_ADDRESS_PARTS: Final = 2
+# Data given to the socket at once, and of one connection among many.
+_TURN_BYTES: Final = 512 * 1024
+_LEAST_QUANTUM_BYTES: Final = 16 * 1024
 # Long enough that nobody meets another's id by chance, short enough for small records.
 DEFAULT_CID_BYTES: Final = 8
 # RFC 9146 allows 255; longer than this an id only costs, shorter they meet each other by chance.
 _MAX_CID_BYTES: Final = 20
 _MIN_CID_BYTES: Final = 4
+
+Batch = Sequence[tuple[Buffer | Train, Address]]
 
 
 class Endpoint:
@@ -145,8 +151,9 @@ class Endpoint:
     def __iter__(self) -> Iterator[Connection]:
         return iter(self._peers)
 
-    def find(self, datagram: Buffer) -> Connection | None:
-        """Whose id the first record of `datagram` carries; nothing is proved by that."""
+    def find(self, one: Buffer | Train) -> Connection | None:
+        """Whose id the first record of a datagram carries, or of a train's; nothing is proved by that."""
+        datagram = one.data if isinstance(one, Train) else one
         if not self._cid_bytes or not datagram or not is_ciphertext(datagram[0]) or not datagram[0] & 0x10:
             return None
         return self._peers.by_cid.get(bytes(datagram[1 : 1 + self._cid_bytes]))
@@ -171,23 +178,26 @@ class Endpoint:
 
     # --- receiving -------------------------------------------------------------------------
 
-    def receive(self, batch: Sequence[tuple[Buffer, Address]], now: float) -> None:
-        """Take a batch of datagrams with the addresses they came from."""
-        self.counters.datagrams_received += len(batch)
+    def receive(self, batch: Batch, now: float) -> None:
+        """Take a batch of datagrams, or trains of them, with the addresses they came from."""
+        self.counters.datagrams_received += count_of(datagram for datagram, _ in batch)
         peers = self._peers
-        runs: dict[Address, list[Buffer]] = {}
+        runs: dict[Address, list[Buffer | Train]] = {}
+        batch, single = self._sorted(batch)
         judged = -1
         for index, (datagram, address) in enumerate(batch):
             if index < judged:
                 continue
-            if not datagram:
+            if isinstance(datagram, Train):
+                runs.setdefault(address, []).append(datagram)
+            elif not datagram:
                 self.counters.discard(Discard.EMPTY)
             elif not 20 <= datagram[0] <= 63:
                 # RFC 7983 section 7: not DTLS, though it may come from a peer of ours (STUN, SRTP).
                 self._receive_other(datagram, address)
             elif _may_be_hello(datagram):
                 if index != judged:
-                    judged = self._sift(batch, index, now)
+                    judged = self._sift(single, index, now)
                 if index < judged:
                     continue
                 # What came before it from this peer comes first.
@@ -203,7 +213,40 @@ class Endpoint:
         if now >= self.load.due:
             self.load.look(now)
 
-    def _receive_runs(self, runs: dict[Address, list[Buffer]], now: float) -> None:
+    def _sorted(self, batch: Batch) -> tuple[Batch, Sequence[tuple[Buffer, Address]]]:
+        """The same with only those trains left that are records to one connection at its address.
+
+        And again, for who looks at single datagrams, with nothing in their place.
+        """
+        found: list[tuple[Buffer | Train, Address]] = []
+        single: list[tuple[Buffer, Address]] = []
+        for one, address in batch:
+            if not isinstance(one, Train):
+                single.append((one, address))
+            elif self._is_run(one, address):
+                single.append((b"", address))
+                found += [*single[len(found) : -1], (one, address)]
+            else:
+                single += [(datagram, address) for datagram in one.split()]
+        return [*found, *single[len(found) :]], single
+
+    def _is_run(self, train: Train, address: Address) -> bool:
+        first = train.data[0]
+        if not is_ciphertext(first):
+            return False
+        known = self._peers.by_address.get(address)
+        if not first & 0x10 or not self._cid_bytes:
+            return known is not None and train.starts_alike(1)
+        # RFC 9146: the id says whose they are, if all carry the same one.
+        cid = train.data[1 : 1 + self._cid_bytes]
+        return (
+            known is not None
+            and known is self._peers.by_cid.get(cid)
+            and address not in self._peers.replacements
+            and train.starts_alike(1 + self._cid_bytes)
+        )
+
+    def _receive_runs(self, runs: dict[Address, list[Buffer | Train]], now: float) -> None:
         peers = self._peers
         for address, datagrams in runs.items():
             replacement = peers.replacements.get(address)
@@ -216,12 +259,12 @@ class Endpoint:
             connection = peers.by_address.get(address)
             if connection is not None:
                 connection.receive_run(datagrams, now)
-                self._answer_path_messages(connection, address, sum(map(len, datagrams)), now)
+                self._answer_path_messages(connection, address, bytes_of(datagrams), now)
                 self._touch(connection)
         runs.clear()
 
     def _receive_by_cid(
-        self, datagram: Buffer, address: Address, runs: dict[Address, list[Buffer]], now: float
+        self, datagram: Buffer, address: Address, runs: dict[Address, list[Buffer | Train]], now: float
     ) -> None:
         """Find the connection by the id in its record, wherever it comes from (RFC 9146)."""
         assert self._cid_bytes
@@ -441,17 +484,48 @@ class Endpoint:
     # --- what the driver asks --------------------------------------------------------------
 
     def transmit(self, now: float) -> list[tuple[bytes, Address]]:
-        """Datagrams to send now, with where to."""
-        batch, self._replies = self._replies, []
-        while self._ready:
+        """Datagrams to send now, with where to; all there are."""
+        single: list[tuple[bytes, Address]] = []
+        while batch := self.transmit_trains(now):
+            for one, address in batch:
+                if isinstance(one, Train):
+                    single.extend((datagram, address) for datagram in one.split())
+                else:
+                    single.append((one, address))
+        return single
+
+    def transmit_trains(self, now: float) -> list[tuple[bytes | Train, Address]]:
+        """What to send now, some hundred KiB of data at most: each connection has its turn.
+
+        Once the socket has taken it, ask again, until there is nothing.  What waits meanwhile waits in the
+        connections' queues, which are bounded and charged; who has much to send waits no longer than others.
+        """
+        batch: list[tuple[bytes | Train, Address]] = list(self._replies)
+        self._replies.clear()
+        room = _TURN_BYTES
+        while self._ready and room > 0:
             ready, self._ready = self._ready, {}
+            quantum = max(_LEAST_QUANTUM_BYTES, room // len(ready))
             for connection in ready:
+                if room <= 0:
+                    # Its turn comes first the next time.
+                    self._ready[connection] = None
+                    continue
                 address = _address_of(connection)
                 # RFC 9147 section 4 [9147-4-8]: each datagram is of one connection alone.
-                batch.extend((datagram, address) for datagram in connection.transmit(now))
+                datagrams = connection.transmit_trains(now, quantum)
+                batch.extend((datagram, address) for datagram in datagrams)
+                room -= bytes_of(datagrams)
                 self._settle(connection)
-        self.counters.datagrams_sent += len(batch)
+                if connection.data_waits:
+                    self._ready[connection] = None
+        self.counters.datagrams_sent += count_of(datagram for datagram, _ in batch)
         return batch
+
+    @property
+    def more(self) -> bool:
+        """Whether transmit_trains() had to leave something."""
+        return bool(self._ready)
 
     def events(self) -> list[tuple[Connection, Event]]:
         """What happened, with whom.  A connection is gone after its Closed event."""

@@ -3,6 +3,8 @@
 Records come out one by one, in order, because handling one may install the keys for the next.  A
 run of one epoch is opened in one call of the record layer; records whose keys are not there yet are
 kept, a few, and come out once the keys are (RFC 9147 sections 4.1, 4.2.1 and 6.1).
+
+Once a connection stands, a run of application data comes out as a list of messages instead.
 """
 
 from __future__ import annotations
@@ -14,12 +16,15 @@ from sealwire.dtls.header import RecordNumber, decode_plaintext, is_ciphertext
 from sealwire.dtls.queues import EarlyRecords
 from sealwire.errors import Alert, Discard, ProtocolError
 from sealwire.limits import Account
-from sealwire.record.protect import DISCARDS, parse_ciphertext_header
+from sealwire.record.protect import DISCARDS, open_data, parse_ciphertext_header
+from sealwire.record.train import Train
 from sealwire.telemetry import ConnectionCounters
-from sealwire.tls13.contract import EPOCH_EARLY, EPOCH_HANDSHAKE, EPOCH_PLAIN
+from sealwire.tls13.contract import EPOCH_APPLICATION, EPOCH_EARLY, EPOCH_HANDSHAKE, EPOCH_PLAIN
 from sealwire.wire import Buffer
 
 Record = tuple[RecordNumber, int, bytes]
+#: An epoch, messages of it in order, the record of another kind that ended their run, and where to go on.
+Run = tuple[int, list[bytes], Record | None, int, int]
 
 
 class Incoming:
@@ -66,6 +71,48 @@ class Incoming:
             epoch = self._opening.epoch
             yield from self._walk(self._early.take())
 
+    def run(self, datagrams: Sequence[Buffer | Train], index: int, offset: int) -> Run | None:
+        """Open application data from `offset` of `datagrams[index]` on; None where a run is not to be had.
+
+        Only for a connection for which nothing waits for keys.
+
+        Raises:
+            ProtocolError: a record holds only padding.
+        """
+        first = datagrams[index]
+        data = first.data if isinstance(first, Train) else first
+        if offset >= len(data) or not is_ciphertext(data[offset]):
+            return None
+        opener = self._opening.opener_for(data, offset)
+        if opener is None or opener.epoch < EPOCH_APPLICATION:
+            return None
+        if not self._opening.one_cid:
+            end = _end_of_id(datagrams, index, opener.cid, offset)
+            if end == index:
+                return None
+            datagrams = datagrams[:end]
+        messages, drops, other, highest, index, offset = open_data(opener, datagrams, index, offset)
+        counters = self._counters
+        counters.records_opened += len(messages)
+        if highest >= 0:
+            self._authentic(RecordNumber(opener.epoch, highest), opener.cid)
+        record = None
+        if other is not None:
+            counters.records_opened += 1
+            record = RecordNumber(opener.epoch, other[1]), other[0], other[2]
+            self._authentic(record[0], opener.cid)
+        for n, count in drops:
+            reason = DISCARDS[n]
+            if reason is Discard.EMPTY_CONTENT:
+                raise ProtocolError(Alert.UNEXPECTED_MESSAGE, "a record holds only padding")
+            counters.discard(reason, count)
+        return opener.epoch, messages, record, index, offset
+
+    def _authentic(self, number: RecordNumber, cid: bytes) -> None:
+        if number > self.newest:
+            self.newest = number
+            self.newest_cid = cid
+
     def _walk(self, datagrams: Sequence[Buffer]) -> Iterator[Record]:
         index = offset = 0
         while index < len(datagrams):
@@ -106,9 +153,7 @@ class Incoming:
                     continue
                 self._counters.records_opened += 1
                 number = RecordNumber(opener.epoch, sequence)
-                if number > self.newest:
-                    self.newest = number
-                    self.newest_cid = opener.cid
+                self._authentic(number, opener.cid)
                 yield number, content_type, content
 
     def _skip(self, datagram: Buffer, offset: int) -> int:
@@ -136,3 +181,15 @@ class Incoming:
         self._closed = True
         self._early.take()
         self._opening.clear()
+
+
+def _end_of_id(datagrams: Sequence[Buffer | Train], index: int, cid: bytes, offset: int) -> int:
+    """The index behind the datagrams whose records carry `cid`, where the peer has several ids to choose from."""
+    n = 1 + len(cid)
+    for at in range(index, len(datagrams)):
+        one = datagrams[at]
+        data = one.data if isinstance(one, Train) else one
+        if data[offset + 1 : offset + n] != cid or (isinstance(one, Train) and not one.starts_alike(n)):
+            return at
+        offset = 0
+    return len(datagrams)

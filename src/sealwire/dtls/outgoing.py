@@ -15,7 +15,8 @@ from sealwire.dtls.header import MAX_CONTENT_BYTES, ContentType
 from sealwire.dtls.queues import MessageQueue
 from sealwire.errors import LimitReached
 from sealwire.limits import Account, Limits, Purpose
-from sealwire.record.protect import Sealer
+from sealwire.record.protect import Sealer, seal_trains
+from sealwire.record.train import Train
 from sealwire.telemetry import ConnectionCounters
 from sealwire.wire import Buffer
 
@@ -78,11 +79,9 @@ class Outgoing:
             LimitReached: the queue is full.
         """
         longest = self.max_message_bytes or min(self.mtu - _USUAL_OVERHEAD_BYTES, MAX_CONTENT_BYTES)
-        for message in messages:
-            if len(message) > longest:
-                raise ValueError(
-                    f"a message of {len(message)} bytes is above the {longest} a datagram carries"
-                )
+        most = max(map(len, messages), default=0)
+        if most > longest:
+            raise ValueError(f"a message of {most} bytes is above the {longest} a datagram carries")
         if not self._queue.put(messages):
             raise LimitReached("send_queue_bytes", "the send queue is full")
         self._counters.messages_sent += len(messages)
@@ -99,20 +98,31 @@ class Outgoing:
         self._probes.take()
 
     @property
+    def sendable(self) -> bool:
+        """Whether something is queued that the keys may seal now."""
+        return bool(self._queue) and _left_for_data(self._sealing.sealer(self._sealing.epoch)) > 0
+
+    @property
     def rekey_due(self) -> bool:
         """Whether the newest keys have sealed so much that the next ones should come."""
         sealer = self._sealing.sealer(self._sealing.epoch)
         return sealer.sealed >= sealer.seal_limit * REKEY_PART or _left_for_data(sealer) <= 0
 
-    def seal(self) -> list[bytes]:
-        """The records of what is queued, as far as the keys may seal it; the rest waits for new ones."""
+    def seal(self, most: int | None = None) -> list[bytes | Train]:
+        """Datagrams of what is queued, as far as the keys may seal it; the rest waits for new ones.
+
+        `most` bounds the bytes of one turn: of what is queued, with a charge for each message.
+        """
         if not self._queue:
-            return self._seal_probes() if self._probes else []
+            return list(self._seal_probes()) if self._probes else []
         sealer = self._sealing.sealer(self._sealing.epoch)
         room = _left_for_data(sealer)
         if room <= 0:
             return []
-        messages = self._queue.take(room)
+        if most is None or len(self._queue) > room:
+            messages = self._queue.take(room)
+        else:
+            messages = self._queue.take_bytes(most)
         longest = self.max_message_bytes
         if max(map(len, messages)) > longest:
             # Since they were queued the peer gave a longer connection id, or the path became narrower.
@@ -120,15 +130,16 @@ class Outgoing:
             fitting = [message for message in messages if len(message) <= longest]
             self._counters.messages_too_long += len(messages) - len(fitting)
             messages = fitting
-        probes = self._seal_probes() if self._probes else []
+        datagrams: list[bytes | Train] = list(self._seal_probes()) if self._probes else []
         self._epoch_used = self._sealing.epoch
         self._counters.records_sealed += len(messages)
         padding = self._sealing.padding
         if padding.callback is None:
-            return probes + sealer.seal_run(
-                ContentType.APPLICATION_DATA, messages, padding.block, longest + 1
+            datagrams += seal_trains(
+                sealer, ContentType.APPLICATION_DATA, messages, padding.block, longest + 1
             )
-        return probes + [
+            return datagrams
+        datagrams += [
             sealer.seal(
                 ContentType.APPLICATION_DATA,
                 message,
@@ -136,6 +147,7 @@ class Outgoing:
             )
             for message in messages
         ]
+        return datagrams
 
     def _seal_probes(self) -> list[bytes]:
         sealer = self._sealing.sealer(self._sealing.epoch)

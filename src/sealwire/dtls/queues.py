@@ -40,6 +40,28 @@ class MessageQueue:
         self.bytes_held += size
         return True
 
+    def put_received(self, messages: list[bytes]) -> int:
+        """Append what has room, in order; how many of `messages` have."""
+        size = sum(map(len, messages)) + _MESSAGE_OVERHEAD_BYTES * len(messages)
+        if self.bytes_held + size <= self._limit and self._account.charge(self._purpose, size):
+            self._messages += messages
+            self.bytes_held += size
+            return len(messages)
+        # A later one may be shorter and fit, as if each had come alone.
+        return sum(self.put((message,)) for message in messages)
+
+    def take_bytes(self, most: int) -> list[bytes]:
+        """The first messages, at least one and no more than `most` bytes with their overhead."""
+        if self.bytes_held <= most:
+            return self.take()
+        count = 0
+        for message in self._messages:
+            most -= len(message) + _MESSAGE_OVERHEAD_BYTES
+            if most < 0 and count:
+                break
+            count += 1
+        return self._take_some(count)
+
     def take(self, most: int | None = None) -> list[bytes]:
         """The first `most` messages, or all of them; what is left stays in order."""
         if most is not None and most < len(self._messages):

@@ -81,3 +81,86 @@ cdef inline int64_t _reconstruct(int64_t low, int bits, int64_t highest) noexcep
     if number > max_sequence() or (number > expected + span // 2 and number >= span):
         return number - span
     return number
+
+
+cdef class Sealer:
+    cdef object __weakref__
+    cdef void* _aead
+    cdef void* _mask
+    cdef _evp.Algorithm _algorithm
+    cdef uint8_t _iv[NONCE_BYTES]
+    cdef bytes _cid
+    cdef const char* _cid_start
+    cdef int _cid_bytes
+    cdef uint8_t _first
+    cdef int _tag_bytes
+    cdef int _least
+    cdef bint _busy
+    cdef readonly uint64_t epoch
+    cdef readonly int64_t sequence
+    cdef readonly uint64_t sealed
+    cdef readonly int overhead
+    cdef readonly uint64_t seal_limit
+
+    # The first of `n` numbers, which nobody else gets.
+    cdef int64_t _reserve(self, int64_t n) except -1
+    cdef int _seal_portion(
+        self, int64_t sequence, uint8_t content_type, list messages, Py_ssize_t start, int count, list records,
+        int block, int longest
+    ) except -1
+    # A record of each view, at `outs`, which are `overhead` and padding longer; false if libcrypto refused.
+    cdef bint _seal_views(
+        self, int64_t sequence, uint8_t content_type, Py_buffer* views, uint8_t** outs, int* paddings, int count
+    ) noexcept nogil
+    cdef bint _protect(
+        self, int64_t sequence, uint8_t content_type, const uint8_t* content, int n, int padding,
+        bint short_sequence, bint with_length, uint8_t* out
+    ) noexcept nogil
+
+
+cdef struct Found:
+    # A record of a portion, where its header says it is.  dropped > 0 stands for a Discard found
+    # before any cryptography; after it, for the record's fate.
+    const uint8_t* start
+    int header  # bytes
+    int number_bytes
+    int body  # bytes
+    int dropped
+    uint8_t* inner  # where to open it
+    int content  # bytes
+    uint8_t content_type
+    int64_t sequence
+    Py_ssize_t at  # index of its datagram
+    Py_ssize_t end  # offset behind it
+
+
+cdef class Opener:
+    cdef object __weakref__
+    cdef void* _aead
+    cdef void* _mask
+    cdef _evp.Algorithm _algorithm
+    cdef uint8_t _iv[NONCE_BYTES]
+    cdef bytes _cid
+    cdef const char* _cid_start
+    cdef int _cid_bytes
+    cdef uint8_t _first
+    cdef int _tag_bytes
+    cdef bint _busy
+    # Bit (number % window) says whether the number was seen, for the last `window` numbers.
+    cdef uint64_t* _seen
+    cdef int64_t _window
+    cdef readonly uint64_t epoch
+    cdef readonly int64_t highest
+    cdef readonly uint64_t opened
+    cdef readonly uint64_t forged
+    cdef readonly uint64_t forgery_limit
+    cdef readonly uint64_t overlong
+    cdef public int inner_limit
+
+    cdef bint _open_portion(self, object datagrams, Py_ssize_t* index, Py_ssize_t* offset, list entries) except -1
+    # Fill `record` from the header at `start` of a datagram that ends at `n`; the offset behind the record.
+    cdef Py_ssize_t _parse(self, const uint8_t* data, Py_ssize_t start, Py_ssize_t n, Found* record) noexcept nogil
+    # Open in order until one is not application data; how many were dealt with.
+    cdef int _open_found(self, Found* found, int count) noexcept nogil
+    cdef void _open_one(self, Found* record, const uint8_t* mask) noexcept nogil
+    cdef int _test_and_set(self, int64_t sequence) noexcept nogil

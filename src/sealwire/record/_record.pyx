@@ -67,23 +67,6 @@ cdef int check(long content_type, Py_ssize_t n, Py_ssize_t padding) except -1:
 cdef class Sealer:
     """See :class:`sealwire.record.reference.Sealer`."""
 
-    cdef object __weakref__
-    cdef void *_aead, *_mask
-    cdef _evp.Algorithm _algorithm
-    cdef uint8_t _iv[NONCE_BYTES]
-    cdef bytes _cid
-    cdef const char* _cid_start
-    cdef int _cid_bytes
-    cdef uint8_t _first
-    cdef int _tag_bytes
-    cdef int _least
-    cdef bint _busy
-    cdef readonly uint64_t epoch
-    cdef readonly int64_t sequence
-    cdef readonly uint64_t sealed
-    cdef readonly int overhead
-    cdef readonly uint64_t seal_limit
-
     def __cinit__(self, provider, spec, keys, epoch, cid=b"", *, sequence=0):
         check_start(cid, sequence, 0, MAX_SEQUENCE + 1)
         cdef const uint8_t* key = checked(keys.key, spec.key_bytes, "key")
@@ -288,46 +271,9 @@ cdef class Sealer:
         return _evp.seal(self._aead, self._algorithm, nonce, out, at, out + at, inner, out + at)
 
 
-cdef struct Found:
-    # A record of a portion, where its header says it is.  dropped > 0 stands for a Discard found
-    # before any cryptography; after it, for the record's fate.
-    const uint8_t* start
-    int header  # bytes
-    int number_bytes
-    int body  # bytes
-    int dropped
-    uint8_t* inner  # where to open it
-    int content  # bytes
-    uint8_t content_type
-    int64_t sequence
-    Py_ssize_t at  # index of its datagram
-    Py_ssize_t end  # offset behind it
-
-
 @cython.final
 cdef class Opener:
     """See :class:`sealwire.record.reference.Opener`."""
-
-    cdef object __weakref__
-    cdef void *_aead, *_mask
-    cdef _evp.Algorithm _algorithm
-    cdef uint8_t _iv[NONCE_BYTES]
-    cdef bytes _cid
-    cdef const char* _cid_start
-    cdef int _cid_bytes
-    cdef uint8_t _first
-    cdef int _tag_bytes
-    cdef bint _busy
-    # Bit (number % window) says whether the number was seen, for the last `window` numbers.
-    cdef uint64_t* _seen
-    cdef int64_t _window
-    cdef readonly uint64_t epoch
-    cdef readonly int64_t highest
-    cdef readonly uint64_t opened
-    cdef readonly uint64_t forged
-    cdef readonly uint64_t forgery_limit
-    cdef readonly uint64_t overlong
-    cdef public int inner_limit
 
     def __cinit__(self, provider, spec, keys, epoch, cid=b"", int64_t window=256, *, highest=-1):
         check_start(cid, highest, -1, MAX_SEQUENCE)

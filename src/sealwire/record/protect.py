@@ -29,7 +29,9 @@ __all__ = [
     "Opener",
     "Sealer",
     "describe",
+    "open_data",
     "parse_ciphertext_header",
+    "seal_trains",
     "uses_compiled",
 ]
 
@@ -40,6 +42,7 @@ def _choose() -> tuple[bool, str]:
         return False, "plain Python (SEALWIRE_PURE=1)"
     try:
         import sealwire.crypto._evp as evp
+        import sealwire.record._bulk
         import sealwire.record._record
         import sealwire.record._stream  # noqa: F401 - that they load is the question
     except ModuleNotFoundError:
@@ -82,12 +85,13 @@ def uses_compiled(provider: CryptoProvider) -> bool:
 
 
 if TYPE_CHECKING:
+    from sealwire.record.bulk_reference import open_data, seal_trains
     from sealwire.record.reference import Opener, Sealer
 else:
-    from sealwire.record import reference
+    from sealwire.record import bulk_reference, reference
 
     if COMPILED:
-        from sealwire.record import _record
+        from sealwire.record import _bulk, _record
 
     def Sealer(provider, *args, **keywords):
         """A sealer for one sending epoch; see :class:`sealwire.record.reference.Sealer`."""
@@ -98,3 +102,13 @@ else:
         """An opener for one receiving epoch; see :class:`sealwire.record.reference.Opener`."""
         module = _record if uses_compiled(provider) else reference
         return module.Opener(provider, *args, **keywords)
+
+    def seal_trains(sealer, *args):
+        """See :func:`sealwire.record.bulk_reference.seal_trains`."""
+        compiled = COMPILED and type(sealer) is _record.Sealer
+        return (_bulk if compiled else bulk_reference).seal_trains(sealer, *args)
+
+    def open_data(opener, *args):
+        """See :func:`sealwire.record.bulk_reference.open_data`."""
+        compiled = COMPILED and type(opener) is _record.Opener
+        return (_bulk if compiled else bulk_reference).open_data(opener, *args)

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from sealwire import dtls
 from sealwire.context import Context
 from sealwire.drive import DatagramChannel, DatagramServer, open_datagram_channel, start_datagram_server
 from sealwire.drive.aio.client import Opening
+from sealwire.drive.udp import Entry, UdpSocket
 from sealwire.errors import (
     Alert,
     CertificateError,
@@ -436,25 +438,22 @@ def test_another_protocol_on_the_same_port() -> None:
 class Reluctant:
     """A socket whose kernel takes no datagrams until told to."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+    def __init__(self, udp: UdpSocket) -> None:
+        self._real = udp._send_batch
+        udp._send_batch = self.send
         self.taking = True
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)
-
-    def send(self, data: bytes) -> int:
+    def send(self, sock: socket.socket, entries: Sequence[Entry], connected: bool) -> int:
         if not self.taking:
             raise BlockingIOError
-        return self._sock.send(data)
+        return self._real(sock, entries, connected)
 
 
 def test_a_full_socket_holds_the_sender_and_loses_nothing() -> None:
     async def main() -> None:
         limits = Limits(send_queue_bytes=20_000)
         async with await serve() as server, connect(server, limits=limits) as channel:
-            reluctant = Reluctant(channel._port.udp.sock)
-            channel._port.udp.sock = reluctant  # type: ignore[assignment]
+            reluctant = Reluctant(channel._port.udp)
             reluctant.taking = False
             sent = 0
 
@@ -523,8 +522,7 @@ def test_closing_ends_a_wait_for_messages() -> None:
                 waiting = asyncio.create_task(channel.recv())
                 await asyncio.sleep(0)
                 if full:
-                    reluctant = Reluctant(channel._port.udp.sock)
-                    channel._port.udp.sock = reluctant  # type: ignore[assignment]
+                    reluctant = Reluctant(channel._port.udp)
                     reluctant.taking = False
                     await channel.send(b"x")
                     await asyncio.sleep(0.01)

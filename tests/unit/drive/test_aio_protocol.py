@@ -146,8 +146,7 @@ def test_writing_is_paused_while_the_socket_is_full() -> None:
                 limits=Limits(send_queue_bytes=10_000),
             )
             assert transport._port is not None
-            reluctant = Reluctant(transport._port.udp.sock)
-            transport._port.udp.sock = reluctant  # type: ignore[assignment]
+            reluctant = Reluctant(transport._port.udp)
             reluctant.taking = False
             transport.sendto(bytes(1_000))
             await asyncio.sleep(0.01)

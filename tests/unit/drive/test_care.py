@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from sealwire import dtls
 from sealwire.drive import (
     DatagramSocket,
+    batches,
     create_connection,
     open_datagram_channel,
     pathmtu,
@@ -20,7 +22,6 @@ from sealwire.drive import (
     wrap_socket,
 )
 from sealwire.drive.aio import DatagramChannel
-from sealwire.drive.udp import UdpSocket
 from sealwire.errors import ConnectionClosed
 from tests import configs
 from tests.unit.drive.harness import echo_datagrams, eventually, port_of, run, udp_socket
@@ -101,14 +102,16 @@ def test_the_application_says_what_arrived_where_the_peer_cannot_be_asked() -> N
 @pytest.mark.requirement("9147-4.4-6", "9147-4.4-10", "9147-4.4-11")
 def test_a_datagram_the_kernel_refuses_is_cut_and_sent_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on an interface with an MTU of 600: the handshake goes on in smaller pieces, without a timer."""
-    real = UdpSocket._send
+    real = batches.send
 
-    def send(self: UdpSocket, data: bytes, address: Any) -> None:
-        if len(data) > 548:
+    def send(sock: Any, entries: Sequence[batches.Entry], connected: bool) -> int:
+        largest = [one.size if isinstance(one, dtls.Train) else len(one) for one, _ in entries]
+        fitting = next((n for n, size in enumerate(largest) if size > 548), len(entries))
+        if not fitting:
             raise OSError(errno.EMSGSIZE, "Message too long")
-        real(self, data, address)
+        return real(sock, entries[:fitting], connected)
 
-    monkeypatch.setattr(UdpSocket, "_send", send)
+    monkeypatch.setattr(batches, "send", send)
     monkeypatch.setattr(pathmtu, "estimate", lambda sock: 548)
 
     async def main() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 
 from sealwire import dtls
@@ -110,6 +110,22 @@ class DatagramChannel(DatagramFacts):
             Error: what ended the connection.
         """
         self._check_process()
+        if not self._take():
+            await self._arrival()
+        return self._ready.popleft()
+
+    async def receive_many(self) -> list[bytes]:
+        """All messages that have come, at least one; see :meth:`recv`.
+
+        This is the way to take bulk traffic: what a batch costs is divided by its messages.
+        """
+        self._check_process()
+        if not self._take():
+            await self._arrival()
+        messages, self._ready = list(self._ready), deque()
+        return messages
+
+    async def _arrival(self) -> None:
         while not self._take():
             if self._connection.error is not None:
                 raise self._connection.error
@@ -117,7 +133,16 @@ class DatagramChannel(DatagramFacts):
                 raise ConnectionClosed("the peer closed" if self._peer_closed else "the channel is closed")
             self._changed.clear()
             await self._changed.wait()
-        return self._ready.popleft()
+
+    async def batches(self) -> AsyncIterator[list[bytes]]:
+        """Messages as they come in batches, until the peer closes; see :meth:`receive_many`."""
+        while True:
+            try:
+                yield await self.receive_many()
+            except ConnectionClosed as closed:
+                if closed is self._connection.error:
+                    raise
+                return
 
     def __aiter__(self) -> DatagramChannel:
         return self

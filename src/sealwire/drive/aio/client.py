@@ -21,7 +21,8 @@ from sealwire import dtls
 from sealwire.drive.addresses import AddressInfo, resolve, show
 from sealwire.drive.aio.channel import DatagramChannel
 from sealwire.drive.aio.port import Batch, Peer, Port
-from sealwire.drive.datagrams import prepare
+from sealwire.drive.batches import Entry
+from sealwire.drive.datagrams import TURN_BYTES, prepare
 from sealwire.drive.sessions import Sessions
 from sealwire.drive.udp import Address, Refusals, UdpSocket
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
@@ -44,8 +45,12 @@ class _Single:
     def receive(self, batch: Batch, now: float) -> None:
         self.connection.receive_run([data for data, _ in batch], now)
 
-    def transmit(self, now: float) -> list[tuple[bytes, Address]]:
-        return [(data, self._peer) for data in self.connection.transmit(now)]
+    def transmit_trains(self, now: float) -> list[Entry]:
+        return [(data, self._peer) for data in self.connection.transmit_trains(now, TURN_BYTES)]
+
+    @property
+    def more(self) -> bool:
+        return self.connection.data_waits
 
     def deadline(self) -> float | None:
         return self.connection.deadline()

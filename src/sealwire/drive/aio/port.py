@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from sealwire import dtls, ownership
-from sealwire.drive.udp import BATCH, Address, UdpSocket
+from sealwire.drive.udp import BATCH, Entry, UdpSocket
 from sealwire.drive.unclosed import HoldsDescriptor
 
 # Closing waits this long for a kernel that takes no datagrams.
@@ -22,14 +22,16 @@ _FLUSH_SECONDS: Final = 1.0
 # Batches taken from a handshake socket in a turn.  One of these costs less than a millisecond of a flood.
 _FRONT_BATCHES: Final = 4
 
-Batch = Sequence[tuple[bytes, Address]]
+Batch = Sequence[Entry]
 
 
 class Engine(Protocol):
     """What turns: :class:`sealwire.dtls.Endpoint`, or one connection in the same shape."""
 
     def receive(self, batch: Batch, now: float) -> None: ...
-    def transmit(self, now: float) -> Sequence[tuple[bytes, Address]]: ...
+    def transmit_trains(self, now: float) -> Sequence[Entry]: ...
+    @property
+    def more(self) -> bool: ...
     def deadline(self) -> float | None: ...
     def wake(self, now: float) -> None: ...
     def abandon(self) -> None: ...
@@ -172,8 +174,11 @@ class Port(HoldsDescriptor):
         udp = self.udp
         if udp.blocked:
             udp.send(())
-        if not udp.blocked:
-            udp.send(self._engine.transmit(now))
+        # As long as the kernel takes it: what it does not take waits in the engine, not here.
+        more = not udp.blocked
+        while more:
+            udp.send(self._engine.transmit_trains(now))
+            more = self._engine.more and not udp.blocked
         if udp.blocked != self._writing:
             self._writing = udp.blocked
             if self._writing:

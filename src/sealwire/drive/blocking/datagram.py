@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sealwire import dtls
 from sealwire.drive.blocking.base import SecureSocket
-from sealwire.drive.datagrams import DatagramFacts, T, prepare, prepare_serving
+from sealwire.drive.datagrams import TURN_BYTES, DatagramFacts, T, prepare, prepare_serving
 from sealwire.drive.sessions import Sessions
 from sealwire.drive.steering import Steering, split
-from sealwire.drive.udp import Address, Refusals, UdpSocket
+from sealwire.drive.udp import Entry, Refusals, UdpSocket
 from sealwire.errors import ConnectionClosed, LimitReached
 from sealwire.limits import Limits
 
@@ -172,6 +172,11 @@ class DatagramSocket(SecureSocket, DatagramFacts):
                 self._ready.extend(self.connection.messages())
             return len(self._ready[0]) if self._ready else 0
 
+    def unwrap(self) -> socket.socket:
+        plain = super().unwrap()
+        UdpSocket.release(plain)
+        return plain
+
     # -- steps
 
     def _step(self, now: float, *, read: bool) -> None:
@@ -185,21 +190,27 @@ class DatagramSocket(SecureSocket, DatagramFacts):
             self._wake(now)
         if self._udp.blocked:
             self._udp.send(())
-        if not self._udp.blocked:
+        more = not self._udp.blocked
+        while more:
             refused = self._udp.refusals
             self._udp.send(self._give(now))
             if self._udp.refusals > refused and not self._udp.blocked:
                 # RFC 9147 section 4.4 [9147-4.4-11]: what was too big goes out anew, cut smaller, at once.
                 self._udp.send(self._give(now))
+            more = self._more() and not self._udp.blocked
         self._look_at_events()
 
     @abstractmethod
-    def _take(self, batch: Sequence[tuple[bytes, Address]], now: float) -> None:
+    def _take(self, batch: Sequence[Entry], now: float) -> None:
         """Hand what arrived to the engine."""
 
     @abstractmethod
-    def _give(self, now: float) -> Sequence[tuple[bytes, Address]]:
+    def _give(self, now: float) -> Sequence[Entry]:
         """What the engine wants sent."""
+
+    @abstractmethod
+    def _more(self) -> bool:
+        """Whether the engine had to leave something."""
 
     @abstractmethod
     def _wake(self, now: float) -> None:
@@ -279,11 +290,14 @@ class ClientDatagramSocket(DatagramSocket):
     def connection(self) -> dtls.Connection:
         return self._connection
 
-    def _take(self, batch: Sequence[tuple[bytes, Address]], now: float) -> None:
+    def _take(self, batch: Sequence[Entry], now: float) -> None:
         self._connection.receive_run([data for data, _ in batch], now)
 
-    def _give(self, now: float) -> Sequence[tuple[bytes, Address]]:
-        return [(data, ()) for data in self._connection.transmit(now)]
+    def _give(self, now: float) -> Sequence[Entry]:
+        return [(data, ()) for data in self._connection.transmit_trains(now, TURN_BYTES)]
+
+    def _more(self) -> bool:
+        return self._connection.data_waits
 
     def _wake(self, now: float) -> None:
         self._connection.wake(now)
@@ -342,7 +356,7 @@ class ServerDatagramSocket(DatagramSocket):
             raise ConnectionClosed("no peer has finished a handshake yet")
         return self._peer
 
-    def _take(self, batch: Sequence[tuple[bytes, Address]], now: float) -> None:
+    def _take(self, batch: Sequence[Entry], now: float) -> None:
         if self._peer is not None:
             # What strangers sent before the socket was connected, or always if it cannot be.
             peer = self._peer
@@ -351,8 +365,11 @@ class ServerDatagramSocket(DatagramSocket):
             ]
         self._endpoint.receive(batch, now)
 
-    def _give(self, now: float) -> Sequence[tuple[bytes, Address]]:
-        return self._endpoint.transmit(now)
+    def _give(self, now: float) -> Sequence[Entry]:
+        return self._endpoint.transmit_trains(now)
+
+    def _more(self) -> bool:
+        return self._endpoint.more
 
     def _wake(self, now: float) -> None:
         self._endpoint.wake(now)

@@ -1,0 +1,5 @@
+from sealwire.drive.batches import PlainReceiver, plain_send
+
+class Receiver(PlainReceiver): ...
+
+send = plain_send

@@ -1,0 +1,4 @@
+from sealwire.record import bulk_reference
+
+seal_trains = bulk_reference.seal_trains
+open_data = bulk_reference.open_data

@@ -143,9 +143,7 @@ def ask_for_trains(sock: socket.socket, wanted: bool = True) -> bool:
     if sys.platform != "linux":
         return False
     six = sock.family == socket.AF_INET6
-    marks = (
-        (socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS) if six else (socket.IPPROTO_IP, _IP_RECVTOS)
-    )
+    marks = (socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS) if six else (socket.IPPROTO_IP, _IP_RECVTOS)
     for level, option in ((socket.SOL_SOCKET, _SO_RXQ_OVFL), marks):
         try:
             sock.setsockopt(level, option, int(wanted))

@@ -1,8 +1,9 @@
 """A UDP socket that reads and writes in runs, and for which the network's complaints are hints.
 
 Reading drains: one wake-up takes up to a batch of datagrams, because a turn of an event loop costs
-more than many datagrams; what the kernel put together comes as a train.  Writing goes on until the kernel takes no more; the rest waits here, in
-order, and meanwhile nothing new should be asked of the engine.
+more than many datagrams; what the kernel put together comes as a train.  Writing goes on until the
+kernel takes no more; the rest waits here, in order, and meanwhile nothing new should be asked of the
+engine.
 
 ICMP errors can be forged by anyone who guesses two ports, so they end nothing: they are counted
 and remembered, for the message of a handshake that then times out.

@@ -294,11 +294,7 @@ class Association:
     def _receive_data_runs(self, datagrams: Sequence[Buffer | Train], now: float) -> Sequence[Buffer]:
         """Take application data run by run while nothing out of the ordinary comes; the rest, one by one."""
         index = offset = 0
-        while (
-            index < len(datagrams)
-            and self.state is State.CONNECTED
-            and self._peer_closed_at is None
-        ):
+        while index < len(datagrams) and self.state is State.CONNECTED and self._peer_closed_at is None:
             run = self._incoming.run(datagrams, index, offset)
             if run is None:
                 break

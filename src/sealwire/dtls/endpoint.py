@@ -34,7 +34,7 @@ from sealwire.dtls.timers import Timers
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP, Upkeep
 from sealwire.errors import Discard, LimitReached, PeerAlert, ProtocolError
 from sealwire.limits import Ledger, Limits
-from sealwire.record.train import Train, bytes_of, count_of
+from sealwire.record.train import Train, bytes_of, count_of, split_all
 from sealwire.telemetry import ConnectionCounters, EndpointCounters
 from sealwire.tls13.contract import EarlyData
 from sealwire.wire import Buffer
@@ -218,17 +218,19 @@ class Endpoint:
 
         And again, for who looks at single datagrams, with nothing in their place.
         """
+        if not any(isinstance(one, Train) for one, _ in batch):
+            return batch, batch  # type: ignore[return-value]
         found: list[tuple[Buffer | Train, Address]] = []
         single: list[tuple[Buffer, Address]] = []
         for one, address in batch:
-            if not isinstance(one, Train):
-                single.append((one, address))
-            elif self._is_run(one, address):
+            if isinstance(one, Train) and self._is_run(one, address):
+                found.append((one, address))
                 single.append((b"", address))
-                found += [*single[len(found) : -1], (one, address)]
-            else:
-                single += [(datagram, address) for datagram in one.split()]
-        return [*found, *single[len(found) :]], single
+                continue
+            datagrams = [(datagram, address) for datagram in split_all([one])]
+            found += datagrams
+            single += datagrams
+        return found, single
 
     def _is_run(self, train: Train, address: Address) -> bool:
         first = train.data[0]

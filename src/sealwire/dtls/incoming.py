@@ -184,7 +184,7 @@ class Incoming:
 
 
 def _end_of_id(datagrams: Sequence[Buffer | Train], index: int, cid: bytes, offset: int) -> int:
-    """The index behind the datagrams whose records carry `cid`, where the peer has several ids to choose from."""
+    """The index behind the datagrams whose records carry `cid`, where a peer has several to choose from."""
     n = 1 + len(cid)
     for at in range(index, len(datagrams)):
         one = datagrams[at]

@@ -64,7 +64,7 @@ def bytes_of(datagrams: Iterable[Buffer | Train]) -> int:
     return sum(len(one.data) if isinstance(one, Train) else len(one) for one in datagrams)
 
 
-def split_all(datagrams: Sequence[DatagramT | Train]) -> list[DatagramT | bytes]:
+def split_all(datagrams: Iterable[DatagramT | Train]) -> list[DatagramT | bytes]:
     """The same datagrams, one by one."""
     single: list[DatagramT | bytes] = []
     for one in datagrams:
@@ -85,7 +85,9 @@ def rest_of(datagrams: Sequence[Buffer | Train], index: int, offset: int) -> lis
         else:
             rest.append(first[offset:])
         index += 1
-    return rest + split_all(datagrams[index:])
+    for one in datagrams[index:]:
+        rest += one.split() if isinstance(one, Train) else [one]
+    return rest
 
 
 def couple(datagrams: Iterable[bytes]) -> list[bytes | Train]:

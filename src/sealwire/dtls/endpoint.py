@@ -34,7 +34,7 @@ from sealwire.dtls.timers import Timers
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP, Upkeep
 from sealwire.errors import Discard, LimitReached, PeerAlert, ProtocolError
 from sealwire.limits import Ledger, Limits
-from sealwire.record.train import Train, bytes_of, count_of, split_all
+from sealwire.record.train import Train, bytes_of, count_of
 from sealwire.telemetry import ConnectionCounters, EndpointCounters
 from sealwire.tls13.contract import EarlyData
 from sealwire.wire import Buffer
@@ -227,9 +227,9 @@ class Endpoint:
                 found.append((one, address))
                 single.append((b"", address))
                 continue
-            datagrams = [(datagram, address) for datagram in split_all([one])]
-            found += datagrams
-            single += datagrams
+            for datagram in one.split() if isinstance(one, Train) else (one,):
+                found.append((datagram, address))
+                single.append((datagram, address))
         return found, single
 
     def _is_run(self, train: Train, address: Address) -> bool:

@@ -95,7 +95,7 @@ cdef class Receiver:
     cdef readonly unsigned long lost
     cdef readonly unsigned long marked
 
-    def receive(self, sock):
+    def receive(self, sock, int most=SLOTS):
         """See :meth:`sealwire.drive.batches.PlainReceiver.receive`."""
         cdef int fd = sock.fileno()
         cdef mmsghdr messages[SLOTS]
@@ -108,7 +108,8 @@ cdef class Receiver:
             raise MemoryError
         try:
             memset(messages, 0, sizeof(messages))
-            for n in range(SLOTS):
+            most = max(min(most, SLOTS), 1)
+            for n in range(most):
                 slot = _spare.pop() if _spare else PyBytes_FromStringAndSize(NULL, SLOT_BYTES)
                 held.append(slot)
                 slots[n].vector.iov_base = PyBytes_AS_STRING(slot)
@@ -121,7 +122,7 @@ cdef class Receiver:
                 messages[n].msg_hdr.msg_controllen = CONTROL_BYTES
             slot = None
             with nogil:
-                count = recvmmsg(fd, messages, SLOTS, MSG_DONTWAIT, NULL)
+                count = recvmmsg(fd, messages, most, MSG_DONTWAIT, NULL)
             if count < 0:
                 _give_back(held)
                 PyErr_SetFromErrno(OSError)

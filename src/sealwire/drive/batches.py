@@ -51,8 +51,8 @@ class PlainReceiver:
         #: What the network reported behind the last batch; the next call raises it.
         self.error: OSError | None = None
 
-    def receive(self, sock: socket.socket) -> list[Entry]:
-        """What has arrived, at most MOST_RECEIVED entries, at least one.
+    def receive(self, sock: socket.socket, most: int = MOST_RECEIVED) -> list[Entry]:
+        """What has arrived, at least one entry and at most `most`, up to MOST_RECEIVED.
 
         Raises:
             BlockingIOError: nothing has.
@@ -62,7 +62,7 @@ class PlainReceiver:
         if error is not None:
             raise error
         batch: list[Entry] = []
-        while len(batch) < MOST_RECEIVED:
+        while len(batch) < min(most, MOST_RECEIVED):
             try:
                 data, control, _, address = sock.recvmsg(_SLOT_BYTES, _CONTROL_BYTES)
             except (BlockingIOError, InterruptedError):

@@ -27,9 +27,10 @@ from sealwire.telemetry import ConnectionCounters
 
 __all__ = ["BATCH", "Address", "Entry", "Reached", "Refusals", "UdpSocket", "grow_receive_buffer"]
 
-#: Datagrams or trains taken per wake-up, and their bytes; then the event loop serves others.
+#: Datagrams or trains taken per wake-up, and about how many bytes; then the event loop serves others,
+#: those who take from receive queues among them.
 BATCH: Final = 64
-_BATCH_BYTES: Final = 512 * 1024
+_BATCH_BYTES: Final = 128 * 1024
 # A burst must fit while Python is busy elsewhere.  The kernel grants up to net.core.rmem_max.
 _RECEIVE_BUFFER_BYTES: Final = 4 * 1024 * 1024
 
@@ -87,6 +88,8 @@ class UdpSocket:
         self._waiting: deque[Entry] = deque()
         self._receiver = batches.PlainReceiver() if plain else batches.Receiver()
         self._send_batch = batches.plain_send if plain else batches.send
+        # Of a datagram or train, as the last batch had them.
+        self._usual_bytes = 1.0
         self.segments = batches.segments(sock)
         self.merges = batches.ask_for_trains(sock)
         if not connected:
@@ -118,8 +121,10 @@ class UdpSocket:
         batch: list[Entry] = []
         attempts, room = BATCH, _BATCH_BYTES
         while attempts > 0 and room > 0:
+            # A slot holds up to 64 KiB: after trains, few slots are enough.
+            most = min(attempts, batches.MOST_RECEIVED, 1 + int(room / self._usual_bytes))
             try:
-                got = self._receiver.receive(self.sock)
+                got = self._receiver.receive(self.sock, most)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
@@ -129,10 +134,12 @@ class UdpSocket:
                     self._what_passes(self.sock.getpeername() if self._connected else ())
                 continue
             batch += got
-            if len(got) < batches.MOST_RECEIVED and self._receiver.error is None:
+            size = bytes_of(data for data, _ in got)
+            self._usual_bytes = size / len(got) + 1
+            if len(got) < most and self._receiver.error is None:
                 break
             attempts -= len(got)
-            room -= bytes_of(data for data, _ in got)
+            room -= size
         return batch
 
     def send(self, datagrams: Iterable[Entry]) -> None:

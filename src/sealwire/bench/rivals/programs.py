@@ -28,6 +28,7 @@ DIRECTORY_VARIABLE: Final = "SEALWIRE_RIVALS_DIR"
 _PATIENCE_SECONDS: Final = 60.0
 # The ports of drivers that take them as arguments.
 _PORT: Final = 20_310
+_BULK_PORT: Final = 20_320
 
 _NUMBER: Final = r"([0-9.]+)"
 
@@ -158,6 +159,13 @@ def record_contenders(size: int, sealing: bool) -> tuple[Contender, ...]:
     count = max(256, min(20_000, (16 << 20) // size))
     verb = "send" if sealing else "recv"
     reader = Reader(("bulk-mem", str(size), str(count)), rf"{verb} {_NUMBER} us/rec", ("",), count)
+    return tuple(_contender(driver, reader) for driver in DRIVERS)
+
+
+def bulk_contenders(size: int) -> tuple[Contender, ...]:
+    """Bulk over loopback UDP for a second, flat out: what arrived a second, and CPU of each side."""
+    pattern = rf"{_NUMBER} us CPU/rec; receiver {_NUMBER} rec/s .* {_NUMBER} us CPU/rec"
+    reader = Reader(("bulk-udp", str(size), "1", str(_BULK_PORT)), pattern, ("sender", "", "receiver"), 1)
     return tuple(_contender(driver, reader) for driver in DRIVERS)
 
 

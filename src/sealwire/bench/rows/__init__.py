@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sealwire.bench.measurement import Measurement
-from sealwire.bench.rows import crypto, handshake, handshake_rate, memory, probe, record, seal, tcp, udp
+from sealwire.bench.rows import bulk, crypto, handshake, handshake_rate, memory, probe, record, seal, tcp, udp
 
 #: What `registry` finds.
 LOCATION = "sealwire.bench.rows:ROWS"
@@ -15,6 +15,7 @@ ROWS: tuple[Measurement, ...] = (
     *memory.ROWS,
     *crypto.ROWS,
     *udp.ROWS,
+    *bulk.ROWS,
     *tcp.ROWS,
     *probe.rows(),
     *seal.ROWS,

@@ -21,17 +21,16 @@ from sealwire.bench.measurement import (
     Absent,
     Bench,
     Body,
-    Check,
     Contender,
     Figure,
     Kind,
     Measurement,
     Peer,
     Present,
-    Reading,
     Role,
     here,
 )
+from sealwire.bench.rate_search import RateSearch
 
 SIZES: Final = (64, 1200)
 _UDP_SEGMENT: Final = 103  # linux/udp.h
@@ -41,9 +40,6 @@ _LARGEST_SEND_BYTES: Final = 65_507
 _MOST_SEGMENTS: Final = 64
 _SLOT_BYTES: Final = 65_536
 _DATAGRAMS_PER_CLOCK: Final = 16
-_PROBES: Final = 6
-# A rate is offered when at least this part of it was sent.
-_OFFERED: Final = 0.97
 # How long the receiver is given to empty its buffer.
 _SETTLE_SECONDS: Final = 0.02
 
@@ -87,11 +83,11 @@ class Receiver:
         return {"count": float(self._count)}
 
 
-class Sender:
+class Sender(RateSearch):
     """A Body: offers rates until it knows the highest that loses nothing."""
 
     def __init__(self, bench: Bench, batched: bool, size: int) -> None:
-        self._bench = bench
+        super().__init__(bench)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.connect(("127.0.0.1", bench.peer["port"]))
         self._batched = batched
@@ -100,64 +96,8 @@ class Sender:
         if batched:
             self._control = [(socket.IPPROTO_UDP, _UDP_SEGMENT, struct.pack("=H", size))]
 
-    def run(self, seconds: float) -> Reading:
-        best = (0.0, 0.0, 0.0)
-        units = 0
-        sent, rate, lost, used = self._offer(0.0, seconds)
-        flat_out, limit = rate, "sender"
-        units += sent
-        if not lost:
-            best = rate, *used
-        else:
-            limit = "receiver"
-            low, high = 0.0, rate
-            for _ in range(_PROBES):
-                middle = (low + high) / 2
-                sent, rate, lost, used = self._offer(middle, seconds)
-                units += sent
-                if lost:
-                    high = middle
-                elif rate < _OFFERED * middle:
-                    # The sender itself cannot do it at a steady pace.
-                    best, limit = (rate, *used), "sender"
-                    break
-                else:
-                    low, best = middle, (rate, *used)
-        if not best[0]:
-            raise OSError("datagrams were lost at every rate")
-        best_rate, sender_cpu, receiver_cpu = best
-        return Reading(
-            values={"": best_rate, "sender": sender_cpu, "receiver": receiver_cpu},
-            units=units,
-            wall_seconds=seconds,
-            cpu_seconds=(sender_cpu + receiver_cpu) * 1e-6 * units,
-            checks=(
-                Check(
-                    "generator",
-                    True,
-                    f"the {limit} was the limit; flat out {flat_out:,.0f} per second were offered",
-                ),
-            ),
-        )
-
-    def _offer(self, rate: float, seconds: float) -> tuple[int, float, bool, tuple[float, float]]:
-        """Send at `rate` (0 for flat out): how many, at what rate, whether any were lost, CPU each side."""
-        before = self._bench.ask_peer("count")
-        watch = self._bench.stopwatch
-        cpu = time.process_time()
-        wall = watch.wall_seconds
-        watch.start()
-        sent = self._send(rate, seconds)
-        watch.stop()
-        cpu = time.process_time() - cpu
-        wall = watch.wall_seconds - wall
-        after = self._bench.ask_peer("settled")
-        lost = sent - round(after["count"] - before["count"])
-        receiver = (after["cpu_seconds"] - before["cpu_seconds"]) / sent * 1e6
-        return sent, sent / wall, lost > 0, (cpu / sent * 1e6, receiver)
-
-    def _send(self, rate: float, seconds: float) -> int:
-        send = self._one_send()
+    def send(self, rate: float, seconds: float) -> int:
+        send_one = self._one_send()
         segments = self._segments
         calls = max(1, _DATAGRAMS_PER_CLOCK // segments)
         clock = time.perf_counter
@@ -170,7 +110,7 @@ class Sender:
                 while now < due:
                     now = clock()
             for _ in range(calls):
-                send()
+                send_one()
             sent += calls * segments
         return sent
 
@@ -179,9 +119,6 @@ class Sender:
         if not self._batched:
             return partial(self._socket.send, data)
         return partial(self._socket.sendmsg, [data], self._control)
-
-    def verify(self) -> None:
-        pass  # what did not arrive is in the figure
 
     def close(self) -> None:
         self._socket.close()

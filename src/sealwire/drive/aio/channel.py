@@ -94,6 +94,21 @@ class DatagramChannel(DatagramFacts):
                 break
         self._port.schedule()
 
+    async def drain(self) -> None:
+        """Wait until what was given to :meth:`send` is with the kernel; as for asyncio's writers."""
+        self._check_process()
+        self._port.turn()
+        while self._port.udp.blocked and not self.closed:
+            await self._port.unblocked()
+            self._port.turn()
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes given to :meth:`send` that the kernel has not taken, with a charge for each message.
+
+        Never above ``Limits.send_queue_bytes``, at which :meth:`send` waits.
+        """
+        return self._connection.send_queue_bytes
+
     def early_messages(self) -> list[bytes]:
         """Early data the client sent, unless a server's ``on_early_data`` took it.
 

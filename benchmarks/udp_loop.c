@@ -1,0 +1,35 @@
+/* One datagram a system call, in C: what plain UDP does where nothing is batched and nothing secured.
+   Built and called by sealwire.bench.rivals.udp_loop. */
+
+#include <sys/socket.h>
+#include <time.h>
+
+static double clock_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec + t.tv_nsec * 1e-9;
+}
+
+/* Send datagrams of n bytes for `seconds` at `rate` a second, 0 for flat out; how many. */
+long send_loop(int fd, const void *data, long n, double rate, double seconds)
+{
+    double start = clock_now(), end = start + seconds, now;
+    long sent = 0;
+    while ((now = clock_now()) < end) {
+        double due = rate > 0 ? start + sent / rate : now;
+        while (now < due)
+            now = clock_now();
+        for (int k = 0; k < 16; k++)
+            sent += send(fd, data, n, 0) == n;
+    }
+    return sent;
+}
+
+/* Count what arrives, for ever. */
+void receive_loop(int fd, volatile long *count)
+{
+    static char buffer[65536];
+    for (;;)
+        *count += recv(fd, buffer, sizeof buffer, 0) >= 0;
+}

@@ -1,0 +1,192 @@
+"""`bench bulk`: DTLS from one process to another as applications send it, beside plain UDP and C stacks.
+
+One connection over loopback, sender and receiver on a CPU each, one message a datagram.  In bulk the
+application gives and takes batches (`send_many`, `batches`); in "messages" it awaits one `send` for
+each and takes them one by one.  The figure is the highest offered rate at which nothing was lost, the
+kernel's receive buffer the same for everybody.  Drivers of C stacks are not paced: their figure is
+what arrived while they sent flat out, which flatters them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+import sealwire
+from sealwire.bench.measurement import (
+    Bench,
+    Body,
+    Contender,
+    Figure,
+    Kind,
+    Measurement,
+    Peer,
+    Promise,
+    Role,
+)
+from sealwire.bench.rate_search import RateSearch
+from sealwire.bench.rivals import programs, udp_loop
+from sealwire.bench.rows import udp
+from sealwire.bench.rows.handshake import FULL, contexts
+from sealwire.drive import aio
+
+_NAME: Final = "localhost"
+_MTU: Final = 1472
+_RUN: Final = 64
+_STILL_SECONDS: Final = 0.02
+_MOST_STILL: Final = 100
+
+
+class Receiver:
+    """The Peer: an asyncio server that counts what one client sends."""
+
+    def __init__(self, bench: Bench, batched: bool) -> None:
+        self._context, _ = contexts(bench.directory, FULL)
+        self._frozen(bench)
+        self._batched = batched
+        self._count = 0
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._address: dict[str, Any] = {}
+
+    def _frozen(self, bench: Bench) -> None:
+        if not bench.crypto.on:
+            config = bench.crypto.config(self._context.config())
+            anything: Any = self._context
+            anything.config = lambda: config
+
+    @property
+    def address(self) -> Mapping[str, Any]:
+        if not self._ready.wait(10):
+            raise OSError("the server did not start")
+        return self._address
+
+    def serve(self) -> None:
+        self._loop.run_until_complete(self._serve())
+
+    async def _serve(self) -> None:
+        async with await sealwire.start_datagram_server(
+            self._take, "127.0.0.1", 0, context=self._context, mtu=_MTU
+        ) as server:
+            granted = server.sockets[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+            self._address = {"port": server.sockets[0].getsockname()[1], "receive_buffer_bytes": granted}
+            self._ready.set()
+            await server.serve_forever()
+
+    async def _take(self, channel: aio.DatagramChannel) -> None:
+        if self._batched:
+            async for messages in channel.batches():
+                self._count += len(messages)
+        else:
+            async for _ in channel:
+                self._count += 1
+
+    def answer(self, question: str) -> Mapping[str, float]:
+        if question == "settled":
+            before, still = -1, 0
+            while (before != self._count or not before) and still < _MOST_STILL:
+                before, still = self._count, still + 1
+                time.sleep(_STILL_SECONDS)
+        return {"count": float(self._count)}
+
+
+class Sender(RateSearch):
+    """A Body: a client that offers rates."""
+
+    def __init__(self, bench: Bench, batched: bool, size: int) -> None:
+        super().__init__(bench)
+        _, context = contexts(bench.directory, FULL)
+        if not bench.crypto.on:
+            config = bench.crypto.config(context.config())
+            anything: Any = context
+            anything.config = lambda: config
+        self._batched = batched
+        self._messages = [os.urandom(size) for _ in range(_RUN)]
+        self._loop = asyncio.new_event_loop()
+        self._channel = self._loop.run_until_complete(self._open(context))
+
+    async def _open(self, context: sealwire.Context) -> aio.DatagramChannel:
+        return await sealwire.open_datagram_channel(
+            "127.0.0.1", self._bench.peer["port"], context=context, server_hostname=_NAME, mtu=_MTU
+        )
+
+    def send(self, rate: float, seconds: float) -> int:
+        return self._loop.run_until_complete(self._send(rate, seconds))
+
+    async def _send(self, rate: float, seconds: float) -> int:
+        channel, messages, clock = self._channel, self._messages, time.perf_counter
+        start = clock()
+        end = start + seconds
+        sent = 0
+        while (now := clock()) < end:
+            if rate:
+                due = start + sent / rate
+                while now < due:
+                    now = clock()
+            if self._batched:
+                await channel.send_many(messages)
+            else:
+                for message in messages:
+                    await channel.send(message)
+            sent += _RUN
+            await asyncio.sleep(0)
+        await channel.drain()
+        return sent
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self._channel.aclose())
+        self._loop.close()
+
+
+def _figures(promise: Promise | None) -> tuple[Figure, ...]:
+    return (
+        Figure("", "1/s", Kind.RATE, "messages without loss", promise),
+        Figure("sender", "us", Kind.TIME, "sender's CPU per message"),
+        Figure("receiver", "us", Kind.TIME, "receiver's CPU per message"),
+    )
+
+
+def _ours(batched: bool, size: int) -> Contender:
+    open_: Callable[[Bench], Body] = partial(Sender, batched=batched, size=size)
+    peer: Callable[[Bench], Peer] = partial(Receiver, batched=batched)
+    return Contender("sealwire", Role.OURS, open_, peer=peer)
+
+
+def _plain(batched: bool, size: int) -> Contender:
+    open_: Callable[[Bench], Body] = partial(udp.Sender, batched=batched, size=size)
+    peer: Callable[[Bench], Peer] = partial(udp.Receiver, batched=batched, size=size)
+    name = "plain UDP, GSO and GRO" if batched else "plain UDP, a call each"
+    return Contender(name, Role.RIVAL, open_, peer=peer, presence=udp.segmentation)
+
+
+def _row(size: int) -> Measurement:
+    return Measurement(
+        f"bulk.{size}",
+        f"bulk over loopback, messages of {size:,} B, batches",
+        _figures(Promise(100_000.0, "above 100,000 small messages a second") if size == 64 else None),
+        (
+            _ours(True, size),
+            udp_loop.contender(size),
+            _plain(False, size),
+            _plain(True, size),
+            *programs.bulk_contenders(size),
+        ),
+    )
+
+
+def _messages(size: int) -> Measurement:
+    return Measurement(
+        f"bulk.messages.{size}",
+        f"one awaited send for each message of {size:,} B",
+        _figures(Promise(145_000.0, "145,000 messages of 64 B a second") if size == 64 else None),
+        (_ours(False, size), _plain(False, size)),
+    )
+
+
+ROWS: Final = (_row(1200), _row(64), _messages(64), _messages(1200))

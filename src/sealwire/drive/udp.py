@@ -88,6 +88,7 @@ class UdpSocket:
         self._waiting: deque[Entry] = deque()
         self._receiver = batches.PlainReceiver() if plain else batches.Receiver()
         self._send_batch = batches.plain_send if plain else batches.send
+        self._most_sent = 1 if self._send_batch is batches.plain_send else batches.MOST_SENT
         # Of a datagram or train, as the last batch had them.
         self._usual_bytes = 1.0
         self.segments = batches.segments(sock)
@@ -153,12 +154,15 @@ class UdpSocket:
             waiting.extend(datagrams)
         else:
             waiting.extend((data, address) for one, address in datagrams for data in split_all([one]))
+        cut_short = False
         while waiting:
+            batch = list(islice(waiting, self._most_sent))
             try:
-                sent = self._send_batch(self.sock, list(islice(waiting, batches.MOST_SENT)), self._connected)
+                sent = self._send_batch(self.sock, batch, self._connected)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
+                cut_short = False
                 self._refused(error)
             except ValueError:
                 # A name, or an address with a zone in it: an application's own, through `sendto`.
@@ -172,11 +176,25 @@ class UdpSocket:
                 else:
                     waiting.popleft()
             else:
+                if cut_short:
+                    self._answer_lost(batch[0][1])
+                cut_short = sent < len(batch)
                 if sent == len(waiting):
                     waiting.clear()
                 else:
                     for _ in range(sent):
                         waiting.popleft()
+
+    def _answer_lost(self, address: Address) -> None:
+        """The kernel took less than it was given, and then the rest without a word.
+
+        sendmmsg(2) says how many it sent and forgets what stopped it, so an answer to an earlier datagram
+        ends there.  What a router said of the path the kernel has learned all the same.
+        """
+        if self._connected:
+            self.refusals += 1
+            self.last_refusal = OSError(0, "an earlier datagram was refused")
+            self._what_passes(address)
 
     def _refused(self, error: OSError) -> None:
         """Learn from a refusal of what is to be sent first, and go past it."""

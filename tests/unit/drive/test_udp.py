@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -151,6 +152,32 @@ def test_what_a_router_says_of_an_earlier_datagram_does_not_cost_this_one(
     udp.send([(bytes(1200), HERE), (b"x", HERE)])
     assert list(map(len, stand_in.sent)) == [1]
     assert (told, udp.refusals, udp.dropped) == ([972, 972], 1, 1)
+
+
+@pytest.mark.requirement("9147-4.4-6", "9147-4.4-11")
+def test_an_answer_that_sendmmsg_swallowed_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says that it sent fewer than it was given, and the next call goes on as if nothing had been."""
+    monkeypatch.setattr(pathmtu, "estimate", lambda sock: 972)
+    told: list[int] = []
+    for script, heard in (([1, 2], 1), ([3], 0), ([1, BlockingIOError()], 0), ([1, REFUSED, 1, 1], 1)):
+        told.clear()
+        udp, _ = scripted()
+        udp.on_too_big = lambda size, address: told.append(size)
+        steps = iter(script)
+
+        def send(sock: Any, batch: list[Any], connected: bool, steps: Iterator[Any] = steps) -> int:
+            step = next(steps)
+            if isinstance(step, OSError):
+                raise step
+            assert isinstance(step, int)
+            return min(step, len(batch))
+
+        monkeypatch.setattr(udp, "_send_batch", send)
+        monkeypatch.setattr(udp, "_most_sent", 3)
+        udp.send([(bytes(1200), HERE), (bytes(278), HERE), (b"x", HERE)])
+        assert udp.refusals == heard
+        assert told == ([972] if script == [1, 2] else [])
+        assert udp.blocked is (script[-1].__class__ is BlockingIOError)
 
 
 @pytest.mark.requirement("9147-4.4-2")

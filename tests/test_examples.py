@@ -21,6 +21,7 @@ EXAMPLES = ROOT / "examples"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
 # Each name is used below: an example nobody runs is not one.
 RUN_HERE = {
+    "batches.py",
     "blocking_echo.py",
     "certificate_compression.py",
     "certificate_timestamps.py",
@@ -229,6 +230,12 @@ def test_padding() -> None:
         "padded:      85 85 85",
         "the server sends at most 599 bytes of data in a record",
     ]
+
+
+def test_batches() -> None:
+    done = run("batches.py", *credentials(), *trust())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"10000 messages, answered ")
 
 
 def test_srtp_keys() -> None:

@@ -40,6 +40,7 @@ VERBS: Final = {
     "verify": "check sealed events: nothing altered, left out, repeated or invented",
     "prove": "the proof of one sealed event",
     "attack": "attack a server of your own, on loopback or in a network namespace",
+    "doctor": "look at this machine: what is missing for speed, and what to set",
     "bench": "measure records, handshakes and memory beside others, and compare results",
 }
 

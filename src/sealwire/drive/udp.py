@@ -32,7 +32,7 @@ __all__ = ["BATCH", "Address", "Entry", "Reached", "Refusals", "UdpSocket", "gro
 BATCH: Final = 64
 _BATCH_BYTES: Final = 128 * 1024
 # A burst must fit while Python is busy elsewhere.  The kernel grants up to net.core.rmem_max.
-_RECEIVE_BUFFER_BYTES: Final = 4 * 1024 * 1024
+RECEIVE_BUFFER_BYTES: Final = 4 * 1024 * 1024
 
 # Everything else is about the path or the destination: unreachable, too big, forbidden by a
 # firewall, a forged source port 0.  None of it may stop a server.
@@ -343,7 +343,7 @@ class Refusals:
 def grow_receive_buffer(sock: socket.socket) -> None:
     """Ask for a receive buffer of 4 MiB; what the kernel grants is enough to go on."""
     try:
-        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) < _RECEIVE_BUFFER_BYTES:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) < RECEIVE_BUFFER_BYTES:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
     except OSError:
         pass

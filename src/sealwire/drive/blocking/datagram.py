@@ -75,23 +75,33 @@ class DatagramSocket(SecureSocket, DatagramFacts):
         Raises:
             ValueError: it is longer than `max_message_bytes`.
         """
+        self.send_many((data,))
+        return len(data)
+
+    def send_many(self, messages: Sequence[Readable]) -> None:
+        """Send messages together, each whole in a datagram of its own; see :meth:`send`.
+
+        Raises:
+            ValueError: one is longer than `max_message_bytes`.
+            LimitReached: all of them together are more than ``Limits.send_queue_bytes``.
+            TimeoutError, BlockingIOError: the kernel took too few in time; none of these was taken.
+        """
         self.do_handshake()
         while True:
             with self._lock:
                 self._check_open()
                 empty = self.connection.send_queue_bytes == 0
                 try:
-                    self.connection.send(data)
+                    self.connection.send_many(messages)
                     break
                 except LimitReached:
                     if empty:
-                        raise  # it would not fit later either
+                        raise  # they would not fit later either
             self._until(self._flushed, self._timeout, receive=False)
         try:
             self._until(self._flushed, self._timeout, receive=False)
         except BlockingIOError:
             pass  # taken; a later call sends it
-        return len(data)
 
     def sendall(self, data: Readable) -> None:
         """As :meth:`send`: a message is sent whole or not at all."""
@@ -125,6 +135,27 @@ class DatagramSocket(SecureSocket, DatagramFacts):
 
         self._until(take, self._timeout, receive=True)
         return taken[0]
+
+    def receive_many(self) -> list[bytes]:
+        """All messages that have come, at least one; see :meth:`recv`."""
+        self.do_handshake()
+        self._until(self._receivable, self._timeout, receive=True)
+        with self._lock:
+            messages = list(self._ready)
+            self._ready.clear()
+        return messages
+
+    def batches(self) -> Iterator[list[bytes]]:
+        """Messages as they come in batches, until the peer closes; see :meth:`receive_many`."""
+        while True:
+            try:
+                messages = self.receive_many()
+            except ConnectionClosed as closed:
+                if closed is self.connection.error:
+                    raise
+                return
+            if messages:  # another thread may have taken them
+                yield messages
 
     def _receivable(self) -> bool:
         if not self._ready:

@@ -88,8 +88,10 @@ class Limits:
     hello_slot_seconds: float = 3.0
     #: First hellos of unproved addresses that are answered in a second; see docs/flood.md.
     hello_replies_per_second: int = 2_000
-    #: Bytes of those answers in a second.
-    hello_reply_bytes_per_second: int = 1024 * 1024
+    #: Of those above, which are answered if they are repeated, so many in a second.
+    hello_repeats_per_second: int = 20_000
+    #: Bytes of all those answers in a second.
+    hello_reply_bytes_per_second: int = 4 * 1024 * 1024
     #: Those of one prefix (an IPv4 address, 64 bits of an IPv6 one); an office behind one address fits.
     hello_replies_per_prefix_per_second: int = 500
     #: Replay window, in records; per epoch.

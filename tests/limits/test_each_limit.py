@@ -573,6 +573,23 @@ def test_hello_replies_per_second() -> None:
 
 
 @pytest.mark.requirement("9147-5.1-8")
+def test_hello_repeats_per_second() -> None:
+    """A flood that repeats its addresses: each is answered once in some seconds, and not too many of them."""
+    site = Site(limits=Limits(hello_replies_per_second=50, hello_repeats_per_second=80))
+    flood = strangers(200)
+    site.endpoint.receive(flood[:100], 1.0)
+    assert len(site.endpoint.transmit(1.0)) == 50
+    answered = []
+    for n in range(20):
+        # Only those above the budget of the first second were taken note of.
+        site.endpoint.receive(flood[50:100], 1.1 + n / 10)
+        answered += [to for _, to in site.endpoint.transmit(1.1 + n / 10)]
+    assert answered == [to for _, to in flood[50:100]]
+    site.endpoint.receive([*flood[100:], *flood[100:]], 3.2)
+    assert len(site.endpoint.transmit(3.2)) == 80
+
+
+@pytest.mark.requirement("9147-5.1-8")
 def test_hello_reply_bytes_per_second() -> None:
     site = Site(limits=Limits(hello_reply_bytes_per_second=10_000))
     site.endpoint.receive(strangers(200), 1.0)

@@ -40,11 +40,13 @@ cdef class Strangers:
     cdef unsigned int[::1] rows
     cdef uint8_t[::1] bits
     cdef bytes salt
-    cdef uint64_t replies_limit, bytes_limit, prefix_limit
+    cdef uint64_t replies_limit, repeats_limit, bytes_limit, prefix_limit
 
     cdef bint loaded(self, double now) noexcept
     cdef void answered(self, uint64_t n) noexcept
     cdef bint may_alert(self, double now) noexcept
     cdef bint admits(self, const Place* place, double now) noexcept
     cdef void turn(self, double now) noexcept
-    cdef bint asked_before(self, uint64_t found, double now) noexcept
+    cdef bint asked_before(self, const uint64_t* marks, double now) noexcept
+    cdef bint has(self, const uint64_t* marks, int which) noexcept
+    cdef void set(self, const uint64_t* marks, int which) noexcept

@@ -21,6 +21,7 @@ cdef int ROWS = strangers.ROWS
 cdef int COLUMNS = strangers.COLUMNS
 cdef int PARTS = strangers.PARTS
 cdef uint64_t PART_BITS = strangers.PART_BITS
+cdef size_t FILTER_BYTES = strangers.FILTER_BYTES
 cdef double GENERATION_SECONDS = strangers.GENERATION_SECONDS
 cdef int ALERTS_PER_SECOND = strangers.ALERTS_PER_SECOND
 cdef enum:
@@ -200,7 +201,7 @@ cdef class Strangers:
     def __init__(self, owner):
         self.times, self.counts, self.rows, self.bits = owner.times, owner.counts, owner.rows, owner.bits
         self.salt = owner.salt
-        self.replies_limit, self.bytes_limit, self.prefix_limit = owner.bounds
+        self.replies_limit, self.repeats_limit, self.bytes_limit, self.prefix_limit = owner.bounds
 
     cdef bint loaded(self, double now) noexcept:
         return self.counts[FORCED] != 0 or (self.counts[LOADED] != 0 and 0 <= now - self.times[WINDOW] < 2.0)
@@ -225,17 +226,25 @@ cdef class Strangers:
         cdef int row, elapsed
         cdef size_t newer, older
         cdef size_t cells[8]
+        cdef uint64_t marks[4]
+        cdef uint64_t most = self.replies_limit
+        cdef bint loaded
         self.turn(now)
         self.counts[HELLOS] += 1
         if self.counts[HELLOS] > self.replies_limit:
             self.counts[LOADED] = 1
         memcpy(text, <const uint8_t*>self.salt, n)
-        if self.counts[LOADED]:
+        loaded = self.counts[LOADED] != 0
+        if loaded:
+            most = self.repeats_limit
             text[n] = c"a"
             memcpy(text + n + 1, place.text, place.text_n)
-            if not self.asked_before(hash_of(text, n + 1 + place.text_n), now):
+            found = hash_of(text, n + 1 + place.text_n)
+            for row in range(PARTS):
+                marks[row] = row * PART_BITS + (found >> 21 * row) % PART_BITS
+            if not self.asked_before(marks, now):
                 return False
-        if self.counts[REPLIES] >= self.replies_limit or self.counts[REPLY_BYTES] >= self.bytes_limit:
+        if self.counts[REPLIES] >= most or self.counts[REPLY_BYTES] >= self.bytes_limit:
             return False
         elapsed = <int>((now - self.times[WINDOW]) * 1000)
         newer = self.counts[NEWER_ROWS] * ROWS * COLUMNS
@@ -254,6 +263,8 @@ cdef class Strangers:
         for row in range(ROWS):
             self.rows[newer + cells[row]] += 1
         self.counts[REPLIES] += 1
+        if loaded:
+            self.set(marks, 2 + <int>self.counts[NEWER_BITS])
         return True
 
     cdef void turn(self, double now) noexcept:
@@ -276,26 +287,32 @@ cdef class Strangers:
             memset(&self.rows[half - newer], 0, 4 * half)
         self.times[WINDOW] = now
 
-    cdef bint asked_before(self, uint64_t found, double now) noexcept:
+    cdef bint asked_before(self, const uint64_t* marks, double now) noexcept:
         cdef double elapsed = now - self.times[GENERATION]
-        cdef size_t half = PARTS * PART_BITS // 8, newer, older
-        cdef uint64_t bit
-        cdef uint8_t mask
-        cdef int part
-        cdef bint here = True, there = True
+        cdef size_t newer
+        cdef bint asked, told
         if not 0 <= elapsed < GENERATION_SECONDS:
             self.counts[NEWER_BITS] ^= 1
-            newer = self.counts[NEWER_BITS] * half
-            memset(&self.bits[newer], 0, half)
             if not 0 <= elapsed < 2 * GENERATION_SECONDS:
-                memset(&self.bits[half - newer], 0, half)
+                memset(&self.bits[0], 0, 4 * FILTER_BYTES)
+            else:
+                newer = self.counts[NEWER_BITS] * FILTER_BYTES
+                memset(&self.bits[newer], 0, FILTER_BYTES)
+                memset(&self.bits[newer + 2 * FILTER_BYTES], 0, FILTER_BYTES)
             self.times[GENERATION] = now
-        newer = self.counts[NEWER_BITS] * half
-        older = half - newer
+        asked = self.has(marks, 0) or self.has(marks, 1)
+        told = self.has(marks, 2) or self.has(marks, 3)
+        self.set(marks, <int>self.counts[NEWER_BITS])
+        return asked and not told
+
+    cdef bint has(self, const uint64_t* marks, int which) noexcept:
+        cdef int part
         for part in range(PARTS):
-            bit = part * PART_BITS + (found >> 21 * part) % PART_BITS
-            mask = <uint8_t>(1 << bit % 8)
-            here = here and self.bits[newer + bit // 8] & mask != 0
-            there = there and self.bits[older + bit // 8] & mask != 0
-            self.bits[newer + bit // 8] |= mask
-        return here or there
+            if not self.bits[which * FILTER_BYTES + marks[part] // 8] >> (marks[part] % 8) & 1:
+                return False
+        return True
+
+    cdef void set(self, const uint64_t* marks, int which) noexcept:
+        cdef int part
+        for part in range(PARTS):
+            self.bits[which * FILTER_BYTES + marks[part] // 8] |= <uint8_t>(1 << marks[part] % 8)

@@ -1,12 +1,13 @@
 """Which first hellos of unproved addresses are answered when there are more than can be.
 
 Their addresses may all be forged, so nothing here is kept by address: one second's totals, a count-min
-sketch of answers by prefix, and two generations of a Bloom filter, all of fixed size, found by a keyed
+sketch of answers by prefix, and Bloom filters of two generations, all of fixed size, found by a keyed
 hash and forgotten by time.  They only choose between an answer and silence; nobody is blocked.
 
-Below `Limits.hello_replies_per_second` hellos everybody is answered.  Above, the gate is under load: a
-hello is answered when its address has asked before, a moment ago.  Real clients repeat their hello after
-a second (RFC 9147 section 5.8), a flood of forged addresses hardly ever meets the same one twice.
+Up to `Limits.hello_replies_per_second` hellos everybody is answered.  Above, the gate is under load: a
+hello is answered if its address asked before, a moment ago, and has not been answered since.  Real
+clients repeat their hello after a second (RFC 9147 section 5.8); forged addresses hardly ever come
+twice, and those of a flood that repeats itself get one answer in some seconds, however often they come.
 
 The arrays are shared with the compiled gate (`_gate.pyx`), which takes the very same decisions.  The hash
 is the interpreter's own for bytes (SipHash, keyed for the process) over a secret and what is hashed.
@@ -27,12 +28,13 @@ ALERTS_PER_SECOND: Final = 100
 # Count-min: with 2,000 answers a second an estimate is too high by one, rarely.
 ROWS: Final = 4
 COLUMNS: Final = 4096
-# Bloom filter in three parts of 2^21 bits: 300,000 addresses of one generation (a flood of 100,000 a second)
+# Bloom filters in three parts of 2^21 bits: 300,000 addresses of one generation (a flood of 100,000 a second)
 # are taken for each other once in 400 cases.
 PARTS: Final = 3
 PART_BITS: Final = 1 << 21
-# A hello is asked about for the life of one generation at least; clients repeat theirs after a second.
+# Asking is remembered for the life of one generation at least; clients repeat their hello after a second.
 GENERATION_SECONDS: Final = 3.0
+FILTER_BYTES: Final = PARTS * PART_BITS // 8
 SALT_BYTES: Final = 16
 
 # Places in `times` and in `counts`.
@@ -47,21 +49,23 @@ class Strangers:
 
     Attributes:
         salt: what makes our hashes ours.
-        times, counts, rows, bits: the state; see the constants above.
+        times, counts, rows: the state; see the constants above.
+        bits: who asked, newer and older generation, then who was answered.
     """
 
-    __slots__ = ("_bytes", "_per_prefix", "_replies", "bits", "counts", "rows", "salt", "times")
+    __slots__ = ("_bytes", "_per_prefix", "_repeats", "_replies", "bits", "counts", "rows", "salt", "times")
 
     def __init__(self, provider: CryptoProvider, limits: Limits) -> None:
         self._replies = limits.hello_replies_per_second
+        self._repeats = limits.hello_repeats_per_second
         self._bytes = limits.hello_reply_bytes_per_second
         self._per_prefix = limits.hello_replies_per_prefix_per_second
         self.salt = provider.random(SALT_BYTES)
         self.times = array("d", [0.0, 0.0, float("-inf")])
         self.counts = array("Q", bytes(8 * 8))
-        # Two windows, two generations.
+        # Two windows, and two generations of two filters.
         self.rows = array("I", bytes(4 * 2 * ROWS * COLUMNS))
-        self.bits = bytearray(2 * PARTS * PART_BITS // 8)
+        self.bits = bytearray(4 * FILTER_BYTES)
 
     @property
     def memory_bytes(self) -> int:
@@ -69,9 +73,9 @@ class Strangers:
         return len(self.bits) + self.rows.itemsize * len(self.rows)
 
     @property
-    def bounds(self) -> tuple[int, int, int]:
-        """Hellos answered a second, bytes for them, and hellos of one prefix."""
-        return self._replies, self._bytes, self._per_prefix
+    def bounds(self) -> tuple[int, int, int, int]:
+        """Hellos answered a second, under load as well, bytes for them, and hellos of one prefix."""
+        return self._replies, self._repeats, self._bytes, self._per_prefix
 
     def loaded(self, now: float) -> bool:
         """Whether every address needs a cookie: hellos are that many, or :meth:`force_load` was called."""
@@ -95,9 +99,13 @@ class Strangers:
         counts[HELLOS] += 1
         if counts[HELLOS] > self._replies:
             counts[LOADED] = 1
-        if counts[LOADED] and not self._asked_before(text, now):
-            return False
-        if counts[REPLIES] >= self._replies or counts[REPLY_BYTES] >= self._bytes:
+        most = self._replies
+        marks: tuple[int, ...] = ()
+        if counts[LOADED]:
+            most, marks = self._repeats, self._marks(text)
+            if not self._asked_before(marks, now):
+                return False
+        if counts[REPLIES] >= most or counts[REPLY_BYTES] >= self._bytes:
             return False
         elapsed = int((now - times[WINDOW]) * 1000)
         newer, older = self._row_bases()
@@ -111,6 +119,7 @@ class Strangers:
         for cell in cells:
             self.rows[newer + cell] += 1
         counts[REPLIES] += 1
+        self._set(marks, 2 + counts[NEWER_BITS])
         return True
 
     def answered(self, n: int) -> None:
@@ -150,24 +159,33 @@ class Strangers:
             self.rows[older : older + ROWS * COLUMNS] = array("I", bytes(4 * ROWS * COLUMNS))
         self.times[WINDOW] = now
 
-    def _asked_before(self, text: bytes, now: float) -> bool:
-        """Whether this address asked a moment ago; from now on it did."""
-        counts, half = self.counts, PARTS * PART_BITS // 8
+    def _marks(self, text: bytes) -> tuple[int, ...]:
+        """The bits of an address in each filter."""
+        number = hash(self.salt + b"a" + text) & _MASK
+        return tuple(part * PART_BITS + (number >> 21 * part) % PART_BITS for part in range(PARTS))
+
+    def _asked_before(self, marks: tuple[int, ...], now: float) -> bool:
+        """Whether this address asked a moment ago and was not answered since; from now on it has asked."""
+        counts = self.counts
         elapsed = now - self.times[GENERATION]
         if not 0 <= elapsed < GENERATION_SECONDS:
             counts[NEWER_BITS] ^= 1
-            newer = counts[NEWER_BITS] * half
-            self.bits[newer : newer + half] = bytes(half)
-            if not 0 <= elapsed < 2 * GENERATION_SECONDS:
-                self.bits[half - newer : 2 * half - newer] = bytes(half)
+            stale = (0, 1) if not 0 <= elapsed < 2 * GENERATION_SECONDS else (counts[NEWER_BITS],)
+            for one in stale:
+                for filter_ in (one, 2 + one):
+                    start = filter_ * FILTER_BYTES
+                    self.bits[start : start + FILTER_BYTES] = bytes(FILTER_BYTES)
             self.times[GENERATION] = now
-        newer = counts[NEWER_BITS] * half
-        older = half - newer
-        number = hash(self.salt + b"a" + text) & _MASK
-        here = there = True
-        for part in range(PARTS):
-            bit = part * PART_BITS + (number >> 21 * part) % PART_BITS
-            here = here and bool(self.bits[newer + bit // 8] >> bit % 8 & 1)
-            there = there and bool(self.bits[older + bit // 8] >> bit % 8 & 1)
-            self.bits[newer + bit // 8] |= 1 << bit % 8
-        return here or there
+        asked = self._has(marks, 0) or self._has(marks, 1)
+        told = self._has(marks, 2) or self._has(marks, 3)
+        self._set(marks, counts[NEWER_BITS])
+        return asked and not told
+
+    def _has(self, marks: tuple[int, ...], filter_: int) -> bool:
+        start = filter_ * FILTER_BYTES
+        return all(self.bits[start + mark // 8] >> mark % 8 & 1 for mark in marks)
+
+    def _set(self, marks: tuple[int, ...], filter_: int) -> None:
+        start = filter_ * FILTER_BYTES
+        for mark in marks:
+            self.bits[start + mark // 8] |= 1 << mark % 8

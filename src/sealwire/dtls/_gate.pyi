@@ -1,5 +1,5 @@
 from collections.abc import Collection, Sequence
-from typing import Any, final
+from typing import final
 
 from sealwire.context import Config
 from sealwire.crypto.providers import CryptoProvider
@@ -17,16 +17,6 @@ class Sieve:
         config: Config,
         now: float,
         replies: list[tuple[bytes, Address]],
-        known: Collection[bytes],
-        others: bool,
-    ) -> int: ...
-    def sift_packed(
-        self,
-        incoming: Any,
-        index: int,
-        config: Config,
-        now: float,
-        outgoing: Any,
         known: Collection[bytes],
         others: bool,
     ) -> int: ...

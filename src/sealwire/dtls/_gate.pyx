@@ -29,13 +29,6 @@ from sealwire.errors import Alert, Discard
 from sealwire.tls13.flavor import DTLS
 from sealwire.tls13.messages import HELLO_RETRY_RANDOM, HandshakeType
 
-# What a datagram comes to; numbers from DISCARDED on are places in _reasons.
-cdef enum:
-    LEFT = -1  # Python must look; what was found is in `left`
-    STRANGE = -2  # Python must look at it from the start
-    ANSWERED = 0
-    DISCARDED = 1
-
 cdef list _reasons = [
     None,
     Discard.UNKNOWN_PEER,
@@ -51,31 +44,15 @@ cdef list _reasons = [
     Discard.UNDER_LOAD,
     Discard.OTHER_VERSION,
     Discard.BAD_COOKIE,
+    Discard.EMPTY,
+    Discard.OTHER_PROTOCOL,
 ]
 cdef enum:
-    UNKNOWN_PEER = 1
-    NOT_DTLS
-    TRUNCATED_HEADER
-    TRUNCATED_RECORD
-    OVERSIZED_RECORD
-    UNKNOWN_EPOCH
-    BAD_FRAGMENT
-    OVER_BUDGET
-    INCOMPLETE_HELLO
-    MALFORMED_HELLO
-    UNDER_LOAD
-    OTHER_VERSION
-    BAD_COOKIE
-    REASONS
-
-cdef enum:
-    REPLY_ROOM = 512
     RECORD_HEADER = 13
     FRAGMENT_HEADER = 12
     COOKIE_MAC = 16
     # Generation, time, suite, group: what stands before the hash in a cookie.
     COOKIE_HEAD = 11
-    SUITES_KNOWN = 16
 
 cdef uint64_t MAX_SEQUENCE = header.MAX_SEQUENCE
 cdef int MAX_CONTENT = header.MAX_CONTENT_BYTES
@@ -101,26 +78,6 @@ cdef int HANDSHAKE_FAILURE = Alert.HANDSHAKE_FAILURE
 cdef class Sieve:
     """The compiled part of a :class:`sealwire.dtls.gate.Gate`."""
 
-    cdef object _gate, _jar, _config, _left
-    cdef Slab _slab, _proved
-    cdef Strangers _strangers
-    # Cookies.
-    cdef void* _macs[2]
-    cdef int _names[2]
-    cdef int64_t _generation
-    cdef double _lifetime
-    cdef void* _hash
-    # What the Config says.
-    cdef int _suites[SUITES_KNOWN]
-    cdef int _hash_bytes[SUITES_KNOWN]
-    cdef int _suites_n
-    cdef int _groups[64]
-    cdef int _groups_n
-    cdef bint _takes_psks, _psk_alone, _asks_name, _early, _require_cookie
-    # What one call counts.
-    cdef uint64_t _discards[REASONS]
-    cdef uint64_t _received, _sent, _retries, _refused, _early_rejected
-
     def __init__(self, gate, provider):
         self._gate, self._jar = gate, gate.jar
         self._slab, self._proved = Slab(gate.slab), Slab(gate.proved)
@@ -129,7 +86,7 @@ cdef class Sieve:
         self._require_cookie = gate.require_cookie
         self._generation = -1
         self._hash = _hashes.new_hash()
-        memset(self._discards, 0, sizeof(self._discards))
+        memset(self.discards, 0, sizeof(self.discards))
 
     def __dealloc__(self):
         _hashes.release_hash(self._hash)
@@ -138,7 +95,7 @@ cdef class Sieve:
 
     # --- what changes seldom ---------------------------------------------------------------
 
-    cdef int _prepare(self, object config, double now) except -1:
+    cdef int prepare(self, object config, double now) except -1:
         cdef int i
         cdef bytes key
         self._jar.rotate(now)
@@ -173,15 +130,15 @@ cdef class Sieve:
         self._config = config
         return 0
 
-    cdef int _settle(self) except -1:
+    cdef int settle(self) except -1:
         """Add what was counted to the endpoint's counters."""
         cdef object counters = self._gate.counters
         cdef int i
         for i in range(REASONS):
-            if self._discards[i]:
+            if self.discards[i]:
                 reason = _reasons[i]
-                counters.discards[reason] = counters.discards.get(reason, 0) + self._discards[i]
-                self._discards[i] = 0
+                counters.discards[reason] = counters.discards.get(reason, 0) + self.discards[i]
+                self.discards[i] = 0
         counters.unproved_bytes_received += self._received
         counters.unproved_bytes_sent += self._sent
         counters.hello_retry_requests += self._retries
@@ -206,7 +163,7 @@ cdef class Sieve:
         cdef Py_ssize_t n = len(batch)
         cdef Py_buffer view
         cdef object datagram, address
-        self._prepare(config, now)
+        self.prepare(config, now)
         while index < n:
             datagram, address = batch[index]
             PyObject_GetBuffer(datagram, &view, PyBUF_SIMPLE)
@@ -216,7 +173,7 @@ cdef class Sieve:
                 if not isinstance(address, tuple) or not place_of_tuple(&place, <tuple>address):
                     break
                 out_n = 0
-                outcome = self._judge_datagram(
+                outcome = self.judge_datagram(
                     <const uint8_t*>view.buf, view.len, &place, now, known, others, out, &out_n
                 )
                 if out_n:
@@ -225,14 +182,14 @@ cdef class Sieve:
                 PyBuffer_Release(&view)
             if outcome < 0:
                 break
-            self._discards[outcome] += outcome > 0
+            self.discards[outcome] += outcome > 0
             index += 1
-        self._settle()
+        self.settle()
         return index
 
     # --- one datagram ----------------------------------------------------------------------
 
-    cdef int _judge_datagram(
+    cdef int judge_datagram(
         self, const uint8_t* data, size_t n, const Place* place, double now, object known, bint others,
         uint8_t* out, int* out_n
     ) except -3:
@@ -346,7 +303,7 @@ cdef class Sieve:
         if not hello.offers_version:
             if others:
                 return self._leave(body, n, received, record, seq, end, False)
-            self._discards[OTHER_VERSION] += 1
+            self.discards[OTHER_VERSION] += 1
             if not self._strangers.may_alert(now):
                 return OTHER_VERSION
             return self._alert(PROTOCOL_VERSION, record, out, out_n)
@@ -550,5 +507,5 @@ cdef class Sieve:
         return ANSWERED
 
 
-cdef inline bint may_be_hello(const uint8_t* data, Py_ssize_t n) noexcept nogil:
+cdef bint may_be_hello(const uint8_t* data, Py_ssize_t n) noexcept nogil:
     return n > 13 and data[0] == HANDSHAKE and data[13] == CLIENT_HELLO

@@ -24,6 +24,7 @@ from sealwire.dtls.connection import (
 from sealwire.dtls.cookie import Address
 from sealwire.dtls.detectors import RULES, Rule
 from sealwire.dtls.events import AddressChanged, Closed, Connected, Event, State
+from sealwire.dtls.front import Front
 from sealwire.dtls.gate import Attempt, Gate, OlderVersion, Reply
 from sealwire.dtls.header import ContentType, is_ciphertext
 from sealwire.dtls.load import Load
@@ -212,6 +213,20 @@ class Endpoint:
         self._receive_runs(runs, now)
         if now >= self.load.due:
             self.load.look(now)
+
+    def receive_front(self, front: Front, now: float) -> None:
+        """Take what a handshake socket brought, as :meth:`receive` would."""
+        sieve = self.gate.sieve
+        assert sieve is not None
+        others = self._on_other is not None
+        while True:
+            left = front.sift(sieve, self._configure(), now, self._peers.hellos, others)
+            if left is None:
+                break
+            self._receive_hello(*left, now)
+        self.counters.datagrams_received += front.taken
+        self.counters.datagrams_sent += front.reply()
+        self.receive(front.rest, now)
 
     def _sorted(self, batch: Batch) -> tuple[Batch, Sequence[tuple[Buffer, Address]]]:
         """The same with only those trains left that are records to one connection at its address.

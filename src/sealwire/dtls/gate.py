@@ -106,10 +106,11 @@ class Gate:
     Attributes:
         jar, slab, proved, strangers: cookies; pieces of hellos, apart for proved addresses; who is answered.
         counters: the endpoint's.
+        sieve: the compiled part, None where it is not built.
         require_cookie: whether every first hello without a ticket is sent a cookie.
     """
 
-    __slots__ = ("_sieve", "counters", "jar", "proved", "require_cookie", "slab", "strangers")
+    __slots__ = ("counters", "jar", "proved", "require_cookie", "sieve", "slab", "strangers")
 
     def __init__(
         self, config: Config, limits: Limits, counters: EndpointCounters, *, require_cookie: bool
@@ -128,7 +129,7 @@ class Gate:
             limits.hello_slot_seconds,
         )
         self.strangers = Strangers(provider, limits)
-        self._sieve = sieve_for(self, provider)
+        self.sieve = sieve_for(self, provider)
 
     def force_load(self, on: bool) -> None:
         """Under load everybody needs a cookie: neither a ticket nor the settings do without."""
@@ -142,7 +143,7 @@ class Gate:
     @property
     def compiled(self) -> bool:
         """Whether :meth:`sift` does anything."""
-        return self._sieve is not None
+        return self.sieve is not None
 
     def sift(
         self,
@@ -166,9 +167,9 @@ class Gate:
             Index of the first datagram that is no hello or is left to :meth:`receive`, which has to be given
             that one next; `index` itself where nothing is compiled.
         """
-        if self._sieve is None:
+        if self.sieve is None:
             return index
-        return self._sieve.sift(batch, index, config, now, replies, known, others)
+        return self.sieve.sift(batch, index, config, now, replies, known, others)
 
     def receive(
         self,
@@ -184,7 +185,7 @@ class Gate:
         comes again needs no proof, as nothing new is made for it.
         """
         answer: Answer
-        if self._sieve is not None and (left := self._sieve.take_left()) is not None:
+        if self.sieve is not None and (left := self.sieve.take_left()) is not None:
             body, received_bytes, record_number, message_seq, end, admitted = left
             whole = WholeHello(body, received_bytes, record_number)
             answer = self._judge(whole, message_seq, address, config, now, known, admitted=admitted)

@@ -65,7 +65,7 @@ class Twins:
                 _with_provider(config, provider), limits, EndpointCounters(), require_cookie=require_cookie
             )
             if not compiled:
-                gate._sieve = None
+                gate.sieve = None
             self.gates.append(gate)
 
     def ask(
@@ -469,7 +469,7 @@ def test_endpoints_with_and_without_it_send_the_same(monkeypatch: pytest.MonkeyP
         config = _with_provider(SERVER, Seeded())
         endpoint = dtls.Endpoint(lambda config=config: config)  # type: ignore[misc]
         if not compiled:
-            endpoint.gate._sieve = None
+            endpoint.gate.sieve = None
         client = Hello(mtu=900)
         monkeypatch.setattr(os, "urandom", random.Random(9).randbytes)
         batch: Batch = [(client.first[0], HERE), (b"", HERE), (b"\0noise", HERE), (hello(b"x"), THERE)]

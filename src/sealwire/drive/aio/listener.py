@@ -13,6 +13,7 @@ from sealwire import dtls
 from sealwire.drive.addresses import Hosts, bind, resolve_for_listening
 from sealwire.drive.aio.port import Batch, Peer, Port
 from sealwire.drive.datagrams import prepare_serving
+from sealwire.drive.handshakes import Handshakes
 from sealwire.drive.steering import Steering, dropped, split
 from sealwire.drive.udp import Address, UdpSocket
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
@@ -100,7 +101,7 @@ class Listener(Generic[PeerT]):
             udp,
             self.endpoint,
             self._after_turn,
-            None if front is None else UdpSocket(front, connected=False, grow=False),
+            None if front is None else Handshakes(front, self.endpoint),
         )
         self.endpoint.on_path_refusal = self.port.schedule
 

@@ -14,13 +14,12 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from sealwire import dtls, ownership
-from sealwire.drive.udp import BATCH, Entry, UdpSocket
+from sealwire.drive.handshakes import PAUSE_SECONDS, Handshakes
+from sealwire.drive.udp import Entry, UdpSocket
 from sealwire.drive.unclosed import HoldsDescriptor
 
 # Closing waits this long for a kernel that takes no datagrams.
 _FLUSH_SECONDS: Final = 1.0
-# Batches taken from a handshake socket in a turn.  One of these costs less than a millisecond of a flood.
-_FRONT_BATCHES: Final = 4
 
 Batch = Sequence[Entry]
 
@@ -51,8 +50,7 @@ class Port(HoldsDescriptor):
     """Moves datagrams between a socket and an engine.
 
     Args:
-        front: the handshake socket beside `udp`, where there is one: only read, after `udp`, and so many
-            batches at a time.
+        front: the handshake socket beside `udp`, where there is one; read after `udp`.
         after_turn: called at the end of each turn with the batch that came in, often empty; takes
             events and messages from the engine.
     """
@@ -63,7 +61,7 @@ class Port(HoldsDescriptor):
         udp: UdpSocket,
         engine: Engine,
         after_turn: Callable[[Batch], None],
-        front: UdpSocket | None = None,
+        front: Handshakes | None = None,
     ) -> None:
         self.udp = udp
         self.front = front
@@ -73,6 +71,7 @@ class Port(HoldsDescriptor):
         self._turned: Callable[[], None] | None = None
         self._scheduled = False
         self._closed = False
+        self._pause: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self._writing = False
@@ -133,6 +132,8 @@ class Port(HoldsDescriptor):
         self._loop.remove_writer(self.udp.sock.fileno())
         self.udp.close()
         if self.front is not None:
+            if self._pause is not None:
+                self._pause.cancel()
             self._loop.remove_reader(self.front.sock.fileno())
             self.front.close()
         self._unblocked.set()
@@ -155,14 +156,20 @@ class Port(HoldsDescriptor):
         assert self.front is not None
         # Connected peers first: what strangers send can wait, and be lost.
         batch = self.udp.receive()
-        for _ in range(_FRONT_BATCHES):
-            hellos = self.front.receive()
-            batch += hellos
-            if len(hellos) < BATCH:
-                break
+        now = time.monotonic()
         if batch:
-            self._engine.receive(batch, time.monotonic())
-        self.turn(batch)
+            self._engine.receive(batch, now)
+        crowd, others = self.front.take(now)
+        self.turn([*batch, *others])
+        if self._closed:
+            return
+        if crowd:
+            if self._pause is None:
+                self._loop.remove_reader(self.front.sock.fileno())
+            self._pause = self._loop.call_later(PAUSE_SECONDS, self._front_readable)
+        elif self._pause is not None:
+            self._pause = None
+            self._loop.add_reader(self.front.sock.fileno(), self._front_readable)
 
     def _wake(self) -> None:
         ownership.let_go(self._timer)

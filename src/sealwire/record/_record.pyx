@@ -495,7 +495,7 @@ cdef class Opener:
         low = number[0]
         if record.number_bytes == 2:
             low = low << 8 | number[1]
-        record.sequence = _reconstruct(low, 8 * record.number_bytes, self.highest)
+        record.sequence = _reconstruct(low, 8 * record.number_bytes, self.highest + self.ahead)
         make_nonce(self._iv, record.sequence, nonce)
         if not _evp.open(
             self._aead, self._algorithm, nonce, header, record.header,

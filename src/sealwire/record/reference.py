@@ -258,6 +258,8 @@ class Opener:
         forgery_limit: how many of those these keys stand (RFC 9147 section 4.5.3).
         inner_limit: content, type and padding of a record at most (RFC 8449); longer ones are dropped.
         overlong: authentic records that were longer.
+        ahead: added to `highest` where the number of a record is completed; 0, except to look for a sender
+            of whom more was lost than a number on the wire can say.
     """
 
     __slots__ = (
@@ -269,6 +271,7 @@ class Opener:
         "_seen",
         "_tag_bytes",
         "_window",
+        "ahead",
         "epoch",
         "forged",
         "forgery_limit",
@@ -316,6 +319,7 @@ class Opener:
         self.forged = 0
         self.forgery_limit = spec.forgery_limit
         self.inner_limit = MAX_INNER_BYTES
+        self.ahead = 0
         self.overlong = 0
 
     @property
@@ -385,7 +389,7 @@ class Opener:
         for n in range(header.sequence_bytes):
             plain_header[number_at + n] ^= mask[n]
             low = low << 8 | plain_header[number_at + n]
-        sequence = reconstruct(low, 8 * header.sequence_bytes, self.highest)
+        sequence = reconstruct(low, 8 * header.sequence_bytes, self.highest + self.ahead)
         inner = self._aead.open(_nonce(self._iv, sequence), body, bytes(plain_header))
         if inner is None:
             # RFC 9147 section 4.5.3 [9147-4.5.3-3]: forgeries are counted per key.

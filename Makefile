@@ -87,6 +87,7 @@ bogo: $(READY)
 interop: $(READY)
 	@tests/interop/install_peers
 	@tests/interop/install_tshark
+	@tests/interop/install_prometheus || true
 	@SEALWIRE_REQUIRE_PEERS=1 $(TESTS) -q -p tests.interop.report --interop-report docs/interop.md --ignore tests/interop/test_report.py tests/interop $(ARGS)
 	@echo 'docs/interop.md is written'
 

@@ -29,6 +29,7 @@ RUN_HERE = {
     "datagram_echo_client.py",
     "datagram_echo_server.py",
     "keepalive.py",
+    "monitoring.py",
     "no_leaks.py",
     "key_updates.py",
     "early_data.py",
@@ -137,6 +138,19 @@ def test_early_data() -> None:
         "rejected: asked again, answer of 42",
         "accepted over TLSv1.3: answer of 42, before the handshake was over",
     ]
+
+
+def test_monitoring() -> None:
+    done = run("monitoring.py", *credentials(), *trust())
+    assert (done.returncode, done.stderr) == (0, b"")
+    *lines, costliest = done.stdout.decode().splitlines()
+    assert lines == [
+        "alert: somebody came",
+        'sealwire_connections{server="echo"} 1.0',
+        "ready: ready",
+        "messages: 1",
+    ]
+    assert costliest in ("costs most: 127.0.0.1", "costs most: [::1]")
 
 
 def test_no_leaks() -> None:

@@ -8,7 +8,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import sealwire
-from sealwire.cli import identity
+from sealwire.cli import identity, watching
 from sealwire.cli import options as common
 from sealwire.cli.explain import explain
 from sealwire.cli.say import Exit, Failure, Say
@@ -47,6 +47,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "(default: 8)",
     )
     common.transport_options(parser)
+    watching.options(parser)
 
 
 def run(args: argparse.Namespace, say: Say) -> Exit:
@@ -110,7 +111,8 @@ async def _serve(args: argparse.Namespace, context: sealwire.Context, say: Say) 
             port=bound[0][1],
             transport=what,
         )
-        await stop.wait()
+        async with watching.watched(args, server, say):
+            await stop.wait()
     counters = server.counters.snapshot() if isinstance(server, StreamServer) else server.statistics()
     failed = counters["handshakes_failed"]
     say.fact(

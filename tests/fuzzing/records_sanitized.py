@@ -1,9 +1,9 @@
-"""The compiled record layer under AddressSanitizer and UndefinedBehaviorSanitizer, beside its twin.
+"""The compiled record layer and gate under AddressSanitizer and UndefinedBehaviorSanitizer, and their twins.
 
     python -m tests.fuzzing.records_sanitized [SECONDS]
 
 Builds the modules with gcc's sanitizers in a temporary directory, then starts itself again on them: the
-corpus of the group `records`, and random changes of it, until SECONDS are over.  Both layers must
+corpora of the groups `records` and `gate`, and random changes of them, for SECONDS each.  Both kinds must
 give the same answers; any finding of the sanitizers ends the process with their report.
 """
 
@@ -17,21 +17,36 @@ from pathlib import Path
 from tests.fuzzing import sanitizers
 
 #: In the order in which they need each other.
-MODULES = ("sealwire.crypto._evp", "sealwire.record._record", "sealwire.record._stream")
+MODULES = (
+    "sealwire.crypto._evp",
+    "sealwire.crypto._hashes",
+    "sealwire.record._record",
+    "sealwire.record._bulk",
+    "sealwire.record._stream",
+    "sealwire.dtls._places",
+    "sealwire.dtls._tables",
+    "sealwire.dtls._hello",
+    "sealwire.dtls._gate",
+)
 
 
 def work(seconds: float) -> int:
     from tests.fuzzing import fuzz, targets
     from tests.record_layers import COMPILED_LAYER
+    from tests.unit.dtls.test_sieve import COMPILED
 
     place = os.environ[sanitizers.VARIABLE]
     for module in MODULES:
         assert str(sys.modules[module].__file__).startswith(place), module
     assert COMPILED_LAYER.name == "compiled"
-    assert COMPILED_LAYER.opener.__module__ == MODULES[1]
-    for seed in fuzz.seeds("records"):
-        targets.run("records", seed)
-    return fuzz.fuzz_blind("records", seconds)
+    assert COMPILED_LAYER.opener.__module__ == "sealwire.record._record"
+    assert COMPILED
+    for group in ("records", "gate"):
+        for seed in fuzz.seeds(group):
+            targets.run(group, seed)
+        if fuzz.fuzz_blind(group, seconds):
+            return 1
+    return 0
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Final
 
 from tests.fuzzing.targets.of_engines import DATAGRAMS, HANDSHAKE, STREAMS
+from tests.fuzzing.targets.of_gate import GATE
 from tests.fuzzing.targets.of_messages import MESSAGES
 from tests.fuzzing.targets.of_records import RECORDS
 from tests.fuzzing.targets.of_sealed import SEALED
@@ -31,6 +32,7 @@ GROUPS: Final[dict[str, tuple[Target, ...]]] = {
     "files": FILES,
     "identities": IDENTITIES,
     "records": RECORDS,
+    "gate": GATE,
     "sealed": SEALED,
 }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from sealwire.errors import ProtocolError
+from sealwire.record import bulk_reference, protect
+from sealwire.record.train import Train
 from tests.fuzzing.targets.promise import Script, Target, known
 from tests.record_layers import LAYERS, PROVIDER, SPECS, datagram_keys, stream_keys
 
@@ -101,4 +103,42 @@ def _seal_runs(data: bytes) -> None:
     assert all(outcome == outcomes[0] for outcome in outcomes), "the twins differ"
 
 
-RECORDS: Final[tuple[Target, ...]] = (_open_datagrams, _open_stream, _seal_runs)
+def _open_trains(data: bytes) -> None:
+    """Datagrams laid end to end, damaged, cut anywhere, among single ones."""
+    script = Script(data)
+    spec = SPECS[script.byte(len(SPECS))]
+    cid = (b"", b"\x01", b"connection id")[script.byte(3)]
+    sealer = LAYERS[0].sealer(PROVIDER, spec, datagram_keys(spec), 3, cid)
+    given: list[bytes | Train] = []
+    while not script.over and len(given) < 12:
+        sizes = [script.byte()] * script.byte(20)
+        if script.byte(3) == 0:
+            sizes.append(script.word() % 16_000)
+        kind = (23, 23, 23, 22)[script.byte(4)]
+        for one in bulk_reference.seal_trains(sealer, kind, list(map(bytes, sizes)), 0, 1 << 14):
+            whole = one.data if isinstance(one, Train) else one
+            if script.byte(3) == 0:
+                whole = script.damaged(whole)
+            # What the kernel puts together need not be what was sent together.
+            size = one.size if isinstance(one, Train) and script.byte(4) else 1 + script.word() % 1400
+            given.append(Train(whole, size) if script.byte(4) and whole else whole)
+    start = (script.byte(len(given) + 1), script.byte() if script.byte(4) == 0 else 0)
+    outcomes: list[object] = []
+    for layer in LAYERS:
+        opener = layer.opener(PROVIDER, spec, datagram_keys(spec), 3, cid, 128)
+        outcome: list[object] = []
+        index, offset = start
+        while index < len(given):
+            found = protect.open_data(opener, given, index, offset)
+            outcome.append(found)
+            at, where = found[-2:]
+            if (at, where) == (index, offset):
+                at, where = index + 1, 0
+            assert (at, where) > (index, offset)
+            index, offset = at, where
+        outcome.append((opener.highest, opener.opened, opener.forged, opener.overlong))
+        outcomes.append(outcome)
+    assert all(outcome == outcomes[0] for outcome in outcomes), "the twins differ"
+
+
+RECORDS: Final[tuple[Target, ...]] = (_open_datagrams, _open_stream, _seal_runs, _open_trains)

@@ -19,14 +19,15 @@ from sealwire.bench.results import Measured, Result, UnusableResult
 from sealwire.bench.rows import LOCATION, ROWS
 from sealwire.bench.runner import Plan
 from sealwire.bench.trial import trial
-from sealwire.cli import authority
+from sealwire.cli import authority, throughput
 from sealwire.cli.say import Exit, Failure, Say
 from sealwire.record import protect
 
 _WHAT = (
     "what to do: names of groups (record, handshake, memory, crypto, udp, tcp), of rows (record.seal.64,"
     " patterns like 'handshake.*'), or 'all' to measure; 'list'; 'compare OLD NEW'; 'slo OBJECTIVES RESULT';"
-    " 'report RESULT...', oldest first; 'trial ROWS...' to put the alarm itself to the test"
+    " 'report RESULT...', oldest first; 'trial ROWS...' to put the alarm itself to the test; 'dtls' with"
+    " -s or -c HOST between two machines"
 )
 _ACTIONS = ("list", "compare", "slo", "report", "trial")
 _FLOOR = ("udp", "tcp")
@@ -86,9 +87,16 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--captures", type=Path, metavar="DIR", help="probe: captures whose packets make the mix"
     )
+    throughput.options(parser)
 
 
 def run(args: argparse.Namespace, say: Say) -> Exit:
+    if args.what == ["dtls"]:
+        return throughput.run(args, say)
+    if throughput.given(args):
+        raise Failure(
+            Exit.USAGE, "-s, -c and what goes with them are for bench dtls", "see sealwire bench --help"
+        )
     if args.make is not None:
         return _make(args, say)
     action = args.what[0] if args.what[0] in _ACTIONS else "measure"

@@ -11,12 +11,17 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
+from typing import Final
 
 from sealwire import dtls
 from sealwire.drive.aio.port import Port
 from sealwire.drive.datagrams import DatagramFacts, T
+from sealwire.drive.pacing import Pacer
 from sealwire.drive.udp import Address, UdpSocket
 from sealwire.errors import ConnectionClosed, LimitReached
+
+# Messages of one step of a paced run.
+_PACED_MESSAGES: Final = 16
 
 
 class DatagramChannel(DatagramFacts):
@@ -40,6 +45,7 @@ class DatagramChannel(DatagramFacts):
         self._owns_port = owns_port
         self._ready: deque[bytes] = deque()
         self._peer_closed = False
+        self._pacer: Pacer | None = None
         self._changed = asyncio.Event()
 
     @property
@@ -80,6 +86,25 @@ class DatagramChannel(DatagramFacts):
             Error: the connection is closed or failed.
         """
         self._check_process()
+        if self._pacer is None:
+            await self._queue(messages)
+            return
+        for first in range(0, len(messages), _PACED_MESSAGES):
+            part = messages[first : first + _PACED_MESSAGES]
+            await self._queue(part)
+            wait = self._pacer.spend(sum(map(len, part)), time.monotonic())
+            if wait > 0:
+                self._port.turn()
+                await asyncio.sleep(wait)
+
+    def pace(self, rate: float | None) -> None:
+        """Have :meth:`send_many` wait, so that no more than `rate` bytes a second are sent; None: not.
+
+        A link, or a receiver, that is slower than the sender loses what its queue does not hold.
+        """
+        self._pacer = None if rate is None else Pacer(rate, time.monotonic())
+
+    async def _queue(self, messages: Sequence[bytes | bytearray | memoryview]) -> None:
         while True:
             try:
                 self._connection.send_many(messages)

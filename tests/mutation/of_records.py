@@ -80,7 +80,7 @@ MUTANTS: Final = (
     Mutant(
         "hellos of strangers are answered so many times a second",
         "dtls/strangers.py",
-        "        if counts[REPLIES] >= self._replies or counts[REPLY_BYTES] >= self._bytes:",
+        "        if counts[REPLIES] >= most or counts[REPLY_BYTES] >= self._bytes:",
         "        if False:",
         "a flood of hellos takes all our time and line",
         ("tests/limits/test_each_limit.py",),
@@ -98,8 +98,8 @@ MUTANTS: Final = (
     Mutant(
         "under load a hello is answered when it comes again",
         "dtls/strangers.py",
-        "        if counts[LOADED] and not self._asked_before(text, now):",
-        "        if False:",
+        "            if not self._asked_before(marks, now):",
+        "            if False:",
         "forged addresses are answered as real ones are",
         ("tests/limits/test_each_limit.py",),
         twin=True,

@@ -27,7 +27,7 @@ _USER = {"sealwire", "drive", "dtls", "stcp"} | _ENGINE
 # Room -> rooms it may import.  "sealwire" is the package itself, the paved path.
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
-    "limits": set(),
+    "limits": {"errors"},
     "ownership": set(),
     "telemetry": {"errors"},  # the reasons for discarding are counters
     "wire": {"errors"},

@@ -134,12 +134,14 @@ class ProtocolError(Error):
     Attributes:
         alert: the alert that tells the peer.
         reason: one sentence for people.
+        limit: the field of :class:`sealwire.Limits` that was reached, "" if it was none.
     """
 
-    def __init__(self, alert: Alert, reason: str) -> None:
+    def __init__(self, alert: Alert, reason: str, limit: str = "") -> None:
         super().__init__(f"{reason} ({alert.words})")
         self.alert = alert
         self.reason = reason
+        self.limit = limit
 
 
 class HandshakeError(ProtocolError):
@@ -168,8 +170,10 @@ class CertificateError(HandshakeError):
         failure: the class of failure.
     """
 
-    def __init__(self, failure: CertificateFailure, reason: str, alert: Alert | None = None) -> None:
-        super().__init__(_CERTIFICATE_ALERTS[failure] if alert is None else alert, reason)
+    def __init__(
+        self, failure: CertificateFailure, reason: str, alert: Alert | None = None, limit: str = ""
+    ) -> None:
+        super().__init__(_CERTIFICATE_ALERTS[failure] if alert is None else alert, reason, limit)
         self.failure = failure
 
 

@@ -182,6 +182,8 @@ class EndpointCounters(Counters):
     handshakes_failed: int = counter("handshakes", "handshakes that ended otherwise")
     address_changes: int = counter("moves", "connections that went on at another address of their peer")
     connections_closed: int = counter("connections", "connections gone, for whatever reason")
+    connections_shed: int = counter("connections", "established peers closed to make room for others")
+    handshakes_shed: int = counter("connections", "half-open peers closed to make room for others")
     admissions_refused: int = counter("hellos", "proved peers turned away by limits or policy")
     # Totals over all connections of what honest peers do seldom; the detectors read them.
     records_forged: int = counter("records", "records to connections that did not authenticate")

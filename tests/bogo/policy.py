@@ -183,7 +183,9 @@ def speaks(flags: Flags) -> bool:
 def limits(flags: Flags) -> Limits:
     """The runner's clock is virtual and its tests are patient: give up after 13 expiries, as it expects."""
     longest = flags.number("-max-cert-list")
-    bound = {"certificate_chain_bytes": longest, "handshake_message_bytes": longest} if longest else {}
+    bound: dict[str, Any] = (
+        {"certificate_chain_bytes": longest, "handshake_message_bytes": longest} if longest else {}
+    )
     return Limits(
         handshake_seconds=1e9,
         rekey_seconds=1e9,

@@ -16,7 +16,6 @@ import pytest
 
 from sealwire import dtls, stcp
 from sealwire.context import Config
-from sealwire.dtls.charges import CONNECTION_BYTES, HANDSHAKE_BYTES
 from sealwire.dtls.cookie import Address
 from sealwire.dtls.header import ContentType, decode_fragments, fragment_header
 from sealwire.errors import (
@@ -29,6 +28,7 @@ from sealwire.errors import (
     ProtocolError,
 )
 from sealwire.limits import Ledger, Limits
+from sealwire.limits.weights import CONNECTION_BYTES, HALF_OPEN_BYTES
 from sealwire.tls13.messages import HandshakeType
 from tests import certificates, configs
 from tests.unit.dtls.hellos import HERE, Hello, body, pieces, record
@@ -58,7 +58,7 @@ def send_many(one: dtls.Connection, n: int, size: int) -> None:
 @pytest.mark.requirement("9147-11-4")
 def test_total_bytes() -> None:
     """An endpoint holds no more for all its peers together, and says no to the next."""
-    each = HANDSHAKE_BYTES + 6_000
+    each = HALF_OPEN_BYTES + 6_000
     limits = Limits(total_bytes=3 * each, connection_bytes=each)
     site = Site(limits=limits)
     for at in addresses(6):
@@ -71,9 +71,13 @@ def test_total_bytes() -> None:
 
 
 def test_total_bytes_of_one_connection() -> None:
-    limits = Limits(total_bytes=HANDSHAKE_BYTES - 1, connection_bytes=1000)
+    limits = Limits(total_bytes=HALF_OPEN_BYTES - 1, connection_bytes=HALF_OPEN_BYTES - 1)
     with pytest.raises(LimitReached) as caught:
         dtls.Connection.server(configs.server_context().config(), now=0.0, limits=limits)
+    assert caught.value.name == "handshake_bytes"
+    ledger = Ledger(limits)
+    with pytest.raises(LimitReached) as caught:
+        dtls.Connection.server(configs.server_context().config(), now=0.0, ledger=ledger)
     assert caught.value.name == "total_bytes"
 
 
@@ -95,10 +99,10 @@ def test_connection_bytes_while_fragments_come() -> None:
 
 
 def test_connection_bytes_while_an_application_sends() -> None:
-    rig = joined(limits=Limits(connection_bytes=HANDSHAKE_BYTES + 10_000))
+    rig = joined(limits=Limits(connection_bytes=HALF_OPEN_BYTES + 10_000))
     with pytest.raises(LimitReached):
         send_many(rig.client, 100, 1000)
-    assert rig.client.held_bytes <= HANDSHAKE_BYTES + 10_000
+    assert rig.client.held_bytes <= HALF_OPEN_BYTES + 10_000
     rig.run()
     rig.server.messages()
     rig.echo()
@@ -110,7 +114,7 @@ def test_connection_bytes_below_what_a_handshake_needs() -> None:
     rig = joined(
         server=configs.server_context(identity).config(),
         client=configs.client_context(identity.cafile).config(),
-        limits=Limits(connection_bytes=HANDSHAKE_BYTES + 5_000),
+        limits=Limits(connection_bytes=HALF_OPEN_BYTES + 5_000),
         handshake=False,
     )
     rig.deliver(rig.client)
@@ -158,22 +162,20 @@ def with_chain(size: int) -> tuple[Config, Config]:
 
 
 @pytest.mark.requirement("9147-4.5.2-6")
-@pytest.mark.parametrize("enough", [True, False])
-def test_handshake_message_bytes(enough: bool) -> None:
+def test_handshake_message_bytes() -> None:
     server, client = with_chain(9_000)
-    rig = joined(
-        server=server,
-        client=client,
-        limits=Limits(handshake_message_bytes=12_000 if enough else 8_000),
-        handshake=False,
-    )
+    rig = joined(server=server, client=client, limits=Limits(handshake_message_bytes=8_000), handshake=False)
     rig.run()
-    if enough:
-        assert rig.client.state is dtls.State.CONNECTED
-        return
     assert isinstance(rig.client.error, HandshakeError)
     assert rig.client.error.alert is Alert.ILLEGAL_PARAMETER
     assert rig.client.state is rig.server.state is dtls.State.CLOSED
+
+
+def test_handshake_messages_below_the_limit() -> None:
+    server, client = with_chain(9_000)
+    rig = joined(server=server, client=client, limits=Limits(handshake_message_bytes=12_000), handshake=False)
+    rig.run()
+    assert rig.client.state is dtls.State.CONNECTED
 
 
 @pytest.mark.requirement("8446-AUTH-1")
@@ -230,7 +232,7 @@ def test_what_a_peer_shows_is_charged_as_long_as_it_is_kept(transport: str) -> N
             for side in both:
                 side.abort()
         else:
-            ledger = Ledger(Limits().total_bytes)
+            ledger = Ledger(Limits())
             one = stcp.Connection.client(client, now=0.0, server_name="localhost", ledger=ledger)
             other = stcp.Connection.server(server, now=0.0)
             for _ in range(10):
@@ -451,7 +453,7 @@ def test_forgeries_per_key() -> None:
 
 @pytest.mark.requirement("9147-4.2.1-7", "9147-8-7")
 @pytest.mark.parametrize("limit", ["epochs", "handshake_messages"])
-def test_epochs_and_handshake_messages(limit: str) -> None:
+def test_numbers_that_run_out(limit: str) -> None:
     rig = joined(limits=Limits(epochs=4) if limit == "epochs" else Limits(handshake_messages=7))
     assert rig.server.sending_epoch == 3
     # The server's handshake was five messages.
@@ -460,15 +462,12 @@ def test_epochs_and_handshake_messages(limit: str) -> None:
         rig.run()
     with pytest.raises(KeysExhausted):
         rig.server.update_keys(rig.now)
+    assert rig.ledger.reached == {limit: 1}
     rig.echo()
     for value in (0x10000, 1 << 48):
+        changed: dict[str, Any] = {limit: value}
         with pytest.raises(ValueError, match=limit):
-            replace(Limits(), **{limit: value})
-
-
-def test_handshake_messages() -> None:
-    """With the epochs, above."""
-    assert Limits().handshake_messages < 0xFFFF
+            replace(Limits(), **changed)
 
 
 @pytest.mark.requirement("9147-5.1-10", "9147-5.1-11")
@@ -620,6 +619,22 @@ def test_hello_replies_per_prefix_per_second(host: str) -> None:
 # --- records ------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("9147-4.2.1-7")
+def test_epochs() -> None:
+    rig = joined(limits=Limits(epochs=3))
+    with pytest.raises(KeysExhausted):
+        rig.client.update_keys(rig.now)
+    rig.echo()
+
+
+@pytest.mark.requirement("9147-4.2.1-7")
+def test_handshake_messages() -> None:
+    rig = joined(limits=Limits(handshake_messages=5))
+    with pytest.raises(KeysExhausted):
+        rig.server.update_keys(rig.now)
+    rig.echo()
+
+
 @pytest.mark.requirement("9147-4.5.1-5")
 @pytest.mark.parametrize("window", [64, 256, 1024])
 def test_replay_window(window: int) -> None:
@@ -636,8 +651,9 @@ def test_replay_window(window: int) -> None:
 # --- all of them --------------------------------------------------------------------------------
 
 
-def test_every_field_has_a_test_here() -> None:
-    names = re.findall(r"^def test_(\w+)", Path(__file__).read_text(), re.MULTILINE)
+def test_every_field_has_a_test() -> None:
+    sources = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    names = re.findall(r"^def test_(\w+)", sources, re.MULTILINE)
     without = [field.name for field in fields(Limits) if not any(n.startswith(field.name) for n in names)]
     assert without == []
 
@@ -651,19 +667,22 @@ def test_no_limit_may_be_nothing(name: str) -> None:
 
 
 def test_a_ledger_says_no_and_counts_it() -> None:
-    ledger = Ledger(HANDSHAKE_BYTES)
-    dtls.Connection.server(configs.server_context().config(), now=0.0, ledger=ledger)
+    ledger = Ledger(HALF_OPEN_BYTES)
+    one = dtls.Connection.server(configs.server_context().config(), now=0.0, ledger=ledger)
     client = configs.client_context().config()
     with pytest.raises(LimitReached):
         dtls.Connection.client(client, now=0.0, server_name="localhost", ledger=ledger)
     with pytest.raises(ValueError, match="MTU"):
         dtls.Connection.client(client, now=0.0, server_name="localhost", mtu=1)
     assert ledger.refusals == 1
-    assert ledger.held == HANDSHAKE_BYTES
+    assert ledger.held == one.held_bytes == HALF_OPEN_BYTES
+    # What is dropped without being closed holds nothing any more.
+    del one
+    assert ledger.held == 0
 
 
 def test_a_client_that_cannot_be_made_is_not_charged() -> None:
-    ledger = Ledger(10 * HANDSHAKE_BYTES)
+    ledger = Ledger(10 * HALF_OPEN_BYTES)
     client = configs.client_context().config()
     with pytest.raises(ValueError, match="name"):
         dtls.Connection.client(client, now=0.0, ledger=ledger)

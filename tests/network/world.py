@@ -61,7 +61,7 @@ class World:
         self.forward = Link(f"{seed} forward", mtu=passes, name="to server", record=record, **conditions)
         self.backward = Link(f"{seed} backward", mtu=passes, name="to client", record=record, **conditions)
         self.pair = EndpointPair(self.endpoint, self.forward, self.backward)
-        self.client_ledger = Ledger(self.limits.total_bytes)
+        self.client_ledger = Ledger(self.limits)
         self.ledger_at_rest = self.endpoint.ledger.held
         self.started: dict[Address, float] = {}
 

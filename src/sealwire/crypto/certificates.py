@@ -307,6 +307,7 @@ class CertificateVerifier:
                 CertificateFailure.REJECTED,
                 f"the peer's list has {len(chain)} certificates, more than {self._max_chain_length}",
                 Alert.BAD_CERTIFICATE,
+                "certificate_chain_length",
             )
         if self._pins:
             return self._verify_pinned(chain, purpose, name)

@@ -16,7 +16,7 @@ from sealwire import ownership
 from sealwire.context import Config
 from sealwire.dtls.alerts import FATAL, WARNING, LastWords
 from sealwire.dtls.care import Care
-from sealwire.dtls.charges import handshake_over
+from sealwire.dtls.charges import charge_ticket, handshake_over, wind_down
 from sealwire.dtls.conduct import Conduct
 from sealwire.dtls.early import EarlyTraffic
 from sealwire.dtls.epochs import Opening, Sealing
@@ -91,6 +91,7 @@ class Association:
         "_receive_queue",
         "_rekeying",
         "_sealing",
+        "_ticket_bytes",
         "address",
         "address_shown",
         "began",
@@ -189,7 +190,9 @@ class Association:
         self._rekeying = Rekeying(
             self._layer, self._sealing, self._opening, self._outgoing, limits, self.counters, now
         )
-        self._receive_queue = MessageQueue(account, Purpose.RECEIVE_QUEUE, limits.receive_queue_bytes)
+        self._receive_queue = MessageQueue(
+            account, Purpose.RECEIVE_QUEUE, limits.receive_queue_bytes, "receive_queue_bytes"
+        )
         self._last_words = LastWords(self._sealing)
         #: What the connection sees to by itself.
         self.upkeep = upkeep
@@ -203,6 +206,7 @@ class Association:
         self.path_messages = PathInbox(self.counters)
         self._peer_closed_at: RecordNumber | None = None
         self._events: list[Event] = []
+        self._ticket_bytes = 0
         ownership.own(ownership.Kind.CONNECTION, self)
         self._layer.apply_outputs(now)
 
@@ -241,6 +245,7 @@ class Association:
         self._opening.expire(now)
         if self._handshake_deadline is not None and self._handshake_deadline <= now:
             seconds = self._handshake_deadline - self.began
+            self._account.note("handshake_seconds")
             self._finish(TimeoutError(f"the handshake did not finish within {seconds:g} seconds"))
             return
         try:
@@ -384,7 +389,10 @@ class Association:
         if self._layer.engine.complete and not self.was_connected:
             self._connected(now)
         while self._layer.tickets:
-            self._events.append(TicketReceived(self._layer.tickets.pop(0)))
+            ticket = self._layer.tickets.pop(0)
+            if size := charge_ticket(self._account, ticket):
+                self._ticket_bytes += size
+                self._events.append(TicketReceived(ticket))
 
     def _receive_data(self, content: bytes) -> None:
         self._layer.data_received()
@@ -396,7 +404,8 @@ class Association:
             self.counters.discard(Discard.RECEIVE_QUEUE_FULL)
 
     def _connected(self, now: float) -> None:
-        handshake_over(self._account, self._layer.engine.session.peer_bytes)
+        handshake_over(self._account, self._layer.engine.session.peer_bytes, self.limits)
+        self._layer.established()
         self.state = State.CONNECTED
         self.was_connected = True
         self.handshake_seconds = now - self.began
@@ -441,7 +450,9 @@ class Association:
         if self.state is State.CLOSED:
             return
         if not self.was_connected and not isinstance(error, HandshakeError):
-            error = HandshakeError(error.alert, error.reason)
+            error = HandshakeError(error.alert, error.reason, error.limit)
+        if error.limit:
+            self._account.note(error.limit)
         self._queue_alert(FATAL, error.alert)
         self._finish(error)
 
@@ -459,11 +470,6 @@ class Association:
             epoch = EPOCH_HANDSHAKE if readable else EPOCH_PLAIN
         self._last_words.queue(level, alert, epoch)
 
-    def hurry(self, seconds: float, now: float) -> None:
-        """Give a handshake that is not complete no more than so many seconds from its beginning."""
-        if self._handshake_deadline is not None:
-            self._handshake_deadline = max(min(self._handshake_deadline, self.began + seconds), now)
-
     def _finish(self, error: OSError | None) -> None:
         self.state = State.CLOSED
         self.error = error
@@ -471,7 +477,8 @@ class Association:
         self._early.close()
         self._incoming.close()
         self._care.end()
-        self._account.close()
+        self._ticket_bytes = 0
+        wind_down(self._account)
         ownership.let_go(self)
         self._events.append(Closed(error))
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from sealwire.context import Config
 from sealwire.crypto.srtp import EXPORTER_LABEL, SrtpKeys
-from sealwire.dtls.alerts import WARNING
+from sealwire.dtls.alerts import FATAL, WARNING
 from sealwire.dtls.association import Association
 from sealwire.dtls.charges import open_account
 from sealwire.dtls.cid import CidPool, Usage
@@ -28,9 +28,10 @@ from sealwire.errors import (
     Alert,
     ConnectionClosed,
     Error,
+    LimitReached,
     ProtocolError,
 )
-from sealwire.limits import Ledger, Limits
+from sealwire.limits import Ledger, Limits, Purpose
 from sealwire.telemetry import KeyUsage
 from sealwire.tls13.contract import EarlyData, EarlyPhase, Session
 from sealwire.tls13.handshake import DTLS, Handshake
@@ -104,7 +105,7 @@ class Connection(Association):
             mtu=mtu,
             initial_timeout=initial_timeout,
             # Last, so that nothing is charged for what could not be made.
-            account=open_account(ledger or Ledger(limits.total_bytes), limits),
+            account=open_account(ledger or Ledger(limits), limits),
             offered_cid_bytes=len(connection_id),
             upkeep=upkeep,
         )
@@ -139,7 +140,7 @@ class Connection(Association):
             limits=limits,
             mtu=mtu,
             initial_timeout=initial_timeout,
-            account=open_account(ledger or Ledger(limits.total_bytes), limits),
+            account=open_account(ledger or Ledger(limits), limits),
             address_proved=address_proved,
             upkeep=upkeep,
         )
@@ -264,9 +265,16 @@ class Connection(Association):
         """Messages that came since the last call, in order of arrival."""
         return self._receive_queue.take()
 
+    def lend_messages(self) -> list[bytes]:
+        """As :meth:`messages`, for an owner that keeps them: they stay charged until the next call."""
+        return self._receive_queue.lend()
+
     def events(self) -> list[Event]:
         """What happened since the last call."""
         events, self._events = self._events, []
+        if self._ticket_bytes:
+            self._account.release(Purpose.TICKETS, self._ticket_bytes)
+            self._ticket_bytes = 0
         return events
 
     def update_keys(self, now: float, *, request_peer: bool = False) -> None:
@@ -438,6 +446,35 @@ class Connection(Association):
         elif self.state is State.CONNECTED:
             self.state = State.CLOSING
         self._notify()
+
+    def hurry(self, seconds: float, now: float) -> None:
+        """Give a handshake that is not complete no more than so many seconds from its beginning."""
+        if self._handshake_deadline is not None:
+            self._handshake_deadline = max(min(self._handshake_deadline, self.began + seconds), now)
+
+    def give_up(self, error: LimitReached) -> None:
+        """There is no memory for this connection any more.
+
+        An established peer is told (internal_error, RFC 8446 section 6.2); what came and was not read goes.
+        """
+        if self.state is State.CLOSED:
+            return
+        if self.was_connected:
+            self._queue_alert(FATAL, Alert.INTERNAL_ERROR)
+        self._finish(error)
+        self._receive_queue.take()
+        self._early.messages()
+        self._notify()
+
+    @property
+    def placed(self) -> bool:
+        """Whether what this connection holds counts for its peer's prefixes."""
+        return bool(self._account.prefixes)
+
+    def place(self, address: object) -> None:
+        """The peer is at this address, which is proved: what it holds counts there."""
+        self.address = address
+        self._account.place(address)
 
     def abort(self, error: OSError | None = None) -> None:
         """Be closed at once, without a word to the peer."""

@@ -55,10 +55,16 @@ class EarlyTraffic:
         self._sealing = sealing
         self._counters = counters
         self._mtu = mtu
-        self._outgoing = MessageQueue(account, Purpose.SEND_QUEUE, limits.send_queue_bytes)
-        self._received = MessageQueue(account, Purpose.RECEIVE_QUEUE, limits.receive_queue_bytes)
+        self._outgoing = MessageQueue(
+            account, Purpose.EARLY_DATA, limits.send_queue_bytes, "send_queue_bytes"
+        )
+        self._received = MessageQueue(
+            account, Purpose.EARLY_DATA, limits.receive_queue_bytes, "receive_queue_bytes"
+        )
         # What a server says to a client that has not finished.
-        self._unfinished = MessageQueue(account, Purpose.SEND_QUEUE, limits.send_queue_bytes)
+        self._unfinished = MessageQueue(
+            account, Purpose.EARLY_DATA, limits.send_queue_bytes, "send_queue_bytes"
+        )
         self._promised = 0
         self._came = 0
 

@@ -26,15 +26,16 @@ from sealwire.dtls.detectors import RULES, Rule
 from sealwire.dtls.events import AddressChanged, Closed, Connected, Event, State
 from sealwire.dtls.front import Front
 from sealwire.dtls.gate import Attempt, Gate, OlderVersion, Reply
-from sealwire.dtls.header import ContentType, is_ciphertext
+from sealwire.dtls.header import ContentType, is_ciphertext, may_be_hello
 from sealwire.dtls.load import Load
 from sealwire.dtls.paths import AMPLIFICATION, PathChecks
-from sealwire.dtls.peers import Peers
+from sealwire.dtls.peers import Peers, address_of
 from sealwire.dtls.routability import PathMessage
+from sealwire.dtls.shedding import Shedding
 from sealwire.dtls.timers import Timers
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP, Upkeep
 from sealwire.errors import Discard, LimitReached, PeerAlert, ProtocolError
-from sealwire.limits import Ledger, Limits
+from sealwire.limits import Budget, Ledger, Limits, tables_bytes
 from sealwire.record.train import Train, bytes_of, count_of
 from sealwire.telemetry import ConnectionCounters, EndpointCounters
 from sealwire.tls13.contract import EarlyData
@@ -106,7 +107,10 @@ class Endpoint:
         self.counters = EndpointCounters()
         # What connections that are gone have counted.
         self._retired = ConnectionCounters()
-        self.ledger = Ledger(self.limits.total_bytes)
+        self.ledger = Ledger(self.limits)
+        self.ledger.charge_table(tables_bytes(self.limits))
+        #: What the application sets aside in the same account.
+        self.budget = Budget(self.ledger)
         self._configure = configure
         self._admission = admission
         self._on_other = on_other
@@ -127,6 +131,7 @@ class Endpoint:
         self._elsewhere: dict[Connection, None] = {}
         self.gate = Gate(configure(), self.limits, self.counters, require_cookie=require_cookie)
         self._peers = Peers()
+        self._shedding = Shedding(self._peers, self.ledger, self.limits, self.counters, self._settle)
         self._replies: list[tuple[bytes, Address]] = []
         self._ready: dict[Connection, None] = {}
         self._timers = Timers()
@@ -196,7 +201,7 @@ class Endpoint:
             elif not 20 <= datagram[0] <= 63:
                 # RFC 7983 section 7: not DTLS, though it may come from a peer of ours (STUN, SRTP).
                 self._receive_other(datagram, address)
-            elif _may_be_hello(datagram):
+            elif may_be_hello(datagram):
                 if index != judged:
                     judged = self._sift(single, index, now)
                 if index < judged:
@@ -211,6 +216,8 @@ class Endpoint:
             else:
                 self._receive_unknown(datagram, address)
         self._receive_runs(runs, now)
+        if self._shedding.due:
+            self._shedding.relieve(now)
         if now >= self.load.due:
             self.load.look(now)
 
@@ -272,10 +279,12 @@ class Endpoint:
                 authentic = replacement.receive_run(datagrams, now)
                 self._touch(replacement)
                 if authentic:
+                    peers.heard(replacement, now)
                     continue
             connection = peers.by_address.get(address)
             if connection is not None:
-                connection.receive_run(datagrams, now)
+                if connection.receive_run(datagrams, now):
+                    peers.heard(connection, now)
                 self._answer_path_messages(connection, address, bytes_of(datagrams), now)
                 self._touch(connection)
         runs.clear()
@@ -293,7 +302,8 @@ class Endpoint:
         else:
             self._receive_runs(runs, now)
             newest = connection.newest
-            connection.receive_run((datagram,), now)
+            if connection.receive_run((datagram,), now):
+                self._peers.heard(connection, now)
             if connection.address != address:
                 self._elsewhere[connection] = None
                 self._paths.heard(connection, address, len(datagram))
@@ -307,7 +317,7 @@ class Endpoint:
         """An authentic, newer record came from another address (RFC 9147 section 11 [9147-11-7])."""
         if connection.state is not State.CONNECTED:
             return
-        old = _address_of(connection)
+        old = address_of(connection)
         if connection.connection_ids.return_routability:
             self._replies += self._paths.start(connection, old, address, received_bytes, now).datagrams
         elif self._on_address_change is not None and self._on_address_change(connection, address):
@@ -340,9 +350,9 @@ class Endpoint:
                 self._move(connection, outcome.moved_to, now)
 
     def _move(self, connection: Connection, address: Address, now: float) -> None:
-        old = _address_of(connection)
+        old = address_of(connection)
         self._peers.move(connection, old, address)
-        connection.address = address
+        connection.place(address)
         # RFC 9147 section 9 [9147-9-9]: a fresh id on a new path.
         connection.path_changed(now)
         self.counters.address_changes += 1
@@ -407,7 +417,8 @@ class Endpoint:
             repeated.hello_repeated(attempt.received_bytes, now)
             self._touch(repeated)
             return
-        if self.closing or self._peers.full(address, self.limits):
+        proved = attempt.facts is not None or attempt.ticket is not None or not self._terms.limit_unproved
+        if self.closing or not self._shedding.make_room(address, now, proved=proved):
             self.counters.admissions_refused += 1
             self.counters.discard(Discard.OVER_BUDGET)
             return
@@ -420,7 +431,7 @@ class Endpoint:
                 self.counters.discard(Discard.REFUSED)
             return
         try:
-            account = open_account(self.ledger, self.limits)
+            account = open_account(self.ledger, self.limits, address if proved else None)
         except LimitReached:
             self.counters.admissions_refused += 1
             self.counters.discard(Discard.OVER_BUDGET)
@@ -428,7 +439,7 @@ class Endpoint:
         connection = open_connection(attempt, config, account, self._terms, now)
         connection.on_output = self._touch
         self.counters.connections_opened += 1
-        self._replace(self._peers.enter(connection, address, known))
+        self._replace(self._peers.enter(connection, address, known, now))
         self._begin(connection, attempt, now)
 
     def _load_changed(self, on: bool, now: float) -> None:
@@ -470,7 +481,10 @@ class Endpoint:
             if isinstance(event, Connected):
                 self.counters.handshakes_completed += 1
                 self.counters.handshake_seconds.observe(connection.handshake_seconds or 0.0)
-                self._replace(self._peers.complete(connection, _address_of(connection)))
+                if not connection.placed:
+                    # Its Finished has proved the address.
+                    connection.place(connection.address)
+                self._replace(self._peers.complete(connection, address_of(connection)))
             elif isinstance(event, Closed):
                 self._forget(connection)
             self._events.append((connection, event))
@@ -481,7 +495,7 @@ class Endpoint:
     def _forget(self, connection: Connection) -> None:
         self._paths.forget(connection)
         self._elsewhere.pop(connection, None)
-        if self._peers.forget(connection, _address_of(connection)):
+        if self._peers.forget(connection, address_of(connection)):
             self.counters.connections_closed += 1
             self._retired.add(connection.counters)
             if connection.was_connected:
@@ -517,6 +531,8 @@ class Endpoint:
         Once the socket has taken it, ask again, until there is nothing.  What waits meanwhile waits in the
         connections' queues, which are bounded and charged; who has much to send waits no longer than others.
         """
+        if self._shedding.due:
+            self._shedding.relieve(now)
         batch: list[tuple[bytes | Train, Address]] = list(self._replies)
         self._replies.clear()
         room = _TURN_BYTES
@@ -528,7 +544,7 @@ class Endpoint:
                     # Its turn comes first the next time.
                     self._ready[connection] = None
                     continue
-                address = _address_of(connection)
+                address = address_of(connection)
                 # RFC 9147 section 4 [9147-4-8]: each datagram is of one connection alone.
                 datagrams = connection.transmit_trains(now, quantum)
                 batch.extend((datagram, address) for datagram in datagrams)
@@ -580,13 +596,3 @@ class Endpoint:
         """The socket is gone: end what is left without a word, and give its memory back."""
         for connection in list(self):
             connection.abort()
-
-
-def _address_of(connection: Connection) -> Address:
-    assert isinstance(connection.address, tuple)
-    return connection.address
-
-
-def _may_be_hello(datagram: Buffer) -> bool:
-    """Whether a datagram begins with a plaintext record holding (part of) a ClientHello."""
-    return datagram[0] == ContentType.HANDSHAKE and len(datagram) > 13 and datagram[13] == 1

@@ -44,6 +44,11 @@ class RecordNumber(NamedTuple):
     sequence: int
 
 
+def may_be_hello(datagram: Buffer) -> bool:
+    """Whether a datagram begins with a plaintext record holding (part of) a ClientHello."""
+    return datagram[0] == ContentType.HANDSHAKE and len(datagram) > 13 and datagram[13] == 1
+
+
 def is_ciphertext(first_byte: int) -> bool:
     """Whether a record starting with this byte is a protected one (RFC 9147 section 4.1 [9147-4.1-2])."""
     return first_byte & 0xE0 == 0x20

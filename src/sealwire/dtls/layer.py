@@ -173,6 +173,7 @@ class HandshakeLayer:
         if flight.deadline is None or flight.deadline > now:
             return
         if flight.expiries >= self._limits.retransmissions:
+            self._account.note("retransmissions")
             raise TimeoutError(f"the peer did not answer {flight.expiries} transmissions")
         flight.expire(now)
         self._counters.retransmissions += 1
@@ -275,7 +276,8 @@ class HandshakeLayer:
         self._conduct.key_update(self._key_updates_in_a_row)
         if self._key_updates_in_a_row > self._limits.key_updates_in_a_row:
             # [8446-POST-3]
-            raise ProtocolError(Alert.UNEXPECTED_MESSAGE, "too many KeyUpdates without data between them")
+            reason = "too many KeyUpdates without data between them"
+            raise ProtocolError(Alert.UNEXPECTED_MESSAGE, reason, "key_updates_in_a_row")
 
     def data_received(self) -> None:
         """Application data came: KeyUpdates and requests before it were no flood."""
@@ -287,6 +289,10 @@ class HandshakeLayer:
         self.version_selected = True
         self.engine.receive(EPOCH_PLAIN, message)
         self.apply_outputs(now)
+
+    def established(self) -> None:
+        """The handshake is complete: its budgets shrink."""
+        self._reassembly.established()
 
     def prompt(self, now: float) -> None:
         """The peer shows that it lacks our flight."""
@@ -375,6 +381,10 @@ class HandshakeLayer:
             and self._flight.next_seq + pending < self._limits.handshake_messages
         )
 
+    def _note_exhaustion(self) -> None:
+        epoch = self._sealing.epoch + self.engine.pending_key_updates
+        self._account.note("epochs" if epoch >= self._limits.epochs else "handshake_messages")
+
     @property
     def outstanding(self) -> bool:
         """Whether messages of ours wait to be acknowledged."""
@@ -392,6 +402,7 @@ class HandshakeLayer:
             KeysExhausted: nothing is left for another one.
         """
         if not self.may_update_keys:
+            self._note_exhaustion()
             raise KeysExhausted("epochs or handshake message numbers are nearly used up")
         self.engine.update_keys(request_peer=request_peer)
         self._counters.key_updates += 1
@@ -450,6 +461,7 @@ class HandshakeLayer:
             return
         if self._flight.next_seq + len(messages) > self._limits.handshake_messages:
             # What numbers are left are for the end; ids are a convenience.
+            self._account.note("handshake_messages")
             return
         for message in messages:
             self._check_message_numbers()

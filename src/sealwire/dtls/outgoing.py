@@ -47,8 +47,8 @@ class Outgoing:
     def __init__(
         self, account: Account, limits: Limits, sealing: Sealing, counters: ConnectionCounters, mtu: int
     ) -> None:
-        self._queue = MessageQueue(account, Purpose.SEND_QUEUE, limits.send_queue_bytes)
-        self._probes = MessageQueue(account, Purpose.SEND_QUEUE, limits.send_queue_bytes)
+        self._queue = MessageQueue(account, Purpose.SEND_QUEUE, limits.send_queue_bytes, "send_queue_bytes")
+        self._probes = MessageQueue(account, Purpose.SEND_QUEUE, limits.send_queue_bytes, "send_queue_bytes")
         self._sealing = sealing
         self._counters = counters
         self.mtu = mtu

@@ -8,11 +8,15 @@ is not proved; what may be in these tables is bounded by Limits.connections and 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from sealwire.dtls.connection import Connection
 from sealwire.dtls.cookie import Address
 from sealwire.dtls.events import State
-from sealwire.limits import Limits
+from sealwire.limits import Limits, PrefixTable, prefixes_of
+
+# How exactly it is known who was silent for longest.
+_ORDER_SECONDS: Final = 1.0
 
 
 class Peers:
@@ -23,10 +27,21 @@ class Peers:
         replacements: attempts of addresses that have a live connection already, until they are complete.
         by_cid: the connection each id of ours was given to.
         hellos: how many connections began with each first hello.
-        handshaking: how many have no complete handshake.
+        half_open: those without a complete handshake, oldest first, with the time they began.
+        established: the others, the one silent for longest first (to the second), with the time they were
+            heard.
     """
 
-    __slots__ = ("_hellos", "by_address", "by_cid", "handshaking", "hellos", "replacements")
+    __slots__ = (
+        "_heard_at",
+        "_hellos",
+        "by_address",
+        "by_cid",
+        "established",
+        "half_open",
+        "hellos",
+        "replacements",
+    )
 
     def __init__(self) -> None:
         self.by_address: dict[Address, Connection] = {}
@@ -35,7 +50,10 @@ class Peers:
         # First hello of each connection, to tell its retransmission from a new attempt.
         self._hellos: dict[Connection, bytes] = {}
         self.hellos: dict[bytes, int] = {}
-        self.handshaking = 0
+        # When any peer was heard last: the newest of the established was, as it became that.
+        self._heard_at = 0.0
+        self.half_open: dict[Connection, float] = {}
+        self.established: dict[Connection, float] = {}
 
     def __len__(self) -> int:
         return len(self._hellos)
@@ -45,6 +63,11 @@ class Peers:
 
     def __contains__(self, connection: Connection) -> bool:
         return connection in self._hellos
+
+    @property
+    def handshaking(self) -> int:
+        """How many have no complete handshake."""
+        return len(self.half_open)
 
     def first_hellos(self, address: Address) -> tuple[bytes, ...]:
         """First hellos of the connections with this address."""
@@ -58,7 +81,7 @@ class Peers:
                 return connection
         return None
 
-    def full(self, address: Address, limits: Limits) -> str | None:
+    def full(self, address: Address, limits: Limits, prefixes: PrefixTable, *, proved: bool) -> str | None:
         """The name of the limit that keeps an attempt of `address` out, None if there is room."""
         # An attempt that never finished makes room for the next one of its address.
         replaced = self.replacements.get(address)
@@ -74,11 +97,14 @@ class Peers:
             return None
         if len(self) - len(self.replacements) - spare >= limits.connections:
             return "connections"
-        return None
+        # An address has two connections at most, so one that is here already needs no other place.
+        if current is not None or not proved:
+            return None
+        return prefixes.full(prefixes_of(address))
 
-    def enter(self, connection: Connection, address: Address, hello: bytes) -> Connection | None:
+    def enter(self, connection: Connection, address: Address, hello: bytes, now: float) -> Connection | None:
         """A connection began.  Returns the attempt it takes the place of, which is to be aborted."""
-        self.handshaking += 1
+        self.half_open[connection] = now
         self._hellos[connection] = hello
         self.hellos[hello] = self.hellos.get(hello, 0) + 1
         current = self.by_address.get(address)
@@ -93,7 +119,8 @@ class Peers:
 
     def complete(self, connection: Connection, address: Address) -> Connection | None:
         """A handshake is complete.  Returns the old connection of this peer, which is to be aborted."""
-        self.handshaking -= 1
+        self.established[connection] = self._heard_at
+        self.half_open.pop(connection, None)
         if self.replacements.get(address) is not connection:
             return None
         # RFC 9147 section 5.11 [9147-5.11-3]
@@ -101,6 +128,15 @@ class Peers:
         old = self.by_address[address]
         self.by_address[address] = connection
         return old
+
+    def heard(self, connection: Connection, now: float) -> None:
+        """An authentic record of a peer came."""
+        self._heard_at = now
+        before = self.established.get(connection)
+        # Order is kept to the second, which costs less than each time.
+        if before is not None and now - before >= _ORDER_SECONDS:
+            del self.established[connection]
+            self.established[connection] = now
 
     def move(self, connection: Connection, old: Address, new: Address) -> None:
         """A connection goes on at another address."""
@@ -136,6 +172,12 @@ class Peers:
         self.hellos[hello] -= 1
         if not self.hellos[hello]:
             del self.hellos[hello]
-        if not connection.was_connected:
-            self.handshaking -= 1
+        self.half_open.pop(connection, None)
+        self.established.pop(connection, None)
         return True
+
+
+def address_of(connection: Connection) -> Address:
+    """Where the peer of an endpoint's connection is."""
+    assert isinstance(connection.address, tuple)
+    return connection.address

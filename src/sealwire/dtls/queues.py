@@ -17,13 +17,16 @@ _MAX_EARLY_RECORDS: Final = 10
 class MessageQueue:
     """Messages in order, at most `limit` bytes of them (with a small charge for each)."""
 
-    __slots__ = ("_account", "_limit", "_messages", "_purpose", "bytes_held")
+    __slots__ = ("_account", "_lent", "_limit", "_messages", "_name", "_purpose", "bytes_held")
 
-    def __init__(self, account: Account, purpose: Purpose, limit: int) -> None:
+    def __init__(self, account: Account, purpose: Purpose, limit: int, name: str) -> None:
+        """`name` is that of the limit, to count how often it is reached."""
         self._account = account
         self._purpose = purpose
         self._limit = limit
+        self._name = name
         self._messages: list[bytes] = []
+        self._lent = 0
         #: What is charged for the messages held.
         self.bytes_held = 0
 
@@ -34,7 +37,10 @@ class MessageQueue:
         """Append all of `messages`, or none of them: whether there was room."""
         taken = list(map(bytes, messages))
         size = sum(map(len, taken)) + _MESSAGE_OVERHEAD_BYTES * len(taken)
-        if self.bytes_held + size > self._limit or not self._account.charge(self._purpose, size):
+        if self.bytes_held + size > self._limit:
+            self._account.note(self._name)
+            return False
+        if not self._account.charge(self._purpose, size):
             return False
         self._messages += taken
         self.bytes_held += size
@@ -67,10 +73,21 @@ class MessageQueue:
         if most is not None and most < len(self._messages):
             return self._take_some(most)
         messages, self._messages = self._messages, []
-        # Nothing is charged any more where the account was closed before the owner came to read.
-        self._account.release(self._purpose, min(self.bytes_held, self._account.held_for(self._purpose)))
+        self._release(self.bytes_held)
         self.bytes_held = 0
         return messages
+
+    def lend(self) -> list[bytes]:
+        """As :meth:`take`; what is given out stays charged until the next call, when it is used up."""
+        self._release(self._lent)
+        messages, self._messages = self._messages, []
+        self._lent, self.bytes_held = self.bytes_held, 0
+        return messages
+
+    def _release(self, n: int) -> None:
+        if n:
+            # Nothing is charged any more where the account was closed before the owner came to read.
+            self._account.release(self._purpose, min(n, self._account.held_for(self._purpose)))
 
     def _take_some(self, most: int) -> list[bytes]:
         messages = self._messages[:most]

@@ -88,11 +88,14 @@ class _Partial:
 class Reassembly:
     """The incoming handshake messages of one connection, by message_seq."""
 
-    __slots__ = ("_account", "_limits", "_partial", "next_seq")
+    __slots__ = ("_account", "_held", "_limit_name", "_limits", "_most", "_partial", "next_seq")
 
     def __init__(self, account: Account, limits: Limits, next_seq: int = 0) -> None:
         self._account = account
         self._limits = limits
+        self._held = 0
+        self._limit_name = "reassembly_bytes"
+        self._most = limits.reassembly_bytes
         self._partial: dict[int, _Partial] = {}
         #: message_seq of the next message to be given out.
         self.next_seq = next_seq
@@ -101,6 +104,11 @@ class Reassembly:
     def empty(self) -> bool:
         """Whether no part of any message waits here."""
         return not self._partial
+
+    def established(self) -> None:
+        """The handshake is complete: what comes from here on is small."""
+        self._limit_name = "established_reassembly_bytes"
+        self._most = self._limits.established_reassembly_bytes
 
     def offer(self, fragment: Fragment, epoch: int) -> Discard | None:
         """Keep a fragment; None if it is kept (or was already), else why it is not.
@@ -118,6 +126,7 @@ class Reassembly:
             # RFC 9147 section 5.2 [9147-5.2-3]
             return Discard.STALE_MESSAGE
         if seq - self.next_seq >= self._limits.future_messages:
+            self._account.note("future_messages")
             return Discard.FUTURE_MESSAGE
         if fragment.length > self._limits.handshake_message_bytes - HEADER_BYTES:
             if protected:
@@ -125,7 +134,9 @@ class Reassembly:
                     Alert.ILLEGAL_PARAMETER,
                     f"{fragment.kind.name} of {fragment.length} bytes is above the limit of"
                     f" {self._limits.handshake_message_bytes}",
+                    "handshake_message_bytes",
                 )
+            self._account.note("handshake_message_bytes")
             return Discard.OVERSIZED_RECORD
         partial = self._partial.get(seq)
         if partial is None:
@@ -157,6 +168,7 @@ class Reassembly:
         growth = partial.growth(fragment, first, last)
         if first == last:
             if len(partial.pieces) >= self._limits.reassembly_ranges:
+                self._account.note("reassembly_ranges")
                 return Discard.OVER_BUDGET
             growth += _PIECE_OVERHEAD_BYTES
         if not self._charge(partial, growth):
@@ -190,14 +202,21 @@ class Reassembly:
             self._drop(seq)
 
     def _charge(self, partial: _Partial, n: int) -> bool:
+        if self._held + n > self._most:
+            self._account.note(self._limit_name)
+            return False
         if not self._account.charge(Purpose.REASSEMBLY, n):
             return False
+        self._held += n
         partial.charged += n
         return True
 
     def _release(self, partial: _Partial, n: int) -> None:
         self._account.release(Purpose.REASSEMBLY, n)
+        self._held -= n
         partial.charged -= n
 
     def _drop(self, seq: int) -> None:
-        self._account.release(Purpose.REASSEMBLY, self._partial.pop(seq).charged)
+        charged = self._partial.pop(seq).charged
+        self._account.release(Purpose.REASSEMBLY, charged)
+        self._held -= charged

@@ -12,7 +12,7 @@ from typing import Final
 from sealwire.dtls.epochs import Opening, Sealing
 from sealwire.dtls.layer import HandshakeLayer
 from sealwire.dtls.outgoing import REKEY_PART, Outgoing
-from sealwire.errors import Alert, KeysExhausted, ProtocolError
+from sealwire.errors import Alert, ProtocolError
 from sealwire.limits import Limits
 from sealwire.telemetry import ConnectionCounters, KeyUsage
 
@@ -101,7 +101,8 @@ class Rekeying:
         part = self._opening.forged_part()
         if part >= 1:
             # RFC 9147 sections 4.5.2 and 4.5.3 [9147-4.5.2-3, 9147-4.5.3-4]
-            raise ProtocolError(Alert.BAD_RECORD_MAC, "too many records failed authentication")
+            reason = "too many records failed authentication"
+            raise ProtocolError(Alert.BAD_RECORD_MAC, reason, "forgeries_per_key")
         if part < REKEY_PART or not connected or self._layer.engine.updating_keys:
             return
         if self._layer.may_update_keys:
@@ -110,8 +111,6 @@ class Rekeying:
             self._counters.rekeyed_by_forgeries += 1
 
     def _update(self, now: float, *, request_peer: bool) -> None:
-        if not self._layer.may_update_keys:
-            raise KeysExhausted("epochs or handshake message numbers are nearly used up")
         self._layer.update_keys(now, request_peer=request_peer)
 
     def usage(self) -> KeyUsage:

@@ -24,6 +24,7 @@ from sealwire.errors import (
     ProtocolError,
 )
 from sealwire.limits import Account, Ledger, Limits, Purpose
+from sealwire.limits.weights import PEER_BYTES_INCLUDED, STREAM_BYTES, TICKET_BYTES
 from sealwire.record.padding import Padding
 from sealwire.record.stream import STREAM_HEADER_BYTES, StreamOpener, StreamSealer
 from sealwire.stcp.deframe import (
@@ -54,11 +55,6 @@ if TYPE_CHECKING:
     from sealwire.context import Config
     from sealwire.wire import Buffer
 
-#: What the objects of one connection weigh in the ledger (measured with tracemalloc, rounded up).
-CONNECTION_BYTES: Final = 8 * 1024
-# An ordinary chain is in that already.
-_PEER_BYTES_INCLUDED: Final = 2 * 1024
-
 # Events kept for an owner that does not ask: what a server can make a client hold [8446-POST-3].
 _MAX_EVENTS: Final = 16
 # A peer sends one for compatibility, two with a retry; each costs us a record's handling and holds nothing.
@@ -80,6 +76,7 @@ class Association:
         now: float,
         limits: Limits,
         ledger: Ledger,
+        peer: object = None,
     ) -> None:
         self.state = "handshaking"
         self.error: Error | TimeoutError | None = None
@@ -92,13 +89,14 @@ class Association:
         self._is_client = is_client
         self._limits = limits
         self._ledger = ledger
-        self._account = Account(ledger, limits.connection_bytes)
+        self._account = Account(ledger, min(limits.handshake_bytes, limits.connection_bytes))
         self._handshake = handshake
         self._deadline: float | None = now + limits.handshake_seconds
         # Keys of the handshake, or of the last update by age, are as old as this says.
         self._keys_since = now
         self._receive_epoch_then = 0
         self._events: list[Event] = []
+        self._ticket_bytes = 0
         self._deframer = Deframer()
         self._joiner = MessageJoiner(limits.handshake_message_bytes)
         self._opener: StreamOpener | None = None
@@ -118,7 +116,13 @@ class Association:
             padding=Padding(config.block_padding, config.padding_callback),
         )
         self._write_closed = False
-        charge(self._account, Purpose.CONNECTION, CONNECTION_BYTES)
+        if peer is not None:
+            self._account.place(peer)
+        try:
+            charge(self._account, Purpose.CONNECTION, STREAM_BYTES)
+        except LimitReached:
+            self._account.close()
+            raise
         ownership.own(ownership.Kind.CONNECTION, self)
 
     def _receiving(self) -> bool:
@@ -214,7 +218,8 @@ class Association:
             # Each one costs two key derivations; a peer has no use for many [8446-POST-3].
             self._key_updates_in_a_row += 1
             if self._key_updates_in_a_row > self._limits.key_updates_in_a_row:
-                raise _unexpected("KeyUpdates without data in between reached the limit key_updates_in_a_row")
+                reason = "KeyUpdates without data in between reached the limit key_updates_in_a_row"
+                raise ProtocolError(Alert.UNEXPECTED_MESSAGE, reason, "key_updates_in_a_row")
             self.counters.key_updates += 1
         epoch = 0 if self._opener is None else self._opener.epoch
         self._handshake.receive(epoch, message)
@@ -282,8 +287,15 @@ class Association:
             elif isinstance(output, EarlyDataAnswered):
                 self._early_data_answered(output.accepted)
             elif len(self._events) < _MAX_EVENTS:
-                self._events.append(TicketReceived(output.ticket))
+                self._keep_ticket(TicketReceived(output.ticket))
         self._send_handshake(messages)
+
+    def _keep_ticket(self, event: TicketReceived) -> None:
+        # A ticket there is no room for is one handshake more, later.
+        size = TICKET_BYTES + len(event.ticket.identity)
+        if self._account.charge(Purpose.TICKETS, size):
+            self._ticket_bytes += size
+            self._events.append(event)
 
     def _early_data_answered(self, accepted: bool) -> None:
         if accepted:
@@ -321,7 +333,8 @@ class Association:
 
     def _connected(self) -> None:
         held = self._handshake.session.peer_bytes
-        charge(self._account, Purpose.CONNECTION, max(held - _PEER_BYTES_INCLUDED, 0))
+        self._account.handshake_over(self._limits.connection_bytes)
+        charge(self._account, Purpose.CONNECTION, max(held - PEER_BYTES_INCLUDED, 0))
         self.state = "connected"
         self._deadline = None
         self._events.append(Connected())
@@ -357,7 +370,9 @@ class Association:
             and isinstance(error, ProtocolError)
             and not isinstance(error, HandshakeError)
         ):
-            error = HandshakeError(error.alert, error.reason)
+            error = HandshakeError(error.alert, error.reason, error.limit)
+        if isinstance(error, ProtocolError) and error.limit:
+            self._account.note(error.limit)
         if not self._write_closed:
             if isinstance(error, ProtocolError):
                 self._send_alert(error.alert, _FATAL)

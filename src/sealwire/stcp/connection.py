@@ -80,7 +80,7 @@ class Connection(Association):
             LimitReached: the ledger has no room for a connection.
         """
         limits = limits or _DEFAULT_LIMITS
-        ledger = ledger or Ledger(limits.total_bytes)
+        ledger = ledger or Ledger(limits)
         config = config.within(limits)
         handshake = Handshake.client(
             config, TLS, server_name=server_name, ticket=ticket, early_data=early_data
@@ -91,14 +91,23 @@ class Connection(Association):
 
     @classmethod
     def server(
-        cls, config: Config, *, now: float, limits: Limits | None = None, ledger: Ledger | None = None
+        cls,
+        config: Config,
+        *,
+        now: float,
+        limits: Limits | None = None,
+        ledger: Ledger | None = None,
+        peer: object = None,
     ) -> Connection:
-        """A server's end, waiting for a ClientHello.  Arguments and errors as for `client`."""
+        """A server's end, waiting for a ClientHello.  Arguments and errors as for `client`.
+
+        `peer` is the socket address of the client, whose prefix is charged as well.
+        """
         limits = limits or _DEFAULT_LIMITS
-        ledger = ledger or Ledger(limits.total_bytes)
+        ledger = ledger or Ledger(limits)
         config = config.within(limits)
         handshake = Handshake.server(config, TLS, early=EarlyPhase(wanted=True))
-        return cls(handshake, config, is_client=False, now=now, limits=limits, ledger=ledger)
+        return cls(handshake, config, is_client=False, now=now, limits=limits, ledger=ledger, peer=peer)
 
     # -- facts
 
@@ -185,6 +194,7 @@ class Connection(Association):
         if not view:
             return
         if self.queued >= self._limits.send_queue_bytes:
+            self._account.note("send_queue_bytes")
             waiting = f"{self.queued} bytes are already waiting for the network"
             raise LimitReached("send_queue_bytes", waiting)
         if self.state == "handshaking":
@@ -258,6 +268,7 @@ class Connection(Association):
             if self._is_client or self._outgoing.epoch != EPOCH_APPLICATION:
                 raise Error("nothing can be sent before the client's Finished: there was no hello yet")
             if self.queued >= self._limits.send_queue_bytes:
+                self._account.note("send_queue_bytes")
                 waiting = f"{self.queued} bytes are already waiting for the network"
                 raise LimitReached("send_queue_bytes", waiting)
             view = memoryview(data).cast("B")
@@ -373,11 +384,26 @@ class Connection(Association):
             self._become_closed(ConnectionClosed("the connection was abandoned"))
         self._received.clear()
         self._outgoing = Outgoing(self._account, self.counters, is_client=False)
+        self._ticket_bytes = 0
         self._account.close()
+
+    def hold_waiting(self, n: int) -> None:
+        """The owner keeps `n` bytes it could not give to :meth:`send` yet: they count in this account.
+
+        Raises:
+            LimitReached: the account has no room for them.
+        """
+        charge(self._account, Purpose.SEND_QUEUE, n)
+
+    def drop_waiting(self, n: int) -> None:
+        """The owner keeps so many bytes fewer."""
+        self._account.release(Purpose.SEND_QUEUE, min(n, self._account.held_for(Purpose.SEND_QUEUE)))
 
     def events(self) -> list[Event]:
         """Take what happened since the last call, in order."""
         events, self._events = self._events, []
+        self._account.release(Purpose.TICKETS, self._ticket_bytes)
+        self._ticket_bytes = 0
         return events
 
     def deadline(self) -> float | None:
@@ -395,6 +421,7 @@ class Connection(Association):
         """Tell the time; does nothing before the deadline."""
         if self._deadline is not None and now >= self._deadline:
             seconds = f"{self._limits.handshake_seconds:g} seconds"
+            self._account.note("handshake_seconds")
             self._fail(TimeoutError(f"the handshake did not finish within {seconds}"))
         elif self._rekey_at is not None and now >= self._rekey_at:
             self._rekey_by_age(now)

@@ -146,7 +146,7 @@ class MessageJoiner:
         size = _MESSAGE_HEADER_BYTES + int.from_bytes(buffer[1:4], "big")
         if size > self.limit:
             reason = f"a handshake message of {size} bytes is above the limit handshake_message_bytes"
-            raise ProtocolError(Alert.ILLEGAL_PARAMETER, reason)
+            raise ProtocolError(Alert.ILLEGAL_PARAMETER, reason, "handshake_message_bytes")
         if len(buffer) < size:
             return None
         message = bytes(memoryview(buffer)[:size])

@@ -57,14 +57,14 @@ class EarlyStream:
         if self._came > limit:
             # RFC 8446 section 4.6.1 [8446-0RTT-1]
             raise ProtocolError(Alert.UNEXPECTED_MESSAGE, f"more than {limit} bytes of early data came")
-        charge(self._account, Purpose.RECEIVE_QUEUE, len(content))
+        charge(self._account, Purpose.EARLY_DATA, len(content))
         self._received += content
 
     def read(self, n: int) -> bytes:
         """Take up to `n` bytes of what came, all of it for -1."""
         taken = bytes(self._received) if n < 0 else bytes(memoryview(self._received)[:n])
         del self._received[: len(taken)]
-        self._account.release(Purpose.RECEIVE_QUEUE, len(taken))
+        self._account.release(Purpose.EARLY_DATA, len(taken))
         return taken
 
     def skip(self, record: Buffer, limit: int) -> None:

@@ -37,8 +37,7 @@ def charge(account: Account, purpose: Purpose, n: int) -> None:
     if n < 0:
         account.release(purpose, -n)
     elif n and not account.charge(purpose, n):
-        own = account.held + n > account.limit
-        raise LimitReached("connection_bytes" if own else "total_bytes", f"there is no room for {n} bytes")
+        raise LimitReached(account.ledger.refused_by, f"there is no room for {n} bytes")
 
 
 def check_room(account: Account, n: int) -> None:

@@ -136,6 +136,7 @@ def accept(settings: Settings, certificate: Certificate, asked: Asked) -> Presen
             CertificateFailure.REJECTED,
             f"the certificate list is longer than {settings.max_chain_bytes} bytes",
             Alert.BAD_CERTIFICATE,
+            "certificate_chain_bytes",
         )
     verified = settings.verify_mode != VERIFY_NONE
     if asked.kind is CertificateType.RAW_PUBLIC_KEY:

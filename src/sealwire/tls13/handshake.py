@@ -198,7 +198,7 @@ class Handshake:
         except ProtocolError as error:
             cause = error.__cause__
             if not self.complete and not isinstance(error, HandshakeError):
-                error = HandshakeError(error.alert, error.reason)
+                error = HandshakeError(error.alert, error.reason, error.limit)
             self._state = Failed(self._exchange, error)
             raise error from cause
         except Exception as cause:

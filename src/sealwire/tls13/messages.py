@@ -232,7 +232,9 @@ class Certificate:
         while certificates.remaining:
             if len(entries) == max_entries:
                 raise ProtocolError(
-                    Alert.BAD_CERTIFICATE, f"the certificate list is longer than {max_entries} certificates"
+                    Alert.BAD_CERTIFICATE,
+                    f"the certificate list is longer than {max_entries} certificates",
+                    "certificate_chain_length",
                 )
             der = certificates.vector24(low=1)
             entries.append(CertificateEntry(der, Extensions.decode(certificates, Where.CERTIFICATE)))

@@ -69,7 +69,7 @@ def _endpoint(data: bytes) -> None:
         lambda: server, limits=limits, require_cookie=bool(options & 1), cid_bytes=8 if options & 2 else None
     )
     at_rest = endpoint.ledger.held
-    ledger = Ledger(limits.total_bytes)
+    ledger = Ledger(limits)
     client = dtls.Connection.client(
         config,
         now=0.0,
@@ -211,7 +211,7 @@ def _stream(data: bytes) -> None:
     if script.byte(2):
         chosen = all_recordings()[script.byte(len(all_recordings()))]
         config, server = chosen.client, chosen.server
-    ledger = Ledger(Limits().total_bytes)
+    ledger = Ledger(Limits())
     ends = (
         stcp.Connection.client(config, now=0.0, server_name="localhost", ledger=ledger),
         stcp.Connection.server(server, now=0.0, ledger=ledger),

@@ -155,7 +155,7 @@ def joined(
 ) -> Rig:
     """A client and a server without a cookie between them."""
     limits = limits or Limits()
-    ledger = Ledger(limits.total_bytes)
+    ledger = Ledger(limits)
     rig = Rig(
         dtls.Connection.client(
             client or configs.client_context().config(),

@@ -33,7 +33,7 @@ def rig(
     """
     upkeep = dtls.Upkeep(spare_cids=spare_cids)
     limits = Limits()
-    ledger = Ledger(limits.total_bytes)
+    ledger = Ledger(limits)
     made = Rig(
         dtls.Connection.client(
             configs.client_context().config(),

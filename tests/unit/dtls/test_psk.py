@@ -154,7 +154,7 @@ def _with_callback(callback: Any) -> Config:
 def test_a_client_whose_callback_fails_is_not_made() -> None:
     context = Context(PROTOCOL_CLIENT)
     context.set_psk_client_callback(psks.broken)
-    ledger = Ledger(Limits().total_bytes)
+    ledger = Ledger(Limits())
     with pytest.raises(HandshakeError) as caught:
         dtls.Connection.client(context.config(), now=0.0, ledger=ledger)
     assert caught.value.alert is Alert.INTERNAL_ERROR

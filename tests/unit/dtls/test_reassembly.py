@@ -20,7 +20,7 @@ PLAIN, PROTECTED = 0, 2
 
 def reassembly(limits: Limits | None = None, next_seq: int = 0) -> tuple[Reassembly, Ledger]:
     limits = limits or Limits()
-    ledger = Ledger(limits.total_bytes)
+    ledger = Ledger(limits)
     return Reassembly(Account(ledger, limits.connection_bytes), limits, next_seq), ledger
 
 

@@ -21,7 +21,7 @@ class Pair:
         handshake: bool = True,
     ) -> None:
         limits = limits or Limits()
-        self.ledger = Ledger(limits.total_bytes)
+        self.ledger = Ledger(limits)
         self.client = stcp.Connection.client(
             (client or client_context()).config(),
             now=0.0,

@@ -32,7 +32,7 @@ class Ends:
         server: Config | None = None,
         limits: Limits | None = None,
     ) -> None:
-        self.ledger = Ledger(Limits().total_bytes)
+        self.ledger = Ledger(Limits())
         self.client = stcp.Connection.client(
             made.client, now=0.0, server_name="localhost", ticket=ticket, early_data=True
         )

@@ -98,7 +98,7 @@ def test_callbacks_that_fail() -> None:
 
     client = Context(PROTOCOL_CLIENT)
     client.set_psk_client_callback(psks.broken)
-    ledger = Ledger(Limits().total_bytes)
+    ledger = Ledger(Limits())
     with pytest.raises(HandshakeError) as caught:
         stcp.Connection.client(client.config(), now=0.0, ledger=ledger)
     assert caught.value.alert is Alert.INTERNAL_ERROR

@@ -236,7 +236,7 @@ class DatagramChannel(DatagramFacts):
 
     def _take(self) -> bool:
         if not self._ready:
-            self._ready.extend(self._connection.messages())
+            self._ready.extend(self._connection.lend_messages())
         return bool(self._ready)
 
     # -- from the owner of the port

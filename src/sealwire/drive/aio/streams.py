@@ -23,7 +23,7 @@ from sealwire.drive.facts import ProcessBound, is_end
 from sealwire.drive.reports import costliest, report
 from sealwire.drive.sessions import Sessions
 from sealwire.errors import Error, LimitReached
-from sealwire.limits import Ledger, Limits
+from sealwire.limits import Budget, Ledger, Limits, Pressure, prefixes_of
 from sealwire.telemetry import ConnectionCounters, EndpointCounters, PeerReport
 
 if TYPE_CHECKING:
@@ -205,6 +205,7 @@ class StreamServer(ProcessBound):
         sockets: the listening sockets; empty once closed.
         counters: what this server did.
         ledger: what all its connections hold.
+        budget: for what the application sets aside in the same account.
     """
 
     def __init__(
@@ -221,7 +222,8 @@ class StreamServer(ProcessBound):
         super().__init__()
         self.sockets: tuple[socket.socket, ...] = tuple(sockets)
         self.counters = EndpointCounters()
-        self.ledger = Ledger(limits.total_bytes)
+        self.ledger = Ledger(limits)
+        self.budget = Budget(self.ledger)
         self._loop = loop
         self._handler = handler
         self._context = context
@@ -307,7 +309,7 @@ class StreamServer(ProcessBound):
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(self._backlog):
             try:
-                sock, _address = listening.accept()
+                sock, address = listening.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -315,17 +317,19 @@ class StreamServer(ProcessBound):
                     self._pause(listening)
                     return
                 continue  # that peer is gone already
-            self._admit(sock)
+            self._admit(sock, address)
 
-    def _admit(self, sock: socket.socket) -> None:
+    def _admit(self, sock: socket.socket, address: object) -> None:
         limits = self._limits
-        if self.connections >= limits.connections or self._handshakes >= limits.handshakes:
+        full = self._full(address)
+        if full is not None:
+            self.ledger.note(full)
             self.counters.admissions_refused += 1
             sock.close()
             return
         try:
             connection = stcp.Connection.server(
-                self._context.config(), now=time.monotonic(), limits=limits, ledger=self.ledger
+                self._context.config(), now=time.monotonic(), limits=limits, ledger=self.ledger, peer=address
             )
         except LimitReached:
             self.counters.admissions_refused += 1
@@ -344,6 +348,17 @@ class StreamServer(ProcessBound):
         self._streams.add(stream)
         stream.opened.add_done_callback(lambda opened: self._opened(stream, opened))
         stream.start()
+
+    def _full(self, address: object) -> str | None:
+        """The name of the limit that keeps another connection from there out, None if there is room."""
+        if self.ledger.level is Pressure.CRITICAL:
+            return "total_bytes"
+        if self.connections >= self._limits.connections:
+            return "connections"
+        if self._handshakes >= self._limits.handshakes:
+            return "handshakes"
+        # TCP's own handshake has proved the address.
+        return self.ledger.prefixes.full(prefixes_of(address))
 
     def _opened(self, stream: Stream, opened: asyncio.Future[None]) -> None:
         self._handshakes -= 1

@@ -159,7 +159,7 @@ class DatagramSocket(SecureSocket, DatagramFacts):
 
     def _receivable(self) -> bool:
         if not self._ready:
-            self._ready.extend(self.connection.messages())
+            self._ready.extend(self.connection.lend_messages())
         if self._ready:
             return True
         if self.connection.error is not None:
@@ -200,7 +200,7 @@ class DatagramSocket(SecureSocket, DatagramFacts):
         """Length of the message :meth:`recv` can give without waiting; 0 if there is none."""
         with self._lock:
             if not self._ready and self._sock.fileno() >= 0:
-                self._ready.extend(self.connection.messages())
+                self._ready.extend(self.connection.lend_messages())
             return len(self._ready[0]) if self._ready else 0
 
     def unwrap(self) -> socket.socket:

@@ -120,7 +120,7 @@ class Stream:
         await self.channel.send(json.dumps(what).encode())
 
     async def ask(self, answer: str, **what: Any) -> Any:
-        """Say it again and again until `answer` comes.  TimeoutError if it does not, Refused if it will not."""
+        """Say it again and again until `answer` comes; TimeoutError or Refused where it does not."""
         for _ in range(_ATTEMPTS):
             await self.say(**what)
             try:

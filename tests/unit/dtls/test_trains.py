@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 
 from sealwire import dtls
 from sealwire.dtls import Train, bytes_of, count_of
+from sealwire.dtls.cookie import Address
 from sealwire.errors import Discard
 from sealwire.limits import Limits
 from sealwire.record.protect import COMPILED
 from sealwire.record.train import couple
+from tests import configs
 from tests.unit.dtls.host import Site, addresses
 from tests.unit.dtls.rig import Rig, joined
 
@@ -222,3 +225,54 @@ def test_hellos_beside_trains() -> None:
     made.endpoint.receive([*batch, *((train, addresses(1)[0]) for train in trains), *batch], made.now)
     assert first.messages() == numbered(64)
     assert made.endpoint.counters.hello_retry_requests >= 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_lost_while_keys_ids_and_addresses_change(seed: int) -> None:
+    """A link that loses nothing and reorders what left within a moment of each other, both ways."""
+    chance = random.Random(seed)
+    client = configs.client_context().config()
+    made = Site(limits=LARGE, client=client, upkeep=dtls.Upkeep(spare_cids=2))
+    one, served = made.connect(addresses(1)[0])
+    here = addresses(1)[0]
+    got: list[bytes] = []
+    back: list[bytes] = []
+    sent: list[bytes] = []
+    answered: list[bytes] = []
+    late: list[tuple[bytes, Address]] = []
+    for step in range(120):
+        run = [b"%d/%d" % (step, n) for n in range(40)]
+        one.send_many(run)
+        served.send_many([b"re " + message for message in run])
+        sent += run
+        answered += [b"re " + message for message in run]
+        if step % 7 == 3 and one.next_sending_epoch == one.sending_epoch:
+            one.update_keys(made.now)
+        if step % 9 == 4 and served.next_sending_epoch == served.sending_epoch:
+            served.update_keys(made.now)
+        if step % 11 == 5:
+            one.rotate_connection_id()
+        if step % 40 == 20:
+            here = addresses(5)[1 + step // 40]  # a gateway gave us another
+            made.clients = {here: one}
+        batch = late + [(datagram, here) for datagram in one.transmit(made.now)]
+        chance.shuffle(batch)
+        late = batch[: len(batch) // 4]
+        made.endpoint.receive(batch[len(late) :], made.now)
+        down = [datagram for datagram, _ in made.endpoint.transmit(made.now)]
+        made.endpoint.events()
+        chance.shuffle(down)
+        one.receive_run(couple(down), made.now)
+        one.events()
+        got += served.messages()
+        back += one.messages()
+        made.now += 0.001
+    made.endpoint.receive(late, made.now)
+    for _ in range(10):
+        made.run()
+    got += served.messages()
+    back += one.messages()
+    assert sorted(got) == sorted(sent)
+    assert sorted(back) == sorted(answered)
+    assert one.sending_epoch > 10
+    assert served.address == here

@@ -40,12 +40,13 @@ ARROWS: dict[str, set[str]] = {
     "drive": {"dtls", "stcp", "context"} | _FOUNDATION,
     "probe": {"tls13", "wire", "crypto", "drive", "context"} | _FOUNDATION,
     "monitor": {"telemetry", "limits"},
+    "presets": {"dtls", "limits"},
     "sim": _USER,
     "testing": _USER | {"sim"},
     "bench": _USER | {"sim", "probe"},
     "attack": _USER | {"sim"},
     "cli": _USER | {"sim", "probe", "monitor", "bench", "attack"},
-    "sealwire": {"context", "drive", "dtls", "stcp", "errors", "limits"},
+    "sealwire": {"context", "drive", "dtls", "stcp", "errors", "limits", "presets"},
 }
 
 # Engines take `now` as an argument and return bytes; these modules are where the world comes in.

@@ -36,6 +36,7 @@ RUN_HERE = {
     "ocsp_stapling.py",
     "own_dissector.py",
     "padding.py",
+    "presets.py",
     "path_mtu.py",
     "psk_echo.py",
     "raw_public_keys.py",
@@ -137,6 +138,15 @@ def test_early_data() -> None:
         "accepted: answer of 42, before the handshake was over",
         "rejected: asked again, answer of 42",
         "accepted over TLSv1.3: answer of 42, before the handshake was over",
+    ]
+
+
+def test_presets() -> None:
+    done = run("presets.py", *credentials(), *trust())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode().splitlines() == [
+        "IoT sensor: a report of 8 bytes came",
+        "streaming: 1000 small writes in 16 records",
     ]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sealwire import dtls, stcp
+    from sealwire import dtls, presets, stcp
     from sealwire.context import (
         CERT_NONE,
         CERT_OPTIONAL,
@@ -137,6 +137,7 @@ __all__ = [
     "dtls",
     "open_connection",
     "open_datagram_channel",
+    "presets",
     "start_datagram_server",
     "start_server",
     "stcp",
@@ -147,7 +148,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     import importlib
 
-    if name in ("dtls", "stcp"):
+    if name in ("dtls", "presets", "stcp"):
         return importlib.import_module(f"sealwire.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'sealwire' has no attribute {name!r}")

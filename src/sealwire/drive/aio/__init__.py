@@ -3,6 +3,7 @@
 Sockets are driven with ``add_reader``, so any event loop with readiness callbacks will do.
 """
 
+from sealwire.drive.aio.batcher import Batcher
 from sealwire.drive.aio.channel import DatagramChannel
 from sealwire.drive.aio.client import open_datagram_channel
 from sealwire.drive.aio.protocol import DatagramTransport, create_datagram_endpoint
@@ -11,6 +12,7 @@ from sealwire.drive.aio.server import DatagramServer, start_datagram_server
 from sealwire.drive.aio.streams import StreamServer, open_connection, start_server
 
 __all__ = [
+    "Batcher",
     "DatagramChannel",
     "DatagramServer",
     "DatagramTransport",

@@ -1,0 +1,102 @@
+"""Builds the fuzzer of a group and runs it: see the package."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from tests.fuzzing import sanitizers
+from tests.fuzzing.libfuzzer import DESK, GROUPS, MODULES
+from tests.fuzzing.libfuzzer.inside import GROUP
+from tests.fuzzing.libfuzzer.seeds import seeds
+
+ROOT = Path(__file__).resolve().parents[3]
+CORPUS = ROOT / "tests/fuzzing/corpus"
+_SANITIZE = "-fsanitize=address,undefined"
+_FLAGS = ("-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g", "-fwrapv", "-w")
+#: What is kept in the tree is small.
+_MOST_BYTES = 2_000
+_MOST_FILES = 150
+
+
+def clang() -> str:
+    for name in ("clang", *(f"clang-{n}" for n in range(20, 13, -1))):
+        for place in os.environ.get("PATH", "").split(":"):
+            if (Path(place) / name).exists():
+                return name
+    sys.exit("no clang here: apt-get install clang")
+
+
+def build(into: Path) -> Path:
+    """The instrumented modules and the program."""
+    cythonize = importlib.import_module("Cython.Build").cythonize
+    extension = importlib.import_module("setuptools").Extension
+    compiler, include = clang(), sysconfig.get_path("include")
+    for whole in (*MODULES, DESK):
+        source = f"{'src/' if whole != DESK else ''}{whole.replace('.', '/')}.pyx"
+        (made,) = cythonize(
+            [extension(whole, [source])],
+            include_path=["src"],
+            build_dir=str(into / "c"),
+            language_level=3,
+            quiet=True,
+            force=True,
+        )
+        command = [compiler, "-shared", "-fPIC", f"{_SANITIZE},fuzzer-no-link", *_FLAGS, "-I", include]
+        subprocess.run([*command, made.sources[0], "-o", str(into / f"{whole}.so")], check=True, cwd=ROOT)
+    program = into / "fuzzer"
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    command = [compiler, f"{_SANITIZE},fuzzer", *_FLAGS, "-rdynamic", "-I", include]
+    source = str(ROOT / "tests/fuzzing/libfuzzer/main.c")
+    subprocess.run([*command, source, f"-lpython{version}", "-o", str(program)], check=True)
+    return program
+
+
+def run(group: str, seconds: int, keep: bool) -> int:
+    kept = CORPUS / f"probe-{group}"
+    with tempfile.TemporaryDirectory(prefix="sealwire-libfuzzer-") as name:
+        place = Path(name)
+        program = build(place)
+        for directory in ("corpus", "found"):
+            (place / directory).mkdir()
+        for number, seed in enumerate(seeds(group)):
+            (place / f"corpus/seed{number}").write_bytes(seed)
+        environment = {
+            **os.environ,
+            "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
+            "UBSAN_OPTIONS": "print_stacktrace=1",
+            "PYTHONMALLOC": "malloc",
+            "PYTHONPATH": os.pathsep.join((str(ROOT), *filter(None, sys.path))),
+            sanitizers.VARIABLE: name,
+            GROUP: group,
+        }
+        directories = [str(place / "corpus"), *([str(kept)] if kept.is_dir() else [])]
+        artifacts = Path(tempfile.gettempdir()) / f"sealwire-finding-{group}-"
+        options = [f"-max_total_time={seconds}", "-max_len=6000", "-timeout=20", "-print_final_stats=1"]
+        options += [f"-artifact_prefix={artifacts}", "-verbosity=1", "-rss_limit_mb=4096"]
+        done = subprocess.run([str(program), *options, *directories], env=environment, cwd=ROOT, check=False)
+        if done.returncode == 0 and keep:
+            kept.mkdir(exist_ok=True)
+            merging = [str(program), "-merge=1", str(place / "found"), str(kept), str(place / "corpus")]
+            subprocess.run(merging, env=environment, cwd=ROOT, check=True, capture_output=True)
+            small = sorted((place / "found").iterdir(), key=lambda path: path.stat().st_size)
+            for path in [path for path in small if path.stat().st_size <= _MOST_BYTES][:_MOST_FILES]:
+                (kept / path.name).write_bytes(path.read_bytes())
+        return done.returncode
+
+
+def main() -> int:
+    arguments = [argument for argument in sys.argv[1:] if argument != "--keep"]
+    if not arguments or arguments[0] not in GROUPS:
+        sys.exit(f"usage: python -m tests.fuzzing.libfuzzer {{{','.join(GROUPS)}}} [SECONDS] [--keep]")
+    seconds = int(arguments[1]) if len(arguments) > 1 else 600
+    return run(arguments[0], seconds, "--keep" in sys.argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

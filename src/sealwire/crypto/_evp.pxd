@@ -23,6 +23,12 @@ ctypedef struct Api:
     void* (*fetch_digest)(void* library, const char* name, const char* properties) noexcept nogil
     int (*digest)(const void* data, size_t n, uint8_t* out, unsigned int* size, const void* kind, void* engine) noexcept nogil
     uint8_t* (*hmac)(const void* kind, const void* key, int key_n, const uint8_t* data, size_t n, uint8_t* out, unsigned int* size) noexcept nogil
+    void* (*mac_fetch)(void* library, const char* name, const char* properties) noexcept nogil
+    void* (*mac_new)(void* mac) noexcept nogil
+    void (*mac_free)(void* context) noexcept nogil
+    int (*mac_init)(void* context, const uint8_t* key, size_t n, const void* params) noexcept nogil
+    int (*mac_update)(void* context, const uint8_t* data, size_t n) noexcept nogil
+    int (*mac_final)(void* context, uint8_t* out, size_t* written, size_t room) noexcept nogil
     void* (*digest_new)() noexcept nogil
     void (*digest_free)(void* context) noexcept nogil
     int (*digest_init)(void* context, const void* digest, const void* params) noexcept nogil
@@ -88,10 +94,12 @@ cdef void digest(Digest kind, const uint8_t* data, size_t n, uint8_t* out) noexc
 # 32 bytes to `out`.
 cdef void hmac_sha256(const uint8_t* key, int key_n, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil
 
-# AES-128-GCM and AES-128 for many keys, one after the other.
+# AES-128-GCM and AES-128 for many keys, one after the other; and contexts for hashes, where there are any.
 cdef struct Opening:
     void* aead
     void* block
+    void* mac
+    void* digests[3]
 
 cdef int start_opening(Opening* opening) except -1
 cdef void end_opening(Opening* opening) noexcept
@@ -100,6 +108,9 @@ cdef int open_with(
     Opening* opening, const uint8_t* key, const uint8_t* nonce, const uint8_t* aad, int aad_n,
     const uint8_t* data, int n, uint8_t* out
 ) noexcept nogil
+# As digest() and hmac_sha256(), without a new context for each.
+cdef void digest_with(Opening* opening, Digest kind, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil
+cdef void hmac_with(Opening* opening, const uint8_t* key, int key_n, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil
 # One block of 16 bytes.
 cdef int sample_with(Opening* opening, const uint8_t* key, const uint8_t* sample, uint8_t* out) noexcept nogil
 

@@ -158,6 +158,12 @@ cdef str _take(void* handle):
     _api.digest = <int (*)(
         const void*, size_t, uint8_t*, unsigned int*, const void*, void*
     ) noexcept nogil>dlsym(handle, b"EVP_Digest")
+    _api.mac_fetch = <void* (*)(void*, const char*, const char*) noexcept nogil>dlsym(handle, b"EVP_MAC_fetch")
+    _api.mac_new = <void* (*)(void*) noexcept nogil>dlsym(handle, b"EVP_MAC_CTX_new")
+    _api.mac_free = <void (*)(void*) noexcept nogil>dlsym(handle, b"EVP_MAC_CTX_free")
+    _api.mac_init = <int (*)(void*, const uint8_t*, size_t, const void*) noexcept nogil>dlsym(handle, b"EVP_MAC_init")
+    _api.mac_update = <int (*)(void*, const uint8_t*, size_t) noexcept nogil>dlsym(handle, b"EVP_MAC_update")
+    _api.mac_final = <int (*)(void*, uint8_t*, size_t*, size_t) noexcept nogil>dlsym(handle, b"EVP_MAC_final")
     _api.hmac = <uint8_t* (*)(
         const void*, const void*, int, const uint8_t*, size_t, uint8_t*, unsigned int*
     ) noexcept nogil>dlsym(handle, b"HMAC")
@@ -450,16 +456,82 @@ cdef void hmac_sha256(const uint8_t* key, int key_n, const uint8_t* data, size_t
 cdef int start_opening(Opening* opening) except -1:
     cdef uint8_t key[16]
     memset(key, 0, 16)
-    opening.aead = opening.block = NULL
+    memset(opening, 0, sizeof(Opening))
     opening.aead = new_aead(AES_128_GCM, key, False)
     opening.block = new_mask(AES_128_GCM, key)
+    need_digests()
+    if _api.digest_new != NULL and _api.digest_free != NULL and _api.digest_final != NULL:
+        if _api.digest_init != NULL and _api.digest_update != NULL:
+            for kind in range(3):
+                opening.digests[<int>kind] = _api.digest_new()
+    opening.mac = _new_mac()
     return 0
+
+
+# crypto.h: OSSL_PARAM, and what says that its data are characters.
+cdef struct Param:
+    const char* key
+    unsigned int kind
+    void* data
+    size_t size
+    size_t written
+
+cdef enum:
+    CHARACTERS = 4
+
+
+cdef void* _new_mac() noexcept:
+    # A context of HMAC with SHA-256; NULL where one call for each has to do.
+    cdef Param params[2]
+    cdef uint8_t key[32]
+    cdef void* kind
+    cdef void* context
+    if _api.mac_fetch == NULL or _api.mac_new == NULL or _api.mac_free == NULL or _api.mac_init == NULL:
+        return NULL
+    if _api.mac_update == NULL or _api.mac_final == NULL:
+        return NULL
+    kind = _api.mac_fetch(NULL, b"HMAC", NULL)
+    if kind == NULL:
+        _api.clear_errors()
+        return NULL
+    # The algorithm is fetched once and kept for good, as the digests are.
+    context = _api.mac_new(kind)
+    memset(params, 0, sizeof(params))
+    memset(key, 0, sizeof(key))
+    params[0].key, params[0].kind = b"digest", CHARACTERS
+    params[0].data, params[0].size = <void*><char*>b"SHA256", 6
+    if context != NULL and _api.mac_init(context, key, sizeof(key), params) <= 0:
+        _api.mac_free(context)
+        _api.clear_errors()
+        return NULL
+    return context
 
 
 cdef void end_opening(Opening* opening) noexcept:
     release(opening.aead)
     release(opening.block)
-    opening.aead = opening.block = NULL
+    if opening.mac != NULL:
+        _api.mac_free(opening.mac)
+    for kind in range(3):
+        if opening.digests[<int>kind] != NULL:
+            _api.digest_free(opening.digests[<int>kind])
+    memset(opening, 0, sizeof(Opening))
+
+
+cdef void digest_with(Opening* opening, Digest kind, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil:
+    cdef void* context = opening.digests[<int>kind]
+    if context == NULL or _api.digest_init(context, _digests[<int>kind], NULL) <= 0 or (
+        _api.digest_update(context, data, n) <= 0 or _api.digest_final(context, out, NULL) <= 0
+    ):
+        digest(kind, data, n, out)
+
+
+cdef void hmac_with(Opening* opening, const uint8_t* key, int key_n, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil:
+    cdef size_t written = 0
+    if opening.mac == NULL or _api.mac_init(opening.mac, key, key_n, NULL) <= 0 or (
+        _api.mac_update(opening.mac, data, n) <= 0 or _api.mac_final(opening.mac, out, &written, 32) <= 0
+    ):
+        hmac_sha256(key, key_n, data, n, out)
 
 
 cdef int open_with(

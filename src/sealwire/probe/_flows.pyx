@@ -37,7 +37,7 @@ from sealwire.probe.dissect._hot cimport (
 
 from sealwire.probe.files import Kind, Stop
 from sealwire.probe.counters import ProbeCounters
-from sealwire.probe.decode import PacketDiscard
+from sealwire.probe.discards import PacketDiscard
 from sealwire.probe.features import EndReason
 from sealwire.probe.settings import nanoseconds
 

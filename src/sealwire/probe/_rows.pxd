@@ -108,12 +108,13 @@ cdef inline tuple take_rows(Rows* rows, int64_t clock, bint all):
                 at = starts[<size_t>(<uint8_t*>order[i] - rows.data) // rows.size]
                 memcpy(to_block, rows.blocks + at, order[i].facts_bytes)
                 to_block += order[i].facts_bytes
-        free(rows.data)
-        free(rows.blocks)
-        rows.data, rows.blocks = kept, kept_blocks
-        rows.count = rows.room = n - ready
-        rows.block_bytes = rows.block_room = rows.block_bytes - facts if ready < n else 0
-        kept = kept_blocks = NULL
+        # The room is kept: it is needed again at once.
+        if ready < n:
+            memcpy(rows.data, kept, (n - ready) * rows.size)
+            if rows.block_bytes > facts:
+                memcpy(rows.blocks, kept_blocks, rows.block_bytes - facts)
+        rows.count = n - ready
+        rows.block_bytes -= facts
     finally:
         free(kept)
         free(kept_blocks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
-from sealwire.probe.decode import PacketDiscard
+from sealwire.probe.discards import PacketDiscard
 from sealwire.probe.features import EndReason
 from sealwire.telemetry import counter
 

@@ -12,6 +12,7 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
+from sealwire.probe.discards import PacketDiscard
 from sealwire.probe.features import ICMP, ICMP6, NO_VLAN, TCP, UDP, icmp_pair
 
 SCTP: Final = 132
@@ -32,21 +33,6 @@ MAX_TUNNELS: Final = 4
 MAX_OFFLOADED_BYTES: Final = 0xFFFFFF
 #: Payload of one packet that is looked at.
 MAX_PAYLOAD: Final = 0xFFFF
-
-
-class PacketDiscard(enum.IntEnum):
-    """Why a packet is in no flow.  Each reason is a counter."""
-
-    FILTERED = 0  #: the filter left it out
-    UNSUPPORTED_LINK = 1  #: link layer of a kind not known here
-    TRUNCATED_LINK = 2  #: cut inside the link header
-    NOT_IP = 3  #: another protocol, such as ARP
-    TRUNCATED_IP = 4  #: cut inside the IP header
-    BAD_IP = 5  #: IP header that contradicts itself
-    BAD_EXTENSIONS = 6  #: IPv6 extension headers too many or cut
-    TRUNCATED_TRANSPORT = 7  #: cut before the ports
-    STRAY_FRAGMENT = 8  #: later fragment whose first one was not seen
-    UNKNOWN_INTERFACE = 9  #: pcapng packet of an interface the file does not describe
 
 
 class LinkType(enum.IntEnum):

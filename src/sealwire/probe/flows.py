@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from sealwire.probe.counters import ProbeCounters
-from sealwire.probe.decode import Packet, PacketDiscard, decode
+from sealwire.probe.decode import Packet, decode
+from sealwire.probe.discards import PacketDiscard
 from sealwire.probe.dissect.case import Case
 from sealwire.probe.dissect.desk import Desk, Ends
 from sealwire.probe.features import FIRST, HISTORY_BYTES, TCP, EndReason, Mark, icmp_pair, row_struct

@@ -1,6 +1,6 @@
 """The probe's compiled parsers under libFuzzer with AddressSanitizer and UndefinedBehaviorSanitizer.
 
-    python -m tests.fuzzing.libfuzzer GROUP [SECONDS] [--keep]     needs clang and python3-dev
+    python -m tests.fuzzing.libfuzzer GROUP|all [SECONDS] [--keep]     needs clang and python3-dev
 
 Groups, of five parsers each: `hellos` (TLS, DTLS, QUIC, SSH, STUN), `messages` (DNS, multicast DNS,
 DNS over TCP, HTTP requests and responses), `walk` (pcap and pcapng, decoding, tunnels, the scanner,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.fuzzing import sanitizers
@@ -57,45 +58,54 @@ def build(into: Path) -> Path:
     return program
 
 
-def run(group: str, seconds: int, keep: bool) -> int:
-    kept = CORPUS / f"probe-{group}"
-    with tempfile.TemporaryDirectory(prefix="sealwire-libfuzzer-") as name:
-        place = Path(name)
-        program = build(place)
-        for directory in ("corpus", "found"):
-            (place / directory).mkdir()
-        for number, seed in enumerate(seeds(group)):
-            (place / f"corpus/seed{number}").write_bytes(seed)
-        environment = {
-            **os.environ,
-            "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
-            "UBSAN_OPTIONS": "print_stacktrace=1",
-            "PYTHONMALLOC": "malloc",
-            "PYTHONPATH": os.pathsep.join((str(ROOT), *filter(None, sys.path))),
-            sanitizers.VARIABLE: name,
-            GROUP: group,
-        }
-        directories = [str(place / "corpus"), *([str(kept)] if kept.is_dir() else [])]
-        artifacts = Path(tempfile.gettempdir()) / f"sealwire-finding-{group}-"
-        options = [f"-max_total_time={seconds}", "-max_len=6000", "-timeout=20", "-print_final_stats=1"]
-        options += [f"-artifact_prefix={artifacts}", "-verbosity=1", "-rss_limit_mb=4096"]
-        done = subprocess.run([str(program), *options, *directories], env=environment, cwd=ROOT, check=False)
-        if done.returncode == 0 and keep:
-            kept.mkdir(exist_ok=True)
-            merging = [str(program), "-merge=1", str(place / "found"), str(kept), str(place / "corpus")]
-            subprocess.run(merging, env=environment, cwd=ROOT, check=True, capture_output=True)
-            small = sorted((place / "found").iterdir(), key=lambda path: path.stat().st_size)
-            for path in [path for path in small if path.stat().st_size <= _MOST_BYTES][:_MOST_FILES]:
-                (kept / path.name).write_bytes(path.read_bytes())
-        return done.returncode
+def run(group: str, program: Path, seconds: int, keep: bool) -> int:
+    """A group's turn; what it says goes to sealwire-fuzz-GROUP.log beside the findings."""
+    kept, place = CORPUS / f"probe-{group}", program.parent / group
+    for directory in ("corpus", "found"):
+        (place / directory).mkdir(parents=True)
+    for number, seed in enumerate(seeds(group)):
+        (place / f"corpus/seed{number}").write_bytes(seed)
+    environment = {
+        **os.environ,
+        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "PYTHONMALLOC": "malloc",
+        "PYTHONPATH": os.pathsep.join((str(ROOT), *filter(None, sys.path))),
+        sanitizers.VARIABLE: str(program.parent),
+        GROUP: group,
+    }
+    directories = [str(place / "corpus"), *([str(kept)] if kept.is_dir() else [])]
+    findings = Path(tempfile.gettempdir())
+    options = [f"-max_total_time={seconds}", "-max_len=6000", "-timeout=60", "-print_final_stats=1"]
+    options += [f"-artifact_prefix={findings}/sealwire-finding-{group}-", "-rss_limit_mb=4096"]
+    command = [str(program), *options, *directories]
+    with (findings / f"sealwire-fuzz-{group}.log").open("wb") as log:
+        code = subprocess.run(
+            command, env=environment, cwd=ROOT, check=False, stdout=log, stderr=log
+        ).returncode
+    if code == 0 and keep:
+        kept.mkdir(exist_ok=True)
+        merging = [str(program), "-merge=1", str(place / "found"), str(kept), str(place / "corpus")]
+        subprocess.run(merging, env=environment, cwd=ROOT, check=True, capture_output=True)
+        small = sorted((place / "found").iterdir(), key=lambda path: path.stat().st_size)
+        for path in [path for path in small if path.stat().st_size <= _MOST_BYTES][:_MOST_FILES]:
+            (kept / path.name).write_bytes(path.read_bytes())
+    text = (findings / f"sealwire-fuzz-{group}.log").read_text("utf-8", "replace").splitlines()
+    print(group, "ended with", code, *[line for line in text if line.startswith("stat::")][:2], flush=True)
+    return code
 
 
 def main() -> int:
     arguments = [argument for argument in sys.argv[1:] if argument != "--keep"]
-    if not arguments or arguments[0] not in GROUPS:
-        sys.exit(f"usage: python -m tests.fuzzing.libfuzzer {{{','.join(GROUPS)}}} [SECONDS] [--keep]")
+    if not arguments or arguments[0] not in (*GROUPS, "all"):
+        sys.exit(f"usage: python -m tests.fuzzing.libfuzzer {{{','.join(GROUPS)},all}} [SECONDS] [--keep]")
     seconds = int(arguments[1]) if len(arguments) > 1 else 600
-    return run(arguments[0], seconds, "--keep" in sys.argv)
+    groups = GROUPS if arguments[0] == "all" else (arguments[0],)
+    with tempfile.TemporaryDirectory(prefix="sealwire-libfuzzer-") as name:
+        program = build(Path(name))
+        with ThreadPoolExecutor(len(groups)) as lanes:
+            codes = list(lanes.map(lambda group: run(group, program, seconds, "--keep" in sys.argv), groups))
+    return max(codes, key=abs)
 
 
 if __name__ == "__main__":

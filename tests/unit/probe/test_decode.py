@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealwire.probe.decode import LinkType, Packet, PacketDiscard, decode
+from sealwire.probe.decode import LinkType, Packet, decode
+from sealwire.probe.discards import PacketDiscard
 from sealwire.probe.features import NO_VLAN
 from sealwire.probe.settings import Settings
 from tests.unit.probe import packets as p

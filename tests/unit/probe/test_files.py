@@ -10,7 +10,7 @@ import pytest
 from sealwire.errors import ConfigurationError
 from sealwire.probe import read
 from sealwire.probe.capture import CaptureError, bpf
-from sealwire.probe.decode import PacketDiscard
+from sealwire.probe.discards import PacketDiscard
 from sealwire.probe.settings import Settings
 from tests.unit.probe import packets as p
 from tests.unit.probe.twins import same

@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport qsort
 from libc.string cimport memcmp, memcpy
 
-from sealwire.crypto._evp cimport MD5, SHA256, digest
+from sealwire.crypto._evp cimport MD5, SHA256, Opening, digest_with
 from sealwire.probe.dissect._case cimport (
     F_ALPN, F_ALPN_CHOSEN, F_CIPHER, F_CLIENT_ID, F_ECH, F_GROUP, F_JA3, F_JA3S, F_JA4, F_NAME, F_OFFERED,
     F_RETRY, F_SERVER_ID, F_VERSION, Budget, Case, be16, put, put_number,
@@ -33,6 +33,7 @@ cdef extern from *:
 cdef struct Scratch:
     char text[TEXT_BYTES]
     uint16_t codes[CODES]
+    Opening* opening
 
 
 cdef struct Part:
@@ -300,10 +301,10 @@ cdef inline int hexadecimals(char* out, int at, const uint16_t* codes, int n) no
     return at
 
 
-cdef inline void short_hash(char* out, const char* text, int n) noexcept nogil:
+cdef inline void short_hash(char* out, const Scratch* s, int n) noexcept nogil:
     cdef uint8_t hash[32]
     cdef int i
-    digest(SHA256, <const uint8_t*>text, n, hash)
+    digest_with(s.opening, SHA256, <const uint8_t*>s.text, n, hash)
     for i in range(6):
         out[2 * i] = HEXADECIMAL[hash[i] >> 4]
         out[2 * i + 1] = HEXADECIMAL[hash[i] & 0xF]
@@ -354,7 +355,7 @@ cdef inline void ja4(char* out, const Hello* h, char transport, Scratch* s) noex
     sort_codes(s.codes, suites)
     at = hexadecimals(s.text, 0, s.codes, suites)
     if suites:
-        short_hash(out + 11, s.text, at)
+        short_hash(out + 11, s, at)
     else:
         memcpy(out + 11, b"000000000000", 12)
     i = 0
@@ -382,7 +383,7 @@ cdef inline void ja4(char* out, const Hello* h, char transport, Scratch* s) noex
             s.text[at] = 95
             at = hexadecimals(s.text, at + 1, s.codes, listed)
     if extensions:
-        short_hash(out + 24, s.text, at)
+        short_hash(out + 24, s, at)
     else:
         memcpy(out + 24, b"000000000000", 12)
     out[3] = 100 if named else 105
@@ -420,7 +421,7 @@ cdef inline void learn_client(Case* c, Budget* b, const Hello* h, char transport
     if transport == 100:
         learn_id(c, b, h, F_CLIENT_ID)
     if not c.known >> F_JA3 & 1:
-        digest(MD5, <const uint8_t*>s.text, ja3_text(s.text, h), hash)
+        digest_with(s.opening, MD5, <const uint8_t*>s.text, ja3_text(s.text, h), hash)
         put(c, b, F_JA3, hash, 16)
     if not c.known >> F_JA4 & 1:
         ja4(fingerprint, h, transport, s)
@@ -443,6 +444,6 @@ cdef inline bint learn_server(Case* c, Budget* b, const Hello* h, bint datagrams
     if datagrams:
         learn_id(c, b, h, F_SERVER_ID)
     if not c.known >> F_JA3S & 1:
-        digest(MD5, <const uint8_t*>s.text, ja3s_text(s.text, h), hash)
+        digest_with(s.opening, MD5, <const uint8_t*>s.text, ja3s_text(s.text, h), hash)
         put(c, b, F_JA3S, hash, 16)
     return True

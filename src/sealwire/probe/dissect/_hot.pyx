@@ -49,6 +49,7 @@ cdef int start_desk(Desk* desk, uint64_t limit) except -1:
     desk.room = <uint8_t*>malloc(ROOM_BYTES)
     if desk.scratch == NULL or desk.room == NULL:
         raise MemoryError
+    desk.scratch.opening = &desk.opening
     return 0
 
 

@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from sealwire.crypto._evp cimport Opening, hmac_sha256, open_with, sample_with
+from sealwire.crypto._evp cimport Opening, hmac_with, open_with, sample_with
 from sealwire.probe.dissect._case cimport (
     CERTAIN, DONE, F_CLIENT_ID, F_QUIC_VERSION, F_RETRY, F_SERVER_ID, LONGEST_ID, MALFORMED, MORE, NO, QUIC,
     UNSURE, Budget, Case, Way, Work, add, be24, be32, claim, put, put_number,
@@ -82,7 +82,7 @@ cdef inline int64_t varint(const uint8_t* p, int64_t n, int64_t* at) noexcept no
     return <int64_t>value
 
 
-cdef inline void expand(const uint8_t* secret, const char* label, int label_n, uint8_t* out, int n) noexcept nogil:
+cdef inline void expand(Opening* opening, const uint8_t* secret, const char* label, int label_n, uint8_t* out, int n) noexcept nogil:
     # HKDF-Expand-Label without context, up to 32 bytes (RFC 8446 section 7.1, RFC 5869 section 2.3).
     cdef uint8_t info[40]
     cdef uint8_t block[32]
@@ -93,23 +93,23 @@ cdef inline void expand(const uint8_t* secret, const char* label, int label_n, u
     memcpy(info + 9, label, label_n)
     info[9 + label_n] = 0
     info[10 + label_n] = 1
-    hmac_sha256(secret, 32, info, 11 + label_n, block)
+    hmac_with(opening, secret, 32, info, 11 + label_n, block)
     memcpy(out, block, n)
 
 
-cdef inline void initial_keys(uint32_t version, const uint8_t* id, int id_n, bint server, Keys* keys) noexcept nogil:
+cdef inline void initial_keys(Opening* opening, uint32_t version, const uint8_t* id, int id_n, bint server, Keys* keys) noexcept nogil:
     cdef uint8_t initial[32]
     cdef uint8_t secret[32]
-    hmac_sha256(salt_of(version), 20, id, id_n, initial)
-    expand(initial, b"server in" if server else b"client in", 9, secret, 32)
+    hmac_with(opening, salt_of(version), 20, id, id_n, initial)
+    expand(opening, initial, b"server in" if server else b"client in", 9, secret, 32)
     if version == VERSION_2:
-        expand(secret, b"quicv2 key", 10, keys.key, 16)
-        expand(secret, b"quicv2 iv", 9, keys.iv, 12)
-        expand(secret, b"quicv2 hp", 9, keys.hp, 16)
+        expand(opening, secret, b"quicv2 key", 10, keys.key, 16)
+        expand(opening, secret, b"quicv2 iv", 9, keys.iv, 12)
+        expand(opening, secret, b"quicv2 hp", 9, keys.hp, 16)
     else:
-        expand(secret, b"quic key", 8, keys.key, 16)
-        expand(secret, b"quic iv", 7, keys.iv, 12)
-        expand(secret, b"quic hp", 7, keys.hp, 16)
+        expand(opening, secret, b"quic key", 8, keys.key, 16)
+        expand(opening, secret, b"quic iv", 7, keys.iv, 12)
+        expand(opening, secret, b"quic hp", 7, keys.hp, 16)
 
 
 cdef inline int64_t open_initial(Opening* opening, uint32_t version, const uint8_t* id, int id_n, bint server, const uint8_t* p, int64_t n, int64_t at, uint8_t* out) noexcept nogil:
@@ -120,7 +120,7 @@ cdef inline int64_t open_initial(Opening* opening, uint32_t version, const uint8
     cdef int size, i
     if n < at + 4 + SAMPLE or n > 65535:
         return -1
-    initial_keys(version, id, id_n, server, &keys)
+    initial_keys(opening, version, id, id_n, server, &keys)
     if not sample_with(opening, keys.hp, p + at + 4, cover):
         return -1
     size = ((p[0] ^ cover[0]) & 3) + 1

@@ -30,13 +30,19 @@ _RECORD_WITH_ID: Final = b"\x19\xfe\xfd"  # RFC 9146 section 4: tls12_cid
 class Connection:
     """One connection with ids, from its handshake."""
 
-    association: int
+    #: What its association id is made of: the flow with the handshake.
+    key: bytes
     protocol: Protocol
     #: What packets to the server, and to the client, carry.
     to_server: bytes
     to_client: bytes
     client: tuple[bytes, int]
     server_name: bytes
+
+    @property
+    def association(self) -> int:
+        """The id of the flow with the handshake."""
+        return id_of(self.key)
 
 
 #: A server: address, port.
@@ -64,15 +70,15 @@ class Links:
 
     def learn(self, event: Event) -> None:
         """Remember the ids of a handshake."""
-        facts = event.facts
-        to_server, to_client = facts.raw(Fact.SERVER_ID), facts.raw(Fact.CLIENT_ID)
+        said = dict(reversed(list(event.facts)))  # of facts that are there twice the first one
+        to_server = said.get(Fact.SERVER_ID)
         if not to_server:
             return
         server = (event.destination_address, event.destination_port)
         made = Connection(
-            *(id_of(event.key), facts.protocol, to_server, to_client or b""),
+            *(event.key, event.facts.protocol, to_server, said.get(Fact.CLIENT_ID, b"")),
             (event.source_address, event.source_port),
-            facts.raw(Fact.NAME) or b"",
+            said.get(Fact.NAME, b""),
         )
         key = (server, to_server)
         before = self._known.pop(key, made)

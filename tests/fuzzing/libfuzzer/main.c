@@ -1,4 +1,5 @@
 /* libFuzzer with an interpreter inside: the target is a C function of a compiled module, or a Python one. */
+#define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -59,6 +59,23 @@ for batch in reading.batches():
         flows += len(batch)
 print(json.dumps({"packets": reading.counters.packets, "flows": flows, "compiled": COMPILED}))
 """
+# Thirty seconds of the profile from a pipe: the table reaches its cap, and flows expire and are evicted.
+_THIRTY: Final = """
+import json, sys
+from sealwire.probe import COMPILED, read
+reading = read("-", dissect=True, max_dissection_bytes=1 << 30)
+flows = 0
+for batch in reading.batches():
+    if len(batch):
+        batch.__arrow_c_array__()
+        flows += len(batch)
+counters = reading.counters
+print(json.dumps({
+    "packets": counters.packets, "flows": flows, "compiled": COMPILED, "peak": counters.peak,
+    "evicted": counters.ends.get(6, 0), "undissected": counters.undissected, "shown": reading.shown,
+}))
+"""
+_ROUNDS, _PERIOD = 60, 0.5
 _ITERATOR: Final = """
 import json, sys
 from sealwire.probe import read
@@ -139,6 +156,49 @@ class Run:
         pass
 
 
+class Fed(Run):
+    """A Run that is fed _ROUNDS rounds of a file through a pipe; CPU is that of the program alone."""
+
+    def run(self, seconds: float) -> Reading:
+        feed = [
+            sys.executable,
+            "-m",
+            "sealwire.bench.probe_feed",
+            str(self._file),
+            str(_ROUNDS),
+            str(_PERIOD),
+        ]
+        started = time.perf_counter()
+        with tempfile.TemporaryFile() as out, subprocess.Popen(feed, stdout=subprocess.PIPE) as feeder:  # noqa: S603
+            command = self._command(self._file)
+            process = subprocess.Popen(command, stdin=feeder.stdout, stdout=out, stderr=subprocess.DEVNULL)  # noqa: S603
+            assert feeder.stdout is not None
+            feeder.stdout.close()
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            out.seek(0)
+            text = out.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+        wall = time.perf_counter() - started
+        if process.returncode:
+            raise ValueError(f"the program ended with {process.returncode}")
+        self._said = json.loads(text) if text.startswith("{") else {}
+        cpu = used.ru_utime + used.ru_stime
+        units = _ROUNDS * self._counts["packets"]
+        values = {
+            **{"": 1e6 * cpu / units, "cores": cpu / (_ROUNDS * _PERIOD)},
+            "memory": used.ru_maxrss / 1024,
+        }
+        return Reading(
+            *(values, units, wall, cpu), user_seconds=used.ru_utime, system_seconds=used.ru_stime, rss_bytes=0
+        )
+
+    def verify(self) -> None:
+        if self._said and self._said["packets"] != _ROUNDS * self._counts["packets"]:
+            raise ValueError(f"{self._said['packets']} packets of {_ROUNDS * self._counts['packets']}")
+        if self._said and (not self._said["evicted"] or self._said["undissected"]):
+            raise ValueError(f"the table was not at its cap, or flows were not dissected: {self._said}")
+
+
 def counts(file: Path) -> dict[str, int]:
     """Packets and flows of a file.  Counted, and brought into the page cache, by a process of its own:
     a large parent would be in the memory figure of each child it starts."""
@@ -212,6 +272,12 @@ def _softflowd_command(file: Path) -> Sequence[str]:
     return [found, "-d", "-r", str(file), "-m", "4000000", "-n", "127.0.0.1:9", "-v", "10"]
 
 
+def _softflowd_thirty(file: Path) -> Sequence[str]:
+    found = shutil.which("softflowd") or "/usr/sbin/softflowd"
+    # The same cap as ours.
+    return [found, "-d", "-r", "-", "-m", "1000000", "-n", "127.0.0.1:9", "-v", "10"]
+
+
 def _contenders(file: str, per_flow: bool, ours: str, *rivals: str) -> tuple[Contender, ...]:
     def opening(command: Callable[[Path], Sequence[str]]) -> Callable[[Bench], Body]:
         return lambda bench: Run(file, command, per_flow)
@@ -231,6 +297,10 @@ def _contenders(file: str, per_flow: bool, ours: str, *rivals: str) -> tuple[Con
     )
 
 
+def _fed(command: Callable[[Path], Sequence[str]]) -> Callable[[Bench], Body]:
+    return lambda bench: Fed("10g", command, False)
+
+
 def _figures(unit: str) -> tuple[Figure, ...]:
     return (
         Figure("", f"us/{unit}", Kind.TIME, f"CPU of the process tree for a {unit}"),
@@ -244,6 +314,10 @@ def rows() -> tuple[Measurement, ...]:
         return ()
     both, dissecting = ("softflowd", "NFStream"), ("softflowd", "NFStream 20")
     packet, flow = _figures("packet"), _figures("flow")
+    cores = Figure(
+        "cores", "cores", Kind.TIME, "CPU for each second of the profile, 10 Gbit/s and 100,000 new flows/s"
+    )
+    thirty = (*packet, cores)
     return (
         Measurement("probe.mix", "flows of real protocols", packet, _contenders("mix", False, _OURS, *both)),
         Measurement("probe.10g", "flows of the 10G profile", packet, _contenders("10g", False, _OURS, *both)),
@@ -254,6 +328,20 @@ def rows() -> tuple[Measurement, ...]:
         Measurement(
             *("probe.10g.dissected", "the 10G profile, dissected, as Arrow, the table at its cap", packet),
             _contenders("10g", False, _ARROW, *dissecting),
+        ),
+        Measurement(
+            *("probe.10g.thirty", "30 seconds of the 10G profile from a pipe, dissected, as Arrow", thirty),
+            (
+                Contender(
+                    "sealwire",
+                    Role.OURS,
+                    _fed(_script(_THIRTY, _ours_python)),
+                    presence=_presence("10g", _here),
+                ),
+                Contender(
+                    "softflowd", Role.RIVAL, _fed(_softflowd_thirty), presence=_presence("10g", _softflowd)
+                ),
+            ),
         ),
         # NFStream takes minutes for a million flows.
         Measurement(

@@ -39,7 +39,11 @@ __all__ = ["CaptureError", "Reading", "read"]
 
 #: Packets walked in one call: enough to make the call disappear, few enough to show progress.
 _BUDGET = 65_536
-_STREAM_BYTES = 1 << 20
+#: Read at once from a stream; stays in a cache.
+_STREAM_BYTES = 1 << 18
+#: Flows of a stream are handed on after so many bytes of it, or so many seconds.
+_STREAM_TURN_BYTES = 1 << 23
+_STREAM_TURN_SECONDS = 0.02
 #: Entry points of dissectors in Python.
 PLUGINS = "sealwire.probe.dissectors"
 #: Batches of one worker that may wait for the others.
@@ -65,6 +69,7 @@ class _Window:
         self._stream = stream
         self._map: mmap.mmap | None = None
         self.data = memoryview(b"")
+        self._buffer = bytearray()
         self.base = 0
         self.final = False
         self.size: int | None = None
@@ -78,10 +83,26 @@ class _Window:
 
     def more(self, at: int) -> int:
         """Forget what is before `at`, get more; returns where `at` is now."""
+        rest = len(self.data) - at
+        # A record that fills the room needs more of it.
+        room = max(_STREAM_BYTES, 2 * rest)
+        buffer = self._buffer
+        if room > len(buffer):
+            buffer = bytearray(room)
+        buffer[:rest] = self.data[at:]
+        self.data.release()
+        self._buffer = buffer
+        whole = memoryview(buffer)
         # What a pipe has, at once, where the stream can say it.
-        piece = getattr(self._stream, "read1", self._stream.read)(_STREAM_BYTES)
-        self.final = not piece
-        self.data = memoryview(bytes(self.data[at:]) + piece)
+        into = getattr(self._stream, "readinto1", None)
+        if into is not None:
+            n = into(whole[rest:])
+        else:
+            piece = self._stream.read(room - rest)
+            n = len(piece)
+            whole[rest : rest + n] = piece
+        self.final = not n
+        self.data = whole[: rest + n]
         self.base += at
         return 0
 
@@ -140,6 +161,8 @@ class Reading:
         inspected = settings.dissect and dissectors is not None
         self._inspector = inspector(settings, dissectors or ()) if inspected else None
         self._position = 0
+        #: A stream: what position was when flows were last handed on, and when.
+        self._handed = (0, 0.0)
         self._used = False
 
     def __enter__(self) -> Self:
@@ -218,7 +241,8 @@ class Reading:
             filters = [self._program(face.link) for face in layout.interfaces] if self._bpf else None
             at, stop = table.feed(layout, window.data, at, _BUDGET, filters)
             self._position = window.base + at
-            yield self._taken()
+            if stop is not Stop.MORE or window.final or self._due():
+                yield self._taken()
             if stop is Stop.CORRUPT:
                 self.note = (
                     f"damaged: what is at byte {window.base + at} cannot be a record; the rest was not read"
@@ -244,6 +268,15 @@ class Reading:
             yield self._taken()
         if self.settings.dissect:  # the last events wait for the end
             yield self._taken()
+
+    def _due(self) -> bool:
+        """Whether a stream has brought enough, or taken long enough, for flows to be handed on."""
+        now = time.monotonic()
+        position, since = self._handed
+        if self._position - position < _STREAM_TURN_BYTES and now - since < _STREAM_TURN_SECONDS:
+            return False
+        self._handed = (self._position, now)
+        return True
 
     def _program(self, link: int) -> Program | None:
         if link not in self._programs:

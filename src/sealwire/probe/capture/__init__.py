@@ -42,8 +42,8 @@ _BUDGET = 65_536
 #: Read at once from a stream; stays in a cache.
 _STREAM_BYTES = 1 << 18
 #: Flows of a stream are handed on after so many bytes of it, or so many seconds.
-_STREAM_TURN_BYTES = 1 << 23
-_STREAM_TURN_SECONDS = 0.02
+_STREAM_TURN_BYTES = 1 << 25
+_STREAM_TURN_SECONDS = 0.05
 #: Entry points of dissectors in Python.
 PLUGINS = "sealwire.probe.dissectors"
 #: Batches of one worker that may wait for the others.

@@ -4,6 +4,8 @@ from libc.stdint cimport int8_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
+from sealwire.probe._table cimport Pool, give_piece
+
 cdef enum:
     HEAD_BYTES = 16384
     MAX_PENDING = 32
@@ -137,6 +139,8 @@ cdef struct Way:
 
 
 cdef struct Work:
+    uint32_t next_free  # the pool's, while it is not in use
+    uint32_t number
     Way ways[2]
     uint8_t* snippets
     uint32_t snippet_bytes
@@ -337,7 +341,7 @@ cdef inline void write_block(const Case* c, uint8_t* to) noexcept nogil:
         memcpy(to + BLOCK_HEAD, c.facts, c.n)
 
 
-cdef inline void settle(Case* c, Budget* b) noexcept nogil:
+cdef inline void settle(Case* c, Budget* b, Pool* works) noexcept nogil:
     cdef Work* work = c.work
     cdef int i
     if work == NULL:
@@ -351,10 +355,10 @@ cdef inline void settle(Case* c, Budget* b) noexcept nogil:
     if c.certainty < CERTAIN and work.snippet_bytes:
         put(c, b, F_HEAD, work.snippets, work.snippet_bytes)
     free(work.snippets)
-    free(work)
+    give_piece(works, work.number)
 
 
-cdef inline void free_case(Case* c, Budget* b) noexcept nogil:
-    settle(c, b)
+cdef inline void free_case(Case* c, Budget* b, Pool* works) noexcept nogil:
+    settle(c, b, works)
     b.held -= CASE_BYTES + c.n
     free(c.facts)

@@ -14,6 +14,10 @@ from sealwire.probe.dissect._hello cimport Scratch
 cdef struct Desk:
     Budget budget
     Pool cases
+    Pool works
+    # Facts of the event being told.
+    uint8_t* facts
+    uint32_t facts_room
     uint64_t opened
     uint64_t refused
     uint64_t told

@@ -9,7 +9,7 @@ decides whose a flow's bytes are, and keeps the account.
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
 from sealwire.crypto._evp cimport end_opening, need_digests, start_opening
@@ -28,7 +28,7 @@ from sealwire.probe.dissect._http cimport (
     CHUNKED, CONTRADICTORY, REST, UNTOLD, HttpHead, body_of, body_of_response, http_head, http_looks_so, learn_http, skip_chunks, status_of,
 )
 from sealwire.probe.dissect._texts cimport (
-    Message, dns_plausible, learn_stun, read_dns, read_ssh, ssh_looks_so, stun_looks_so, unframed,
+    Message, dns_plausible, dns_stream_looks_so, learn_stun, read_dns, read_ssh, ssh_looks_so, stun_looks_so, unframed,
 )
 from sealwire.probe.dissect._tls cimport dtls_looks_so, read_dtls, read_tls, tls_looks_so
 
@@ -42,7 +42,7 @@ cdef enum:
 cdef int start_desk(Desk* desk, uint64_t limit) except -1:
     memset(desk, 0, sizeof(Desk))
     desk.budget.limit = limit
-    desk.cases.piece = sizeof(Case)
+    desk.cases.piece, desk.works.piece = sizeof(Case), sizeof(Work)
     need_digests()
     start_opening(&desk.opening)
     desk.scratch = <Scratch*>malloc(sizeof(Scratch))
@@ -62,9 +62,11 @@ cdef void end_desk(Desk* desk) noexcept:
     cdef uint32_t number
     for number in range(1, desk.cases.used + 1):
         if case_of(desk, number).open:
-            free_case(case_of(desk, number), &desk.budget)
+            free_case(case_of(desk, number), &desk.budget, &desk.works)
     end_opening(&desk.opening)
     free_pool(&desk.cases)
+    free_pool(&desk.works)
+    free(desk.facts)
     free(desk.scratch)
     free(desk.room)
     free(desk.events)
@@ -114,15 +116,20 @@ cdef bint desk_packet(Desk* desk, uint32_t* number, const Record* r, const Exten
 cdef inline bint open_case(Desk* desk, uint32_t* number) noexcept nogil:
     cdef Case* c
     cdef Work* work
+    cdef uint32_t place
     if not charge(&desk.budget, CASE_BYTES + WORK_BYTES):
         desk.refused += 1
         return False
-    work = <Work*>calloc(1, sizeof(Work))
-    number[0] = take_piece(&desk.cases) if work != NULL else 0
+    place = take_piece(&desk.works)
+    number[0] = take_piece(&desk.cases) if place else 0
     if not number[0]:
-        free(work)
+        if place:
+            give_piece(&desk.works, place)
         desk.budget.no_memory = 1
         return False
+    work = <Work*>piece(&desk.works, place)
+    memset(work, 0, sizeof(Work))
+    work.number = place
     c = case_of(desk, number[0])
     memset(c, 0, sizeof(Case))
     c.open = 1
@@ -237,13 +244,6 @@ cdef inline void stream(Desk* desk, Case* c, const Record* r, const Extension* e
             other.done = 1
 
 
-cdef inline bint dns_stream_looks_so(const Packet* packet, const uint8_t* p) noexcept nogil:
-    # Ten bytes: see transactions.looks_like_dns.
-    if (packet.source_port != 53 and packet.destination_port != 53) or (<uint32_t>p[0] << 8 | p[1]) < 12:
-        return False
-    return p[6] == 0 and p[7] == 1 and not p[5] & 0x40 and (p[4] >> 3 & 0xF) <= 6
-
-
 cdef inline void recognise(Case* c, const Packet* packet, const uint8_t* p, uint32_t n) noexcept nogil:
     cdef int certainty, skip
     if n < LEAST_BYTES:
@@ -263,7 +263,7 @@ cdef inline void recognise(Case* c, const Packet* packet, const uint8_t* p, uint
     skip = unframed(p, n)
     if stun_looks_so(p + skip, n - skip, True):
         claim(c, STUN, CERTAIN)
-    elif dns_stream_looks_so(packet, p):
+    elif (packet.source_port == 53 or packet.destination_port == 53) and dns_stream_looks_so(p):
         claim(c, DNS, UNSURE)
 
 
@@ -286,6 +286,21 @@ cdef inline int read_stream(Desk* desk, Case* c, const uint8_t* p, uint32_t n, i
     if c.certainty == CERTAIN:
         drop_snippets(desk, c.work)
     return verdict
+
+
+# --- events beside the flow's own ----------------------------------------------------------------
+
+cdef inline void begin_event(Desk* desk, Case* event, int protocol, int certainty) noexcept nogil:
+    memset(event, 0, sizeof(Case))
+    event.protocol, event.certainty = <uint16_t>protocol, <uint8_t>certainty
+    event.facts, event.room = desk.facts, desk.facts_room
+
+
+cdef inline void end_event(Desk* desk, const Case* event, const Record* r, const Extension* e, int64_t clock) noexcept nogil:
+    # What held its facts is there for the next.
+    desk.facts, desk.facts_room = event.facts, event.room
+    desk.budget.held -= event.n
+    tell(desk, event, r, e, clock)
 
 
 # --- transactions: see transactions.py -----------------------------------------------------------
@@ -372,15 +387,12 @@ cdef inline int64_t http_answered(Desk* desk, Case* c, const Record* r, const Ex
 
 cdef void tell_http(Desk* desk, Case* c, const Record* r, const Extension* e, const HttpHead* request, const uint8_t* asked, const HttpHead* response, const uint8_t* answered, int64_t clock) noexcept nogil:
     cdef Case event
-    memset(&event, 0, sizeof(Case))
-    event.protocol, event.certainty = HTTP, CERTAIN
+    begin_event(desk, &event, HTTP, CERTAIN)
     if request != NULL:
         learn_http(&event, &desk.budget, request, asked)
     if response != NULL:
         learn_http(&event, &desk.budget, response, answered)
-    desk.budget.held -= event.n
-    tell(desk, &event, r, e, clock)
-    free(event.facts)
+    end_event(desk, &event, r, e, clock)
     c.told = 1
 
 
@@ -481,9 +493,7 @@ cdef void learn_dns(Desk* desk, Case* c, const Record* r, const Extension* e, co
         certainty = CERTAIN if m.whole else UNSURE
     else:
         certainty = UNSURE if m.whole and m.name_n else NO
-    memset(&event, 0, sizeof(Case))
-    event.protocol = MDNS if p.source_port == 5353 or p.destination_port == 5353 else DNS
-    event.certainty = <uint8_t>certainty
+    begin_event(desk, &event, MDNS if p.source_port == 5353 or p.destination_port == 5353 else DNS, certainty)
     event.flags = 0 if m.whole else MALFORMED
     claim(c, event.protocol, certainty)
     if c.work != NULL and certainty == CERTAIN:
@@ -497,9 +507,7 @@ cdef void learn_dns(Desk* desk, Case* c, const Record* r, const Extension* e, co
             memcpy(at, &m.answer[i].kind, 2)
             memcpy(at + 2, &m.answer[i].ttl, 4)
             memcpy(at + 6, m.answer[i].value, m.answer[i].n)
-    desk.budget.held -= event.n
-    tell(desk, &event, r, e, clock)
-    free(event.facts)
+    end_event(desk, &event, r, e, clock)
     c.told = 1
 
 
@@ -508,7 +516,7 @@ cdef void learn_dns(Desk* desk, Case* c, const Record* r, const Extension* e, co
 cdef inline void finish_case(Desk* desk, Case* c, const Record* r, const Extension* e, int64_t clock) noexcept nogil:
     if c.work != NULL and c.work.asked_count:
         tell_unanswered(desk, c, r, e, clock)
-    settle(c, &desk.budget)
+    settle(c, &desk.budget, &desk.works)
     if c.certainty == CERTAIN and not c.told:
         tell(desk, c, r, e, clock)
         c.told = 1
@@ -529,7 +537,7 @@ cdef void desk_write_block(Desk* desk, uint32_t number, uint8_t* to) noexcept no
 
 
 cdef void desk_forget(Desk* desk, uint32_t number) noexcept nogil:
-    free_case(case_of(desk, number), &desk.budget)
+    free_case(case_of(desk, number), &desk.budget, &desk.works)
     case_of(desk, number).open = 0
     give_piece(&desk.cases, number)
 

@@ -152,6 +152,11 @@ cdef inline bint dns_plausible(const uint8_t* p, int n) noexcept nogil:
     return not flags & 0x0040 and (flags >> 11 & 0xF) <= 6 and be16(p + 4) == 1
 
 
+cdef inline bint dns_stream_looks_so(const uint8_t* p) noexcept nogil:
+    # Ten bytes: see transactions.looks_like_dns.
+    return be16(p) >= 12 and p[6] == 0 and p[7] == 1 and not p[5] & 0x40 and (p[4] >> 3 & 0xF) <= 6
+
+
 # --- STUN ----------------------------------------------------------------------------------------
 
 cdef inline bint is_cookie(const uint8_t* p) noexcept nogil:

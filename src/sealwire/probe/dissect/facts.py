@@ -13,7 +13,7 @@ import hashlib
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from sealwire.probe.features import FLOW_ID_MASK, NO_VLAN, ROW_KEY, address
 
@@ -289,7 +289,13 @@ class Facts:
 
     def raw(self, wanted: int) -> bytes | None:
         """The first value of a tag, None where there is none."""
-        return next((value for tag, value in self if tag == wanted), None)
+        block, at = self.block, BLOCK_HEAD.size
+        while at < len(block):
+            end = at + FACT_HEAD.size + (block[at + 1] | block[at + 2] << 8)
+            if block[at] == wanted:
+                return block[at + FACT_HEAD.size : end]
+            at = end
+        return None
 
     def number(self, wanted: int) -> int | None:
         """The first value of a tag as a number."""
@@ -410,8 +416,7 @@ def rrtype(kind: int) -> str:
     return _RRTYPES.get(kind) or f"TYPE{kind}"
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One transaction or handshake of a flow; `time` in nanoseconds since 1970."""
 
     facts: Facts

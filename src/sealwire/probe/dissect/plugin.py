@@ -9,8 +9,9 @@ from __future__ import annotations
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar, Final
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar, Final, NamedTuple
 
 from sealwire.probe.dissect.facts import Certainty, Protocol
 
@@ -29,8 +30,7 @@ LONGEST_SIGN: Final = 16
 _SNIPPET: Final = struct.Struct("<BHH")
 
 
-@dataclass(frozen=True, slots=True)
-class FirstPacket:
+class FirstPacket(NamedTuple):
     """One of a flow's first payload packets."""
 
     backward: bool
@@ -39,8 +39,7 @@ class FirstPacket:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(NamedTuple):
     """What a dissector sees of a flow."""
 
     #: 6 is TCP, 17 UDP, 1 ICMP.
@@ -88,12 +87,11 @@ class Sign:
             raise ValueError("a sign has bits outside its mask")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a dissector found: how sure it is, and texts by name."""
 
     certainty: Certainty
-    details: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, str] = MappingProxyType({})
     #: Name of the server, if the protocol tells it.
     server_name: str = ""
 
@@ -125,5 +123,5 @@ def first_packets(head: bytes) -> Iterator[FirstPacket]:
     while at < len(head):
         backward, size, n = _SNIPPET.unpack_from(head, at)
         at += _SNIPPET.size
-        yield FirstPacket(bool(backward), size, head[at : at + n])
+        yield FirstPacket(backward != 0, size, head[at : at + n])
         at += n

@@ -15,12 +15,12 @@ from tests.unit.probe.dissect import hellos
 from tests.unit.probe.packets import TABLES
 from tests.unit.probe.twins import same
 
-CORPUS = Path(__file__).parent / "corpus"
+CORPUS = Path(__file__).parent / "libfuzzer/corpus"
 SMALL = Settings(dissect=True, max_dissection_bytes=65_536)
 
 
 def files(*groups: str) -> list[Path]:
-    return [path for group in groups for path in sorted((CORPUS / f"probe-{group}").iterdir())]
+    return [path for group in groups for path in sorted((CORPUS / group).iterdir())]
 
 
 def capture_of(data: bytes) -> bytes:

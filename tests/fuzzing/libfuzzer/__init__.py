@@ -4,8 +4,8 @@
 
 Groups, of five parsers each: `hellos` (TLS, DTLS, QUIC, SSH, STUN), `messages` (DNS, multicast DNS,
 DNS over TCP, HTTP requests and responses), `walk` (pcap and pcapng, decoding, tunnels, the scanner,
-columns).  The corpus is tests/fuzzing/corpus/probe-GROUP; `--keep` puts what is new and small there.
-test_corpus.py replays it with the twins.
+columns).  The corpus is `corpus` beside this; `--keep` puts what is new and small there.
+tests/fuzzing/test_probe_corpus.py replays it with the twins.
 """
 
 from __future__ import annotations

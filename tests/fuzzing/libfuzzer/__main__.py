@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,12 +19,12 @@ from tests.fuzzing.libfuzzer.inside import GROUP
 from tests.fuzzing.libfuzzer.seeds import seeds
 
 ROOT = Path(__file__).resolve().parents[3]
-CORPUS = ROOT / "tests/fuzzing/corpus"
+CORPUS = ROOT / "tests/fuzzing/libfuzzer/corpus"
 _SANITIZE = "-fsanitize=address,undefined"
 _FLAGS = ("-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g", "-fwrapv", "-w")
 #: What is kept in the tree is small.
-_MOST_BYTES = 2_000
-_MOST_FILES = 150
+_MOST_BYTES = 1_000
+_MOST_FILES = 80
 
 
 def clang() -> str:
@@ -60,7 +62,7 @@ def build(into: Path) -> Path:
 
 def run(group: str, program: Path, seconds: int, keep: bool) -> int:
     """A group's turn; what it says goes to sealwire-fuzz-GROUP.log beside the findings."""
-    kept, place = CORPUS / f"probe-{group}", program.parent / group
+    kept, place = CORPUS / group, program.parent / group
     for directory in ("corpus", "found"):
         (place / directory).mkdir(parents=True)
     for number, seed in enumerate(seeds(group)):
@@ -84,15 +86,24 @@ def run(group: str, program: Path, seconds: int, keep: bool) -> int:
             command, env=environment, cwd=ROOT, check=False, stdout=log, stderr=log
         ).returncode
     if code == 0 and keep:
-        kept.mkdir(exist_ok=True)
+        kept.mkdir(parents=True, exist_ok=True)
         merging = [str(program), "-merge=1", str(place / "found"), str(kept), str(place / "corpus")]
         subprocess.run(merging, env=environment, cwd=ROOT, check=True, capture_output=True)
-        small = sorted((place / "found").iterdir(), key=lambda path: path.stat().st_size)
-        for path in [path for path in small if path.stat().st_size <= _MOST_BYTES][:_MOST_FILES]:
+        shutil.rmtree(kept)
+        kept.mkdir()
+        for path in chosen((place / "found").iterdir()):
             (kept / path.name).write_bytes(path.read_bytes())
     text = (findings / f"sealwire-fuzz-{group}.log").read_text("utf-8", "replace").splitlines()
     print(group, "ended with", code, *[line for line in text if line.startswith("stat::")][:2], flush=True)
     return code
+
+
+def chosen(found: Iterable[Path]) -> list[Path]:
+    """Some of the corpus, of all sizes that are small."""
+    small = sorted(
+        (path for path in found if path.stat().st_size <= _MOST_BYTES), key=lambda p: p.stat().st_size
+    )
+    return small[:: max(-(-len(small) // _MOST_FILES), 1)]
 
 
 def main() -> int:

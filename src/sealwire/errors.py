@@ -110,6 +110,7 @@ class Discard(enum.Enum):
     OTHER_VERSION = "ClientHello offers no DTLS 1.3"
     OTHER_PROTOCOL = "datagram belongs to another protocol (RFC 7983)"
     REFUSED = "admission refused the peer"
+    OVER_QUOTA = "the prefix of a proved address has had its share of this second"
     EARLY_ACK = "ACK before DTLS 1.3 was selected"
     MALFORMED_ACK = "unauthenticated ACK cannot be decoded"
     PLAINTEXT_ALERT = "plaintext alert after keys exist"

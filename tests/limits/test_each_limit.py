@@ -616,6 +616,63 @@ def test_hello_replies_per_prefix_per_second(host: str) -> None:
     assert 9 <= len(site.endpoint.transmit(2.5)) <= 11
 
 
+# --- proved prefixes ----------------------------------------------------------------------------
+
+
+def test_prefix_new_per_second() -> None:
+    site = Site(limits=Limits(prefix_new_per_second=3))
+    others = [site.add((HERE[0], port)) for port in range(1, 8)]
+    site.run()
+    connected = [one for one in others if one.state is dtls.State.CONNECTED]
+    # The others come again with their timers, a second later and more.
+    assert len(connected) >= 3
+    assert site.endpoint.counters.discards[Discard.OVER_QUOTA] >= 1
+    allowed = Site(limits=Limits(prefix_new_per_second=3))
+    allowed.endpoint.doors.lists.allow(str(HERE[0]))
+    for port in range(1, 8):
+        allowed.add((HERE[0], port))
+    allowed.run()
+    assert allowed.endpoint.connections == 7
+    assert Discard.OVER_QUOTA not in allowed.endpoint.counters.discards
+
+
+@pytest.mark.parametrize("forged", [False, True])
+def test_prefix_datagrams_per_second(forged: bool) -> None:
+    """Datagrams that are not the peer's own use nothing up."""
+    assert _taken(Limits(prefix_datagrams_per_second=50), forged=forged) == 50
+
+
+def test_prefix_received_bytes_per_second() -> None:
+    assert _taken(Limits(prefix_received_bytes_per_second=10_000)) < 60
+
+
+def _taken(limits: Limits, *, forged: bool = False) -> int:
+    """Messages that arrive of 60, each in a datagram, after noise from the peer's address if `forged`."""
+    site = Site(limits=limits)
+    client, server = site.connect()
+    now = site.now + 2.0
+    if forged:
+        site.endpoint.receive([(b"\x2f\0\0\0\x30" + bytes(48), HERE)] * 200, now)
+    for _ in range(60):
+        client.send(bytes(200))
+        site.endpoint.receive([(datagram, HERE) for datagram in client.transmit(now)], now)
+    taken = len(server.messages())
+    assert (taken < 60) == (site.endpoint.counters.discards.get(Discard.OVER_QUOTA, 0) > 0)
+    # A second later there is room again.
+    client.send(b"later")
+    site.endpoint.receive([(datagram, HERE) for datagram in client.transmit(now + 1)], now + 1)
+    assert server.messages() == [b"later"]
+    return taken
+
+
+def test_list_entries() -> None:
+    site = Site(limits=Limits(list_entries=2))
+    for host in (1, 2):
+        site.endpoint.doors.lists.block(f"192.0.2.{host}")
+    with pytest.raises(LimitReached, match="list_entries"):
+        site.endpoint.doors.lists.block("192.0.2.3")
+
+
 # --- records ------------------------------------------------------------------------------------
 
 

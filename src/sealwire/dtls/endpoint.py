@@ -27,10 +27,12 @@ from sealwire.dtls.events import AddressChanged, Closed, Connected, Event, State
 from sealwire.dtls.front import Front
 from sealwire.dtls.gate import Attempt, Gate, OlderVersion, Reply
 from sealwire.dtls.header import ContentType, is_ciphertext, may_be_hello
+from sealwire.dtls.lists import Doors
 from sealwire.dtls.load import Load
 from sealwire.dtls.paths import AMPLIFICATION, PathChecks
 from sealwire.dtls.peers import Peers, address_of
 from sealwire.dtls.routability import PathMessage
+from sealwire.dtls.runs import Batch, sort_batch
 from sealwire.dtls.shedding import Shedding
 from sealwire.dtls.timers import Timers
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP, Upkeep
@@ -51,8 +53,6 @@ DEFAULT_CID_BYTES: Final = 8
 # RFC 9146 allows 255; longer than this an id only costs, shorter they meet each other by chance.
 _MAX_CID_BYTES: Final = 20
 _MIN_CID_BYTES: Final = 4
-
-Batch = Sequence[tuple[Buffer | Train, Address]]
 
 
 class Endpoint:
@@ -129,6 +129,8 @@ class Endpoint:
         self._provider = configure().provider
         self._paths = PathChecks(self._provider, enhanced=enhanced_path_check)
         self._elsewhere: dict[Connection, None] = {}
+        #: Who may begin a connection, and how much the peers of a prefix may send.
+        self.doors = Doors(self.limits, self.ledger)
         self.gate = Gate(configure(), self.limits, self.counters, require_cookie=require_cookie)
         self._peers = Peers()
         self._shedding = Shedding(self._peers, self.ledger, self.limits, self.counters, self._settle)
@@ -189,7 +191,7 @@ class Endpoint:
         self.counters.datagrams_received += count_of(datagram for datagram, _ in batch)
         peers = self._peers
         runs: dict[Address, list[Buffer | Train]] = {}
-        batch, single = self._sorted(batch)
+        batch, single = sort_batch(batch, peers, self._cid_bytes)
         judged = -1
         for index, (datagram, address) in enumerate(batch):
             if index < judged:
@@ -235,44 +237,11 @@ class Endpoint:
         self.counters.datagrams_sent += front.reply()
         self.receive(front.rest, now)
 
-    def _sorted(self, batch: Batch) -> tuple[Batch, Sequence[tuple[Buffer, Address]]]:
-        """The same with only those trains left that are records to one connection at its address.
-
-        And again, for who looks at single datagrams, with nothing in their place.
-        """
-        if not any(isinstance(one, Train) for one, _ in batch):
-            return batch, batch  # type: ignore[return-value]
-        found: list[tuple[Buffer | Train, Address]] = []
-        single: list[tuple[Buffer, Address]] = []
-        for one, address in batch:
-            if isinstance(one, Train) and self._is_run(one, address):
-                found.append((one, address))
-                single.append((b"", address))
-                continue
-            for datagram in one.split() if isinstance(one, Train) else (one,):
-                found.append((datagram, address))
-                single.append((datagram, address))
-        return found, single
-
-    def _is_run(self, train: Train, address: Address) -> bool:
-        first = train.data[0]
-        if not is_ciphertext(first):
-            return False
-        known = self._peers.by_address.get(address)
-        if not first & 0x10 or not self._cid_bytes:
-            return known is not None and train.starts_alike(1)
-        # RFC 9146: the id says whose they are, if all carry the same one.
-        cid = train.data[1 : 1 + self._cid_bytes]
-        return (
-            known is not None
-            and known is self._peers.by_cid.get(cid)
-            and address not in self._peers.replacements
-            and train.starts_alike(1 + self._cid_bytes)
-        )
-
     def _receive_runs(self, runs: dict[Address, list[Buffer | Train]], now: float) -> None:
         peers = self._peers
         for address, datagrams in runs.items():
+            if self.doors.metered and self.doors.over_quota(address, datagrams, now, self.counters):
+                continue
             replacement = peers.replacements.get(address)
             if replacement is not None:
                 # Decision A12: new first, then old.
@@ -280,11 +249,13 @@ class Endpoint:
                 self._touch(replacement)
                 if authentic:
                     peers.heard(replacement, now)
+                    self.doors.received(address, datagrams, now)
                     continue
             connection = peers.by_address.get(address)
             if connection is not None:
                 if connection.receive_run(datagrams, now):
                     peers.heard(connection, now)
+                    self.doors.received(address, datagrams, now)
                 self._answer_path_messages(connection, address, bytes_of(datagrams), now)
                 self._touch(connection)
         runs.clear()
@@ -418,9 +389,12 @@ class Endpoint:
             self._touch(repeated)
             return
         proved = attempt.facts is not None or attempt.ticket is not None or not self._terms.limit_unproved
-        if self.closing or not self._shedding.make_room(address, now, proved=proved):
+        refusal = self.doors.refuse(address, now, proved=proved)
+        if refusal is None and (self.closing or not self._shedding.make_room(address, now, proved=proved)):
+            refusal = Discard.OVER_BUDGET
+        if refusal is not None:
             self.counters.admissions_refused += 1
-            self.counters.discard(Discard.OVER_BUDGET)
+            self.counters.discard(refusal)
             return
         verdict = self._admission(attempt)
         if verdict is not Admission.ACCEPT:

@@ -244,6 +244,19 @@ class Limits:
     hello_replies_per_prefix_per_second: int = _limit(
         500, "datagrams", Scope.PREFIX, Policy.DROP, "answers to first hellos", "discard.under_load"
     )
+    #: As good as unlimited, like the two below: set what your peers need.  A /48 has four times as much.
+    prefix_new_per_second: int = _limit(
+        100_000, "connections", Scope.PREFIX, Policy.REFUSE, "begun by proved addresses", "discard.over_quota"
+    )
+    prefix_datagrams_per_second: int = _limit(
+        10_000_000, "datagrams", Scope.PREFIX, Policy.DROP, "received on connections", "discard.over_quota"
+    )
+    prefix_received_bytes_per_second: int = _limit(
+        10 * 1024 * _MIB, "bytes", Scope.PREFIX, Policy.DROP, "of those datagrams", "discard.over_quota"
+    )
+    list_entries: int = _limit(
+        4_096, "prefixes", Scope.ENDPOINT, Policy.RAISE, "on the lists of whom to let in or keep out"
+    )
     replay_window: int = _limit(
         256, "records", Scope.KEY, Policy.DROP, "behind the newest that may still come", "discard.too_old"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 import sys
@@ -19,6 +20,7 @@ from sealwire.drive import (
     wrap_socket,
 )
 from sealwire.drive.blocking.datagram import ServerDatagramSocket
+from sealwire.errors import Discard
 from tests import configs
 from tests.unit.drive.harness import echo_datagrams, eventually, port_of, run, udp_socket
 
@@ -133,6 +135,32 @@ def test_a_server_on_asyncio(steer: bool) -> None:
             if steer:
                 assert counters.datagrams_overflowed == 0
             await eventually(lambda: not server.connections)
+
+    run(main())
+
+
+def test_whom_a_server_lets_in() -> None:
+    async def main() -> None:
+        async with await start_datagram_server(
+            echo_datagrams, "127.0.0.1", context=configs.server_context()
+        ) as server:
+            server.block("127.0.0.0/8", seconds=100.0)
+            assert server.listed()["127.0.0.0/8"][0] == "blocked"
+            assert 90 < server.listed()["127.0.0.0/8"][1] <= 100
+            opening = open_datagram_channel("127.0.0.1", port_of(server), context=configs.client_context())
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.3), opening:
+                    pass
+            assert server.endpoint_counters().discards[Discard.REFUSED] >= 1
+            server.allow("127.0.0.1")
+            async with open_datagram_channel(
+                "127.0.0.1", port_of(server), context=configs.client_context()
+            ) as channel:
+                await channel.send(b"in")
+                assert await channel.recv() == b"in"
+            assert server.unlist("127.0.0.0/8")
+            assert not server.unlist("192.0.2.0/24")
+            assert server.listed() == {"127.0.0.1/32": ("allowed", float("inf"))}
 
     run(main())
 

@@ -22,6 +22,7 @@ from sealwire.drive.aio.listener import (
     listening_sockets,
 )
 from sealwire.drive.aio.port import Port
+from sealwire.drive.doors import Doorkeeper
 from sealwire.drive.facts import ProcessBound, is_end
 from sealwire.drive.reports import costliest, report
 from sealwire.drive.udp import Address
@@ -109,7 +110,7 @@ async def start_datagram_server(
         raise
 
 
-class DatagramServer(ProcessBound):
+class DatagramServer(ProcessBound, Doorkeeper):
     """A server as :func:`start_datagram_server` returns it, with the methods of asyncio.Server."""
 
     def __init__(
@@ -162,6 +163,9 @@ class DatagramServer(ProcessBound):
     def ledgers(self) -> tuple[Ledger, ...]:
         """What the peers of each socket hold."""
         return tuple(listener.endpoint.ledger for listener in self._listeners)
+
+    def _guarded(self) -> tuple[dtls.Endpoint, ...]:
+        return self.endpoints
 
     @property
     def steering(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sealwire import dtls
 from sealwire.drive.blocking.base import SecureSocket
 from sealwire.drive.datagrams import TURN_BYTES, DatagramFacts, T, prepare, prepare_serving
+from sealwire.drive.doors import Doorkeeper
 from sealwire.drive.sessions import Sessions
 from sealwire.drive.steering import Steering, split
 from sealwire.drive.udp import Entry, Refusals, UdpSocket
@@ -358,7 +359,7 @@ class ClientDatagramSocket(DatagramSocket):
         self._connection.abort()
 
 
-class ServerDatagramSocket(DatagramSocket):
+class ServerDatagramSocket(DatagramSocket, Doorkeeper):
     """The server's end, before and after it has found its one peer."""
 
     def __init__(
@@ -431,6 +432,9 @@ class ServerDatagramSocket(DatagramSocket):
             self._steering = split(self._sock)
             if self._steering.handshakes is not None:
                 self._steering.handshakes.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
+
+    def _guarded(self) -> tuple[dtls.Endpoint, ...]:
+        return (self._endpoint,)
 
     @property
     def steering(self) -> str:

@@ -28,6 +28,7 @@ RUN_HERE = {
     "changing_address.py",
     "datagram_echo_client.py",
     "datagram_echo_server.py",
+    "hand_over.py",
     "keepalive.py",
     "monitoring.py",
     "no_leaks.py",
@@ -236,6 +237,16 @@ def test_keepalive() -> None:
         "answer after closing one way: 3 messages",
         "after a second of silence: connected",
         "the server is gone: the peer did not answer 2 checks whether it is there",
+    ]
+
+
+def test_hand_over() -> None:
+    done = run("hand_over.py", *credentials(), *trust())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode().splitlines() == [
+        "[b'you said one']",
+        "[b'you said two'] from another process, under keys of epoch 4",
+        "once more: this association was imported before: only one process may go on with it",
     ]
 
 

@@ -6,6 +6,7 @@ from sealwire.dtls.connection import Connection
 from sealwire.dtls.endpoint import Endpoint
 from sealwire.dtls.events import (
     AddressChanged,
+    CheckpointDue,
     Closed,
     Connected,
     EarlyDataArrived,
@@ -25,6 +26,7 @@ __all__ = [
     "AddressChanged",
     "Admission",
     "Attempt",
+    "CheckpointDue",
     "Closed",
     "Connected",
     "Connection",

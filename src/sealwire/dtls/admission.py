@@ -14,11 +14,12 @@ from sealwire.context import Config
 from sealwire.dtls.connection import Connection
 from sealwire.dtls.flight import UNSURE_TIMEOUTS, timeout_after
 from sealwire.dtls.gate import Attempt
+from sealwire.dtls.handover import Claim, unseal
 from sealwire.dtls.place import place_of
 from sealwire.dtls.upkeep import Upkeep
 from sealwire.limits import Account, Limits
 from sealwire.telemetry import EndpointCounters
-from sealwire.tls13.contract import EarlyPhase
+from sealwire.tls13.contract import EarlyData, EarlyPhase
 from sealwire.tls13.handshake import DTLS, Handshake
 
 
@@ -95,3 +96,38 @@ def open_connection(
     connection.address = address
     connection.address_shown = connection.address_shown or attempt.ticket is not None
     return connection
+
+
+def begin(connection: Connection, attempt: Attempt, totals: EndpointCounters, now: float) -> None:
+    """Give a connection its first hello, and what came behind it; what it accepts is counted in `totals`."""
+    connection.begin(attempt.message, attempt.received_bytes, now)
+    if connection.early_data is EarlyData.NOT_OFFERED:
+        return
+    accepted = connection.early_data is EarlyData.ACCEPTED
+    totals.early_data_accepted += accepted
+    totals.early_data_rejected += not accepted
+    if accepted and attempt.rest:
+        connection.receive_run((attempt.rest,), now)
+
+
+def import_connection(
+    state: bytes, key: bytes, config: Config, claim: Claim, account: Account, terms: Terms, now: float
+) -> Connection:
+    """The connection of another process; see :meth:`sealwire.dtls.Endpoint.adopt` for what it raises."""
+    config = config.within(terms.limits)
+    try:
+        moved = unseal(state, key, config, claim)
+    except BaseException:
+        account.close()
+        raise
+    return Connection.again(
+        moved,
+        config,
+        now,
+        terms.limits,
+        account,
+        terms.initial_timeout,
+        terms.upkeep,
+        terms.issue_cid,
+        terms.totals,
+    )

@@ -14,7 +14,7 @@ from typing import Final
 from sealwire.errors import Alert, Error, ProtocolError
 from sealwire.tls13.contract import ConnectionIds
 from sealwire.tls13.messages import HandshakeType, frame
-from sealwire.wire import Reader, Writer
+from sealwire.wire import Reader, Writer, decode_error
 
 # Ids we accept records under, and spare ones of the peer that we keep [9147-9-4].
 _MAX_IDS: Final = 8
@@ -108,6 +108,39 @@ class CidPool:
         self.requests_sent = 0
         # How many of `ours` the peer has gone past: its newest record carries a later one.
         self._left = 0
+
+    def freeze(self) -> bytes:
+        """All of it, for :meth:`thaw` in another process."""
+        writer = Writer()
+        for cids in (self.ours, [self.current], self._spare):
+            with writer.length16():
+                for cid in cids:
+                    writer.vector8(cid)
+        for number in (self._superseded, self._replaced, self._owed, self._requests, self._wanted):
+            writer.u16(number)
+        writer.u8(self.requests_sent)
+        writer.u8(self._left)
+        writer.u8(self._new_pending | self._request_pending << 1)
+        return writer.finish()
+
+    def thaw(self, data: bytes) -> None:
+        """Be as the one that was frozen.  ProtocolError(decode_error) for anything else."""
+        reader = Reader(data, "connection ids")
+        lists = []
+        for _ in range(3):
+            block = reader.sub16()
+            cids = []
+            while block.remaining:
+                cids.append(block.vector8())
+            lists.append(cids)
+        if len(lists[1]) != 1:
+            raise decode_error("connection ids")
+        self.ours, (self.current,), self._spare = lists
+        self._superseded, self._replaced, self._owed = reader.u16(), reader.u16(), reader.u16()
+        self._requests, self._wanted = reader.u16(), reader.u16()
+        self.requests_sent, self._left, pending = reader.u8(), reader.u8(), reader.u8()
+        self._new_pending, self._request_pending = bool(pending & 1), bool(pending & 2)
+        reader.finish()
 
     @property
     def spare(self) -> int:

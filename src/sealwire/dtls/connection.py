@@ -18,11 +18,11 @@ from typing import Final
 from sealwire.context import Config
 from sealwire.crypto.srtp import EXPORTER_LABEL, SrtpKeys
 from sealwire.dtls.alerts import FATAL, WARNING
-from sealwire.dtls.association import Association
 from sealwire.dtls.charges import open_account
 from sealwire.dtls.cid import CidPool, Usage
 from sealwire.dtls.events import Event, State
 from sealwire.dtls.header import RecordNumber
+from sealwire.dtls.transfer import INITIAL_TIMEOUT_SECONDS, Transferable
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP, Upkeep
 from sealwire.errors import (
     Alert,
@@ -38,8 +38,6 @@ from sealwire.tls13.handshake import DTLS, Handshake
 from sealwire.tls13.tickets import SessionTicket
 from sealwire.wire import Buffer
 
-# RFC 9147 section 5.8.2 [9147-5.8.2-1]
-INITIAL_TIMEOUT_SECONDS: Final = 1.0
 # Leaves room for IPv6 and UDP headers on every path that carries IPv6 (1280 bytes), as QUIC does.
 DEFAULT_MTU_BYTES: Final = 1200
 # RFC 9147 section 4.4 [9147-4.4-5]: 576 and 1280 bytes, less IP and UDP headers.
@@ -48,7 +46,7 @@ _LEAST_MTU_IPV6_BYTES: Final = 1232
 _DEFAULT_LIMITS: Final = Limits()
 
 
-class Connection(Association):
+class Connection(Transferable):
     """One association with one peer.  Not thread-safe; see the module's law."""
 
     __slots__ = ()

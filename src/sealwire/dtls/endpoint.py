@@ -14,18 +14,15 @@ from dataclasses import replace
 from typing import Final
 
 from sealwire.context import Config
-from sealwire.dtls.admission import Admission, Terms, accept_all, open_connection
+from sealwire.dtls.admission import Admission, Terms, accept_all, begin, import_connection, open_connection
 from sealwire.dtls.charges import open_account
-from sealwire.dtls.connection import (
-    DEFAULT_MTU_BYTES,
-    INITIAL_TIMEOUT_SECONDS,
-    Connection,
-)
+from sealwire.dtls.connection import DEFAULT_MTU_BYTES, Connection
 from sealwire.dtls.cookie import Address
 from sealwire.dtls.detectors import RULES, Rule
 from sealwire.dtls.events import AddressChanged, Closed, Connected, Event, State
 from sealwire.dtls.front import Front
 from sealwire.dtls.gate import Attempt, Gate, OlderVersion, Reply
+from sealwire.dtls.handover import Claim
 from sealwire.dtls.header import ContentType, is_ciphertext, may_be_hello
 from sealwire.dtls.lists import Doors
 from sealwire.dtls.load import Load
@@ -35,12 +32,12 @@ from sealwire.dtls.routability import PathMessage
 from sealwire.dtls.runs import Batch, sort_batch
 from sealwire.dtls.shedding import Shedding
 from sealwire.dtls.timers import Timers
+from sealwire.dtls.transfer import INITIAL_TIMEOUT_SECONDS
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP, Upkeep
 from sealwire.errors import Discard, LimitReached, PeerAlert, ProtocolError
 from sealwire.limits import Budget, Ledger, Limits, tables_bytes
 from sealwire.record.train import Train, bytes_of, count_of
 from sealwire.telemetry import ConnectionCounters, EndpointCounters
-from sealwire.tls13.contract import EarlyData
 from sealwire.wire import Buffer
 
 # An IPv6 socket address has flow and scope as well.
@@ -286,7 +283,7 @@ class Endpoint:
 
     def _moved(self, connection: Connection, address: Address, received_bytes: int, now: float) -> None:
         """An authentic, newer record came from another address (RFC 9147 section 11 [9147-11-7])."""
-        if connection.state is not State.CONNECTED:
+        if connection.state is not State.CONNECTED or connection.held_back:
             return
         old = address_of(connection)
         if connection.connection_ids.return_routability:
@@ -411,10 +408,28 @@ class Endpoint:
             self.counters.discard(Discard.OVER_BUDGET)
             return
         connection = open_connection(attempt, config, account, self._terms, now)
+        self._enter(connection, address, known, now)
+        begin(connection, attempt, self.counters, now)
+        ids = connection.connection_ids
+        if ids.ours and ids.negotiated:
+            self._peers.by_cid[ids.ours] = connection
+        self._touch(connection)
+
+    def adopt(self, state: bytes, key: bytes, address: Address, *, claim: Claim, now: float) -> Connection:
+        """Go on with another process's association: :meth:`Connection.from_state`.  Connected follows."""
+        if not self._shedding.make_room(address, now, proved=True):
+            raise LimitReached("connections", "no room for another connection")
+        account = open_account(self.ledger, self.limits, address)
+        connection = import_connection(state, key, self._configure(), claim, account, self._terms, now)
+        connection.address = address
+        self._enter(connection, address, b"", now)
+        return connection
+
+    def _enter(self, connection: Connection, address: Address, known: bytes, now: float) -> None:
         connection.on_output = self._touch
         self.counters.connections_opened += 1
         self._replace(self._peers.enter(connection, address, known, now))
-        self._begin(connection, attempt, now)
+        self._touch(connection)
 
     def _load_changed(self, on: bool, now: float) -> None:
         self.gate.force_load(on)
@@ -429,19 +444,6 @@ class Endpoint:
         if old is not None:
             old.abort()
             self._touch(old)
-
-    def _begin(self, connection: Connection, attempt: Attempt, now: float) -> None:
-        connection.begin(attempt.message, attempt.received_bytes, now)
-        if connection.early_data is not EarlyData.NOT_OFFERED:
-            accepted = connection.early_data is EarlyData.ACCEPTED
-            self.counters.early_data_accepted += accepted
-            self.counters.early_data_rejected += not accepted
-            if accepted and attempt.rest:
-                connection.receive_run((attempt.rest,), now)
-        ids = connection.connection_ids
-        if ids.ours and ids.negotiated:
-            self._peers.by_cid[ids.ours] = connection
-        self._touch(connection)
 
     # --- bookkeeping -----------------------------------------------------------------------
 

@@ -8,18 +8,19 @@ still be answered.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sealwire import ownership
-from sealwire.crypto.hkdf import DTLS13_PREFIX, traffic_keys
+from sealwire.crypto.hkdf import DTLS13_PREFIX, Secret, traffic_keys
 from sealwire.crypto.providers import CryptoProvider
+from sealwire.crypto.suites import SUITES, CipherSuite, SuiteSpec
 from sealwire.dtls.header import MAX_SEQUENCE, encode_plaintext
 from sealwire.errors import Alert, ProtocolError
 from sealwire.record.padding import MAX_INNER_BYTES, NO_PADDING, Padding
 from sealwire.record.protect import Opener, Sealer
-from sealwire.tls13.contract import EPOCH_APPLICATION, EPOCH_EARLY, EPOCH_HANDSHAKE, InstallKeys
-from sealwire.wire import Buffer
+from sealwire.tls13.contract import EPOCH_APPLICATION, EPOCH_EARLY, EPOCH_HANDSHAKE, Direction, InstallKeys
+from sealwire.wire import Buffer, Reader, Writer, decode_error
 
 # RFC 9147 section 5.8.1 [9147-5.8.1-4]: twice the maximum segment lifetime, which RFC 9293 says
 # is two minutes.
@@ -27,6 +28,52 @@ LINGER_SECONDS: Final = 240.0
 # How long after the first record of a new application epoch the one before it still opens: reordering
 # takes milliseconds, a retransmitted KeyUpdate whose ACK was lost some seconds [9147-4.2.1-2].
 _GRACE_SECONDS: Final = 20.0
+# A million records since the last checkpoint.
+_SEEK_STEPS: Final = 16
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class KeptKeys:
+    """The keys of one epoch and direction, between two processes.
+
+    Attributes:
+        sequence: the next record number to send, or the highest that opened, -1 for none.
+        used: records sealed, or failed attempts to open, which the AEAD's limit counts.
+        seconds: how long they stay, None for as long as they are the newest.
+    """
+
+    epoch: int
+    spec: SuiteSpec
+    secret: Secret
+    sequence: int
+    used: int
+    seconds: float | None = None
+
+    def encode(self, writer: Writer) -> None:
+        writer.u16(self.epoch)
+        writer.u16(self.spec.suite)
+        writer.vector8(self.secret)
+        writer.u64(self.sequence + 1)
+        writer.u64(self.used)
+        writer.u32(0 if self.seconds is None else max(int(self.seconds * 1000), 1))
+
+    @classmethod
+    def decode(cls, reader: Reader) -> KeptKeys:
+        epoch, suite = reader.u16(), CipherSuite(reader.u16())
+        secret, sequence, used, milliseconds = (
+            Secret(reader.vector8(low=1)),
+            reader.u64(),
+            reader.u64(),
+            reader.u32(),
+        )
+        if suite not in SUITES or sequence > MAX_SEQUENCE + 1:
+            raise decode_error("kept keys")
+        return cls(
+            epoch, SUITES[suite], secret, sequence - 1, used, milliseconds / 1000 if milliseconds else None
+        )
+
+    def install(self, direction: Direction) -> InstallKeys:
+        return InstallKeys(direction, self.epoch, self.spec, self.secret)
 
 
 class Sealing:
@@ -35,6 +82,7 @@ class Sealing:
     __slots__ = (
         "_provider",
         "_records_per_key",
+        "_reserved",
         "_sealers",
         "epoch",
         "inner_limit",
@@ -52,6 +100,8 @@ class Sealing:
         self._provider = provider
         self._records_per_key = records_per_key
         self._sealers: dict[int, Sealer] = {}
+        # With checkpoints: the epoch and the number from which on another process may go on.
+        self._reserved: tuple[int, int] | None = None
         #: How protected records are padded.
         self.padding = padding
         #: Content, type and padding of a protected record at most (RFC 8449).
@@ -61,8 +111,11 @@ class Sealing:
         #: Record number of the next plaintext record.
         self.plain_sequence = plain_sequence
 
-    def install(self, keys: InstallKeys, cid: bytes) -> None:
-        """Make `keys` the ones for what is sent from now on."""
+    def install(self, keys: InstallKeys, cid: bytes, *, sequence: int = 0, used: int = 0) -> None:
+        """Make `keys` the ones for what is sent from now on.
+
+        Keys of another process go on at `sequence` and have sealed `used` records.
+        """
         if keys.epoch > 0xFFFF:
             # RFC 9147 sections 4.2.1, 6.1 and 8 [9147-4.2.1-7, 9147-6.1-3, 9147-8-5]; message_seq runs out at
             # the same time (errata 8050).
@@ -70,14 +123,38 @@ class Sealing:
         derived = traffic_keys(self._provider, keys.spec, keys.secret, DTLS13_PREFIX)
         # RFC 9147 section 4.5.3 [9147-4.5.3-1]: the AEAD's limit, or a lower one of the owner's.
         spec = keys.spec
-        if self._records_per_key < spec.seal_limit:
-            spec = replace(spec, seal_limit=self._records_per_key)
-        sealer = Sealer(self._provider, spec, derived, keys.epoch, cid)
+        limit = max(min(self._records_per_key, spec.seal_limit) - used, 0)
+        if limit < spec.seal_limit:
+            spec = replace(spec, seal_limit=limit)
+        sealer = Sealer(self._provider, spec, derived, keys.epoch, cid, sequence=sequence)
         ownership.own(ownership.Kind.KEYS, sealer)
         self._sealers[keys.epoch] = sealer
         if keys.epoch != EPOCH_EARLY:
             # Early data is beside everything else: errata 8107 [9147-7-9], no ACK or alert in its epoch.
             self.epoch = keys.epoch
+
+    def kept(self, spec: SuiteSpec, secret: Secret, skipped: int = 0) -> KeptKeys:
+        """The newest keys, made of `secret`, for another process, which skips so many numbers."""
+        # A number is used at most once, so there were never more records than numbers.
+        sequence = self._sealers[self.epoch].sequence + skipped
+        return KeptKeys(self.epoch, spec, secret, sequence, sequence)
+
+    @property
+    def sequence(self) -> int:
+        """The next number under the newest keys."""
+        return self._sealers[self.epoch].sequence
+
+    def reserve(self, until: int) -> None:
+        """From now on use no number of the newest keys from `until` on, and no other keys."""
+        self._reserved = self.epoch, until
+
+    @property
+    def reserve_left(self) -> int:
+        """Numbers of the newest keys that may be used."""
+        if self._reserved is None:
+            return MAX_SEQUENCE
+        epoch, until = self._reserved
+        return max(until - self.sequence, 0) if epoch == self.epoch else 0
 
     def __contains__(self, epoch: int) -> bool:
         return epoch in self._sealers
@@ -109,6 +186,9 @@ class Sealing:
             if sealer.sealed >= sealer.seal_limit:
                 # [9147-4.5.3-1]: never beyond, whatever became of the KeyUpdate.
                 raise ProtocolError(Alert.INTERNAL_ERROR, "the sending keys are used up")
+            if self._reserved is not None and (epoch != self._reserved[0] or not self.reserve_left):
+                # Whoever goes on from the last checkpoint would use this number again.
+                raise ProtocolError(Alert.INTERNAL_ERROR, "no checkpoint covers another record")
             padding = 0
             if self.padding and room is not None:
                 longest = self.content_room(epoch, room) + 1
@@ -143,6 +223,7 @@ class Opening:
         "_inner_limit",
         "_openers",
         "_provider",
+        "_secrets",
         "_window",
         "cids",
         "epoch",
@@ -158,6 +239,9 @@ class Opening:
         self._openers: dict[int, Opener] = {}
         # Epoch -> when its keys go.
         self._expiries: dict[int, float] = {}
+        # What the keys that live are made of: a process that takes the association over must still open what
+        # a peer repeats under old ones, its last flight or a KeyUpdate.
+        self._secrets: list[InstallKeys] = []
         #: Highest epoch with keys.
         self.epoch = 0
 
@@ -171,8 +255,11 @@ class Opening:
         """Length of the id in records to us, 0 without."""
         return len(self.cids[0]) if self.cids else 0
 
-    def install(self, keys: InstallKeys, cid: bytes = b"") -> None:
-        """Accept records under `keys` as well, with one of `cids` in them."""
+    def install(self, keys: InstallKeys, cid: bytes = b"", *, highest: int = -1, used: int = 0) -> None:
+        """Accept records under `keys` as well, with one of `cids` in them.
+
+        Keys of another process have opened numbers up to `highest`, and failed to open `used` times.
+        """
         # RFC 9147 section 8 [9147-8-6]: no limit on a peer's epochs here.
         if cid and not self.cids:
             self.cids = [cid]
@@ -184,13 +271,47 @@ class Opening:
         if old is not None:
             self._expiries.pop(old.epoch, None)
         spec = keys.spec
-        if self._forgeries_per_key < spec.forgery_limit:
-            spec = replace(spec, forgery_limit=self._forgeries_per_key)
-        opener = Opener(self._provider, spec, derived, keys.epoch, own, self._window)
+        limit = max(min(self._forgeries_per_key, spec.forgery_limit) - used, 1)
+        if limit < spec.forgery_limit:
+            spec = replace(spec, forgery_limit=limit)
+        opener = Opener(self._provider, spec, derived, keys.epoch, own, self._window, highest=highest)
         ownership.own(ownership.Kind.KEYS, opener)
         opener.inner_limit = self._inner_limit
         self._openers[low] = opener
         self.epoch = keys.epoch
+        self._secrets = [one for one in self._secrets if one.epoch & 3 != low]
+        self._secrets.append(keys)
+
+    def kept(self, now: float) -> tuple[KeptKeys, ...]:
+        """The keys that live, for another process; the newest come first."""
+        return tuple(
+            self._kept(keys, now) for keys in sorted(self._secrets, key=lambda one: one.epoch, reverse=True)
+        )
+
+    def _kept(self, keys: InstallKeys, now: float) -> KeptKeys:
+        opener = self._openers[keys.epoch & 3]
+        used = min(self._forgeries_per_key, keys.spec.forgery_limit) - opener.forgery_limit + opener.forged
+        end = self._expiries.get(keys.epoch)
+        left = None if end is None else max(end - now, 0.0)
+        return KeptKeys(keys.epoch, keys.spec, keys.secret, opener.highest, used, left)
+
+    def seek(self, keys: KeptKeys, datagram: Buffer) -> bool:
+        """Look further ahead than 16 bits of a number tell, where nobody knows how far the peer is.
+
+        Whether the first record of `datagram` opened under `keys`, which go on from there then.
+        """
+        derived = traffic_keys(self._provider, keys.spec, keys.secret, DTLS13_PREFIX)
+        cid = bytes(datagram[1 : 1 + self.cid_bytes])
+        for step in range(_SEEK_STEPS):
+            highest = min(keys.sequence + (step << 16), MAX_SEQUENCE)
+            opener = Opener(
+                self._provider, keys.spec, derived, keys.epoch, cid, self._window, highest=highest
+            )
+            opener.open_run((datagram,), 0, 0)
+            if opener.opened:
+                self.install(keys.install(Direction.RECEIVE), highest=opener.highest - 1, used=keys.used)
+                return True
+        return False
 
     def limit_records(self, inner_bytes: int) -> None:
         """Take no record with more content, type and padding from here on (RFC 8449)."""
@@ -226,6 +347,7 @@ class Opening:
         opener = self._openers.get(epoch & 3)
         if opener is not None and opener.epoch == epoch:
             del self._openers[epoch & 3]
+            self._secrets = [one for one in self._secrets if one.epoch != epoch]
 
     def linger(self, now: float) -> None:
         """The handshake is over: keep its epoch for two MSL [9147-5.8.1-4]."""
@@ -261,3 +383,4 @@ class Opening:
     def clear(self) -> None:
         self._openers.clear()
         self._expiries.clear()
+        self._secrets.clear()

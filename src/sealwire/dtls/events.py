@@ -64,6 +64,18 @@ class EarlyDataArrived:
     """Early data waits in :meth:`Connection.early_messages` (servers).  Anybody may have sent it again."""
 
 
+@dataclass(frozen=True, slots=True)
+class CheckpointDue:
+    """Nothing is sent before the next :meth:`Connection.checkpoint`; only after a first one."""
+
+
 Event = (
-    Connected | PeerClosed | Closed | AddressChanged | TicketReceived | EarlyDataArrived | MessageSizeChanged
+    Connected
+    | PeerClosed
+    | Closed
+    | AddressChanged
+    | TicketReceived
+    | EarlyDataArrived
+    | MessageSizeChanged
+    | CheckpointDue
 )

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from typing import Final
 
 from sealwire.dtls.header import FRAGMENT_HEADER_BYTES, RecordNumber, fragment_header
-from sealwire.tls13.messages import HEADER_BYTES
+from sealwire.tls13.messages import HEADER_BYTES, HandshakeType, frame
 
 # RFC 9147 section 5.8.3 [9147-5.8.3-1]
 RECORDS_PER_TRANSMISSION: Final = 10
@@ -169,6 +169,13 @@ class Flight:
     def epochs(self) -> set[int]:
         """Epochs whose sending keys are still needed."""
         return {message.epoch for message in self._messages}
+
+    def kept(self) -> tuple[tuple[int, bytes, int], ...]:
+        """What is outstanding, for another process to send: epoch, message (TLS form) and handle."""
+        return tuple(
+            (message.epoch, frame(HandshakeType(message.kind), message.body), message.handle)
+            for message in self._messages
+        )
 
     def add(self, epoch: int, message: bytes, handle: int) -> None:
         """Queue a message (TLS form) and send it with the next transmission."""

@@ -391,6 +391,14 @@ class HandshakeLayer:
         return self._flight.outstanding
 
     @property
+    def flight(self) -> Flight:
+        return self._flight
+
+    @property
+    def reassembly(self) -> Reassembly:
+        return self._reassembly
+
+    @property
     def server_hello_waits(self) -> bool:
         """Whether our ServerHello never left, so that the peer can have no keys."""
         return EPOCH_PLAIN in self._flight.epochs and not self._flight.anything_sent
@@ -422,6 +430,11 @@ class HandshakeLayer:
             raise ProtocolError(Alert.UNEXPECTED_MESSAGE, f"{kind.name} came in epoch {epoch}")
         self._cid_messages += self._cids.receive(kind, body)
         self._cid_messages += self._cids.top_up()
+        self._follow_cids()
+
+    def thaw_cids(self, frozen: bytes) -> None:
+        self._cids = CidPool(self.engine.connection_ids, self.issue_cid, self._spare_cids)
+        self._cids.thaw(frozen)
         self._follow_cids()
 
     def _follow_cids(self) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 
 from sealwire.dtls.epochs import Sealing
 from sealwire.dtls.header import MAX_CONTENT_BYTES, ContentType
+from sealwire.dtls.journal import MARGIN
 from sealwire.dtls.queues import MessageQueue
 from sealwire.errors import LimitReached
 from sealwire.limits import Account, Limits, Purpose
@@ -92,6 +93,10 @@ class Outgoing:
             raise LimitReached("send_queue_bytes", "the send queue is full")
         self._counters.messages_sent += 1
 
+    def waiting(self) -> tuple[bytes, ...]:
+        """What was not sent yet, which stays."""
+        return self._queue.held()
+
     def drop(self) -> None:
         """Give everything up that was not sent."""
         self._queue.take()
@@ -113,12 +118,13 @@ class Outgoing:
 
         `most` bounds the bytes of one turn: of what is queued, with a charge for each message.
         """
+        datagrams: list[bytes | Train] = list(self._seal_probes()) if self._probes else []
         if not self._queue:
-            return list(self._seal_probes()) if self._probes else []
+            return datagrams
         sealer = self._sealing.sealer(self._sealing.epoch)
-        room = _left_for_data(sealer)
+        room = min(_left_for_data(sealer), self._sealing.reserve_left - MARGIN)
         if room <= 0:
-            return []
+            return datagrams
         if most is None or len(self._queue) > room:
             messages = self._queue.take(room)
         else:
@@ -130,7 +136,6 @@ class Outgoing:
             fitting = [message for message in messages if len(message) <= longest]
             self._counters.messages_too_long += len(messages) - len(fitting)
             messages = fitting
-        datagrams: list[bytes | Train] = list(self._seal_probes()) if self._probes else []
         self._epoch_used = self._sealing.epoch
         self._counters.records_sealed += len(messages)
         padding = self._sealing.padding
@@ -151,7 +156,7 @@ class Outgoing:
 
     def _seal_probes(self) -> list[bytes]:
         sealer = self._sealing.sealer(self._sealing.epoch)
-        probes = self._probes.take(max(_left_for_data(sealer), 0))
+        probes = self._probes.take(max(min(_left_for_data(sealer), self._sealing.reserve_left - MARGIN), 0))
         self._epoch_used = self._sealing.epoch
         self._counters.records_sealed += len(probes)
         return sealer.seal_run(ContentType.APPLICATION_DATA, probes)

@@ -91,6 +91,9 @@ class PathChecks:
     def _challenge(self, connection: Connection, check: _Check, now: float) -> Outcome:
         check.sent += 1
         check.resend_at = now + _CHECK_SECONDS / _CHALLENGES
+        if connection.held_back:
+            # No record number is left for it before the next checkpoint.
+            return Outcome([])
         datagram = connection.path_record(PathMessage.CHALLENGE, check.cookie)
         if check.target == check.new:
             if len(datagram) > check.budget:

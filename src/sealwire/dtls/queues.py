@@ -68,6 +68,10 @@ class MessageQueue:
             count += 1
         return self._take_some(count)
 
+    def held(self) -> tuple[bytes, ...]:
+        """The messages, which stay."""
+        return tuple(self._messages)
+
     def take(self, most: int | None = None) -> list[bytes]:
         """The first `most` messages, or all of them; what is left stays in order."""
         if most is not None and most < len(self._messages):

@@ -309,12 +309,12 @@ class Exchange:
     """What all states of one handshake share: settings, and the outputs not yet taken."""
 
     __slots__ = (
-        "_handles",
         "agreed",
         "client_random",
         "connection_ids",
         "early",
         "flavor",
+        "handles",
         "may_update_keys",
         "outputs",
         "own_connection_id",
@@ -337,13 +337,14 @@ class Exchange:
         #: Off once the transport has no numbers left for another KeyUpdate (RFC 9147 section 8).
         self.may_update_keys = True
         self.early = EarlyPhase()
-        self._handles = 0
+        #: How many messages were sent; each has its number for a handle.
+        self.handles = 0
 
     def send(self, epoch: int, message: bytes) -> int:
         """Queue a message; returns its handle."""
-        self._handles += 1
-        self.outputs.append(SendMessage(epoch, message, self._handles))
-        return self._handles
+        self.handles += 1
+        self.outputs.append(SendMessage(epoch, message, self.handles))
+        return self.handles
 
     def send_compatibility_ccs(self) -> None:
         if self.flavor.compatibility_mode:

@@ -33,7 +33,7 @@ from sealwire.tls13.contract import (
 )
 from sealwire.tls13.flavor import DTLS, TLS, Flavor
 from sealwire.tls13.messages import open_message
-from sealwire.tls13.states import Connected, Failed, State
+from sealwire.tls13.states import Connected, Failed, Remains, State
 from sealwire.tls13.tickets import SessionTicket
 from sealwire.tls13.transcript import Transcript
 from sealwire.wire import Buffer
@@ -176,6 +176,10 @@ class Handshake:
     def session(self) -> Session:
         """The facts; Error before the handshake is complete."""
         return self._connected().session
+
+    def remains(self) -> Remains:
+        """What of a finished handshake can move to another process; Error before it is complete."""
+        return self._connected().remains()
 
     def receive(self, epoch: int, message: Buffer) -> None:
         """Take one whole handshake message that came protected under `epoch`.

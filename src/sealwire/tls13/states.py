@@ -56,6 +56,24 @@ class _TrafficKeys:
     secret: Secret
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Remains:
+    """All that a finished handshake keeps beside its Session; see :mod:`sealwire.tls13.moved`."""
+
+    is_client: bool
+    #: Epoch and traffic secret of each direction.
+    send: tuple[int, Secret]
+    receive: tuple[int, Secret]
+    exporter_secret: Secret
+    resumption_secret: Secret
+    #: Handles given out so far, and the one of the KeyUpdate that is not acknowledged, 0 for none.
+    handles: int
+    update_handle: int
+    update_follows: bool
+    following_asks: bool
+    asked: bool
+
+
 class Connected(State):
     """The handshake is over.  The proofs are required so that it cannot be over too early."""
 
@@ -108,6 +126,40 @@ class Connected(State):
         # The peer was asked for new keys and has not moved to them yet.
         self._asked = False
         exchange.outputs.append(HandshakeDone())
+
+    @classmethod
+    def again(cls, exchange: Exchange, session: Session, remains: Remains) -> Connected:
+        """As it was in another process, where the proofs were given."""
+        self = cls.__new__(cls)
+        super(Connected, self).__init__(exchange, remains.receive[0])
+        self.session = session
+        self._is_client = remains.is_client
+        self._deriver = Deriver(exchange.provider, session.suite, exchange.flavor.label_prefix)
+        self._exporter_secret = remains.exporter_secret
+        self._resumption_secret = remains.resumption_secret
+        self._send = _TrafficKeys(*remains.send)
+        self._receive = _TrafficKeys(*remains.receive)
+        self._update_handle = remains.update_handle
+        self._update_follows = remains.update_follows
+        self._following_asks = remains.following_asks
+        self._asked = remains.asked
+        exchange.handles = remains.handles
+        return self
+
+    def remains(self) -> Remains:
+        """What there is to move to another process."""
+        return Remains(
+            is_client=self._is_client,
+            send=(self._send.epoch, self._send.secret),
+            receive=(self._receive.epoch, self._receive.secret),
+            exporter_secret=self._exporter_secret,
+            resumption_secret=self._resumption_secret,
+            handles=self.exchange.handles,
+            update_handle=self._update_handle,
+            update_follows=self._update_follows,
+            following_asks=self._following_asks,
+            asked=self._asked,
+        )
 
     def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
         if kind is HandshakeType.NEW_SESSION_TICKET:

@@ -215,13 +215,20 @@ class Tap:
     sequence: int = 0
 
     def sealer(
-        self, provider: CryptoProvider, spec: SuiteSpec, keys: TrafficKeys, epoch: int, cid: bytes
+        self,
+        provider: CryptoProvider,
+        spec: SuiteSpec,
+        keys: TrafficKeys,
+        epoch: int,
+        cid: bytes,
+        *,
+        sequence: int,
     ) -> Sealer:
         assert keys.key not in [old.key for _, _, old, _ in self.made], "sending keys were installed twice"
         self.made.append((provider, spec, keys, epoch))
         if self.seal_limit is not None:
             spec = replace(spec, seal_limit=self.seal_limit)
-        return Sealer(provider, spec, keys, epoch, cid, sequence=self.sequence)
+        return Sealer(provider, spec, keys, epoch, cid, sequence=sequence or self.sequence)
 
     def opener(
         self,
@@ -231,10 +238,12 @@ class Tap:
         epoch: int,
         cid: bytes,
         window: int,
+        *,
+        highest: int,
     ) -> Opener:
         if self.forgery_limit is not None:
             spec = replace(spec, forgery_limit=self.forgery_limit)
-        return Opener(provider, spec, keys, epoch, cid, window, highest=self.sequence - 1)
+        return Opener(provider, spec, keys, epoch, cid, window, highest=max(highest, self.sequence - 1))
 
     def read(self, datagrams: Iterable[bytes]) -> list[Seen]:
         """All records of `datagrams`; each must be one."""

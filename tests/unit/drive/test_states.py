@@ -1,0 +1,169 @@
+"""States in a directory that processes share, and associations that outlive the process that had them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from multiprocessing.connection import Connection as Pipe
+from pathlib import Path
+
+import pytest
+
+from sealwire import dtls
+from sealwire.drive.states import StateDirectory
+from sealwire.dtls.handover import label
+from sealwire.errors import ConfigurationError, Error
+from tests import configs
+from tests.unit.dtls.rig import joined
+
+KEY = bytes(range(32))
+
+
+def test_save_and_claim(tmp_path: Path) -> None:
+    states = StateDirectory(tmp_path / "states")
+    rig = joined()
+    rig.run()
+    first, second = (rig.server.checkpoint(KEY, rig.now) for _ in range(2))
+    states.save(first)
+    states.save(second)
+    assert list(states) == [second]
+    assert not states.claim(*label(first)), "an older state would use numbers twice"
+    assert states.claim(*label(second))
+    assert not states.claim(*label(second))
+    with pytest.raises(Error, match="another process"):
+        states.save(rig.server.checkpoint(KEY, rig.now))
+    other = dtls.Connection.from_state(second, KEY, rig.server.config, claim=lambda *_: True, now=rig.now)
+    states.save(other.checkpoint(KEY, rig.now))
+    states.remove(label(second)[0])
+    assert list(states) == []
+    assert not states.claim(*label(second))
+
+
+def test_of_many_processes_one_goes_on(tmp_path: Path) -> None:
+    states = StateDirectory(tmp_path / "states")
+    rig = joined()
+    rig.run()
+    state = rig.server.checkpoint(KEY, rig.now)
+    states.save(state)
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        claimed = pool.starmap(StateDirectory(tmp_path / "states").claim, [label(state)] * 32)
+    assert sum(claimed) == 1
+
+
+def test_others_must_not_read_it(tmp_path: Path) -> None:
+    tmp_path.chmod(0o750)
+    with pytest.raises(ConfigurationError, match="chmod 700"):
+        StateDirectory(tmp_path)
+    with pytest.raises(ConfigurationError, match="cannot use"):
+        StateDirectory(tmp_path / "not" / "there")
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError):
+        StateDirectory(tmp_path / "file")
+
+
+# --- two processes and a peer that knows nothing of it ----------------------------------------------
+
+
+def serve(sock: socket.socket, directory: Path, mode: str, pipe: Pipe) -> None:
+    """An echo server.  "begin" goes on until it is killed or told to move; "go on" takes over."""
+    states = StateDirectory(directory)
+    endpoint = dtls.Endpoint(configs.server_context().config)
+    sock.settimeout(0.02)
+    if mode == "go on":
+        address = pipe.recv()
+        for state in states:
+            endpoint.adopt(state, KEY, address, claim=states.claim, now=time.monotonic())
+    while True:
+        now = time.monotonic()
+        try:
+            data, address = sock.recvfrom(65536)
+            endpoint.receive([(data, address)], now)
+        except TimeoutError:
+            endpoint.wake(now)
+        # Moving: what came is in the state.  A checkpoint: before anything is sent.
+        if pipe.poll():
+            pipe.recv()
+            (connection,) = endpoint
+            states.save(connection.export_state(KEY, now))
+            pipe.send(connection.address)
+            return
+        for connection in list(endpoint):
+            for message in connection.messages():
+                connection.send(message)
+            fresh = connection.was_connected and mode == "begin" and not connection.held_back
+            if connection.state is dtls.State.CONNECTED and (
+                connection.held_back or (fresh and not list(states))
+            ):
+                states.save(connection.checkpoint(KEY, now))
+        for datagram, address in endpoint.transmit(now):
+            sock.sendto(datagram, address)
+        endpoint.events()
+
+
+@pytest.mark.parametrize("how", ["moved", "killed"])
+def test_another_process_goes_on(tmp_path: Path, how: str) -> None:
+    """While a client echoes numbered messages its server moves to, or is restored in, another process."""
+    spawn = multiprocessing.get_context("fork")
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind(("127.0.0.1", 0))
+    ours, theirs = spawn.Pipe()
+    first = spawn.Process(target=serve, args=(server, tmp_path / "states", "begin", theirs), daemon=True)
+    first.start()
+    second_ours, second_theirs = spawn.Pipe()
+    second = None
+    client = dtls.Connection.client(
+        configs.client_context().config(), now=time.monotonic(), server_name="localhost"
+    )
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.connect(server.getsockname())
+    sock.settimeout(0.02)
+    heard: list[bytes] = []
+    events: list[dtls.Event] = []
+    sent, asked = 0, 0.0
+    try:
+        end = time.monotonic() + 60
+        while len(set(heard)) < 150 and time.monotonic() < end:
+            now = time.monotonic()
+            # One in flight; sent again when it may be lost, as an application would.
+            if client.was_connected and (len(heard) == sent or now > asked + 0.3):
+                sent = len(heard) + 1
+                client.send(b"%d" % sent)
+                asked = now
+            for datagram in client.transmit(now):
+                sock.send(datagram)
+            try:
+                client.receive(sock.recv(65536), now)
+            except TimeoutError:
+                client.wake(now)
+            for message in client.messages():
+                if message not in heard:
+                    heard.append(message)
+            events += client.events()
+            if len(heard) == 50 and second is None:
+                address = sock.getsockname()
+                if how == "moved":
+                    ours.send("move")
+                    address = ours.recv()
+                else:
+                    os.kill(first.pid or 0, signal.SIGKILL)
+                first.join()
+                second = spawn.Process(
+                    target=serve, args=(server, tmp_path / "states", "go on", second_theirs), daemon=True
+                )
+                second.start()
+                second_ours.send(address)
+        assert heard == [b"%d" % n for n in range(1, 151)]
+        assert [type(event) for event in events] == [dtls.Connected]
+        # A record number used again would authenticate, and be counted as a replay.
+        assert client.counters.discards == {}
+        assert client.sending_epoch == 4
+    finally:
+        for process in (first, second):
+            if process is not None:
+                process.kill()
+                process.join()
+        server.close()
+        sock.close()

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sealwire.bench.measurement import (
     Absent,
@@ -73,6 +73,7 @@ counters = reading.counters
 print(json.dumps({
     "packets": counters.packets, "flows": flows, "compiled": COMPILED, "peak": counters.peak,
     "evicted": counters.ends.get(6, 0), "undissected": counters.undissected, "shown": reading.shown,
+    "python": reading.spent_in_python,
 }))
 """
 _ROUNDS, _PERIOD = 60, 0.5
@@ -127,7 +128,7 @@ class Run:
         self._command = command
         self._per_flow = per_flow
         self._counts = counts(self._file)
-        self._said: dict[str, int] = {}
+        self._said: dict[str, Any] = {}
 
     def run(self, seconds: float) -> Reading:
         started = time.perf_counter()
@@ -186,6 +187,7 @@ class Fed(Run):
         units = _ROUNDS * self._counts["packets"]
         values = {
             **{"": 1e6 * cpu / units, "cores": cpu / (_ROUNDS * _PERIOD)},
+            "python": 100 * self._said.get("python", 0.0) / cpu,
             "memory": used.ru_maxrss / 1024,
         }
         return Reading(
@@ -317,7 +319,8 @@ def rows() -> tuple[Measurement, ...]:
     cores = Figure(
         "cores", "cores", Kind.TIME, "CPU for each second of the profile, 10 Gbit/s and 100,000 new flows/s"
     )
-    thirty = (*packet, cores)
+    share = Figure("python", "%", Kind.TIME, "of its CPU in dissectors in Python")
+    thirty = (*packet, cores, share)
     return (
         Measurement("probe.mix", "flows of real protocols", packet, _contenders("mix", False, _OURS, *both)),
         Measurement("probe.10g", "flows of the 10G profile", packet, _contenders("10g", False, _OURS, *both)),

@@ -197,6 +197,11 @@ class Reading:
         """Flows dissectors in Python were shown."""
         return 0 if self._inspector is None else self._inspector.shown
 
+    @property
+    def spent_in_python(self) -> float:
+        """Seconds of CPU that dissection in Python took: rare protocols, plugins, links, errors cited."""
+        return 0.0 if self._inspector is None else self._inspector.spent / 1e9
+
     def live_counters(self) -> dict[str, int]:
         """What only a live capture counts; nothing for a file."""
         return {}

@@ -1,8 +1,9 @@
 from collections.abc import Container, Sequence
 
+from sealwire.probe.dissect.relate import Handshake
 from sealwire.probe.dissect.scan import Left, Wanted
 
-def handshakes(events: bytes) -> list[tuple[int, int, int]]: ...
+def handshakes(events: bytes) -> list[Handshake]: ...
 
 class Scanner:
     def __init__(self, wanted: Sequence[Wanted], key: bytes, most_names: int) -> None: ...

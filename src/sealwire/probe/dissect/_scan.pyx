@@ -11,12 +11,15 @@ from libc.string cimport memcpy, memset
 from sealwire.crypto._evp cimport SHA256, digest, need_digests
 from sealwire.probe._features cimport Row
 from sealwire.probe.dissect._case cimport (
-    BLOCK_HEAD, CERTAIN, DNS, DTLS, F_DNS_ANSWER, F_HEAD, F_NAME, F_SERVER_ID, FACT_HEAD, MDNS, QUIC, SNIPPET_HEAD, SNIPPETS,
+    BLOCK_HEAD, CERTAIN, DNS, DTLS, F_CLIENT_ID, F_DNS_ANSWER, F_HEAD, F_NAME, F_SERVER_ID, FACT_HEAD, MDNS, QUIC, SNIPPET_HEAD, SNIPPETS,
 )
 from sealwire.probe.dissect._names cimport ENDS_BYTES, Name, Names, end_names, find_name, learn_name, start_names
 
+from sealwire.probe.dissect.relate import Handshake
+
 cdef enum:
     EVENT_HEAD = 74
+    EVENT_KEY = 58
     F_LEARNED_NAME = 61
     F_ASSOCIATION = 62
     KEY_BYTES = 38
@@ -86,20 +89,30 @@ cdef inline bint nameless(const uint8_t* block, uint32_t n) noexcept nogil:
     return first(block, n, F_NAME, &size) == NULL
 
 
+cdef inline bytes value_of(const uint8_t* block, uint32_t n, int tag):
+    cdef uint32_t size = 0
+    cdef const uint8_t* value = first(block, n, tag, &size)
+    return b"" if value == NULL else PyBytes_FromStringAndSize(<const char*>value, size)
+
+
 def handshakes(bytes events):
     """See :func:`sealwire.probe.dissect.scan.handshakes`."""
     cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(events)
+    cdef const uint8_t* block
     cdef Py_ssize_t at = 0, end = len(events)
-    cdef uint32_t length
+    cdef uint32_t length, n
     cdef int64_t time
     cdef list found = []
     while end - at >= EVENT_HEAD:
         memcpy(&length, data + at, 4)
         if length < EVENT_HEAD or <Py_ssize_t>length > end - at:
             break
-        if has_id(data + at + EVENT_HEAD, length - EVENT_HEAD):
+        block, n = data + at + EVENT_HEAD, length - EVENT_HEAD
+        if has_id(block, n):
             memcpy(&time, data + at + 4, 8)
-            found.append((time, at, <Py_ssize_t>length))
+            key = PyBytes_FromStringAndSize(<const char*>(data + at + 12), EVENT_KEY)
+            ids = (value_of(block, n, F_SERVER_ID), value_of(block, n, F_CLIENT_ID), value_of(block, n, F_NAME))
+            found.append(Handshake(time, key, block[0], *ids))
         at += length
     return found
 

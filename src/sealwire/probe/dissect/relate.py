@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-from sealwire.probe.dissect.facts import Certainty, Event, Fact, Protocol
+from sealwire.probe.dissect.facts import Certainty
 from sealwire.probe.dissect.plugin import FirstPacket
 from sealwire.probe.features import ICMP, community_id_of, id_of
 
@@ -26,17 +25,16 @@ CERTAIN_BYTES: Final = 4
 _RECORD_WITH_ID: Final = b"\x19\xfe\xfd"  # RFC 9146 section 4: tls12_cid
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """One connection with ids, from its handshake."""
+class Handshake(NamedTuple):
+    """What the event of a handshake says of a connection with ids; made for many of them."""
 
-    #: What its association id is made of: the flow with the handshake.
+    time: int
+    #: The flow's ends and place, as ROW_KEY has them: what its association id is made of.
     key: bytes
-    protocol: Protocol
+    protocol: int
     #: What packets to the server, and to the client, carry.
     to_server: bytes
     to_client: bytes
-    client: tuple[bytes, int]
     server_name: bytes
 
     @property
@@ -44,57 +42,57 @@ class Connection:
         """The id of the flow with the handshake."""
         return id_of(self.key)
 
+    @property
+    def client(self) -> tuple[bytes, int]:
+        """Address and port."""
+        return self.key[:16], int.from_bytes(self.key[32:34], "little")
 
-#: A server: address, port.
-Server = tuple[bytes, int]
+    @property
+    def server(self) -> bytes:
+        """Address, and port in two bytes, little-endian."""
+        return self.key[16:32] + self.key[34:36]
 
 
 class Links:
     """Connections by server and id."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[Server, bytes], Connection | None] = OrderedDict()
-        self._lengths: dict[Server, set[int]] = {}
+        self._known: OrderedDict[tuple[bytes, bytes], Handshake | None] = OrderedDict()
+        self._lengths: dict[bytes, set[int]] = {}
         self._servers: set[bytes] = set()
         #: Flows whose ids fit several connections.
         self.ambiguous = 0
 
     @property
     def servers(self) -> AbstractSet[bytes]:
-        """Address and port (two bytes, little-endian) of each server whose ids are known or expected."""
+        """Each server whose ids are known or expected, as Handshake.server has it."""
         return self._servers
 
     def expect(self, servers: AbstractSet[bytes]) -> None:
         """Servers whose handshakes are going to be learnt."""
         self._servers |= servers
 
-    def learn(self, event: Event) -> None:
+    def learn(self, made: Handshake) -> None:
         """Remember the ids of a handshake."""
-        said = dict(reversed(list(event.facts)))  # of facts that are there twice the first one
-        to_server = said.get(Fact.SERVER_ID)
-        if not to_server:
-            return
-        server = (event.destination_address, event.destination_port)
-        made = Connection(
-            *(event.key, event.facts.protocol, to_server, said.get(Fact.CLIENT_ID, b"")),
-            (event.source_address, event.source_port),
-            said.get(Fact.NAME, b""),
-        )
-        key = (server, to_server)
+        server = made.server
+        key = (server, made.to_server)
         before = self._known.pop(key, made)
         # Two connections with one id: whose packets these are cannot be told any more.
-        self._known[key] = made if before is made or before == made else None
-        self._lengths.setdefault(server, set()).add(len(to_server))
-        self._servers.add(_packed(server))
+        self._known[key] = made if before is made else None
+        lengths = self._lengths.get(server)
+        if lengths is None:
+            lengths = self._lengths[server] = set()
+        lengths.add(len(made.to_server))
+        self._servers.add(server)
         if len(self._known) > MAX_CONNECTIONS:
             (old, _), _ = self._known.popitem(last=False)
             if not any(server == old for server, _ in list(self._known)[:64]):
                 self._lengths.pop(old, None)
-                self._servers.discard(_packed(old))
+                self._servers.discard(old)
 
     def find(
-        self, source: Server, destination: Server, packets: tuple[FirstPacket, ...]
-    ) -> tuple[Connection, Certainty] | None:
+        self, source: bytes, destination: bytes, packets: tuple[FirstPacket, ...]
+    ) -> tuple[Handshake, Certainty] | None:
         """The connection a flow without handshake belongs to."""
         if not self._lengths:
             return None
@@ -105,11 +103,11 @@ class Links:
         return None
 
     def _match(
-        self, server: Server, lengths: set[int], backward: bool, packets: tuple[FirstPacket, ...]
-    ) -> tuple[Connection, Certainty] | None:
+        self, server: bytes, lengths: set[int], backward: bool, packets: tuple[FirstPacket, ...]
+    ) -> tuple[Handshake, Certainty] | None:
         there = [packet.data for packet in packets if packet.backward == backward]
         back = [packet.data for packet in packets if packet.backward != backward]
-        found: list[Connection] = []
+        found: list[Handshake] = []
         unclear = False
         for length in sorted(lengths):
             ids = {_id_of(data, length) for data in there}
@@ -127,10 +125,6 @@ class Links:
             return None
         proved = len(found[0].to_server) + (len(found[0].to_client) if back else 0)
         return found[0], Certainty.CERTAIN if proved >= CERTAIN_BYTES else Certainty.UNSURE
-
-
-def _packed(server: Server) -> bytes:
-    return server[0] + server[1].to_bytes(2, "little")
 
 
 def _id_of(data: bytes, length: int) -> bytes | None:

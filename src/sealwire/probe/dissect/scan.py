@@ -26,8 +26,8 @@ from sealwire.probe.dissect.facts import (
     without_head,
 )
 from sealwire.probe.dissect.plugin import CITES, LINK, FirstPacket, Sign, first_packets
-from sealwire.probe.dissect.relate import Names
-from sealwire.probe.features import ICMP, ICMP6, UDP, id_of
+from sealwire.probe.dissect.relate import Handshake, Names
+from sealwire.probe.features import ICMP, ICMP6, ROW_KEY, UDP, id_of
 
 _LINKED: Final = frozenset({int(Protocol.DTLS), int(Protocol.QUIC)})
 _NAMING: Final = frozenset({int(Protocol.DNS), int(Protocol.MDNS)})
@@ -43,6 +43,8 @@ _FIRST_PACKET_AT: Final = OFFSETS["first_packet"][0]
 _PART_AT: Final = OFFSETS["part"][0]
 _PORTS_AT: Final = OFFSETS["source_port"][0]
 _PROTOCOL_AT: Final = OFFSETS["protocol"][0]
+#: Behind length and time an event has its flow's ROW_KEY.
+_EVENT_KEY_END: Final = 12 + ROW_KEY.size
 #: Addresses, ports, version and protocol stand first in a row, as in the key of a flow id.
 _KEY_BYTES: Final = 38
 _LONGEST_NAME: Final = 255
@@ -60,15 +62,17 @@ def flow_id(rows: bytes, row: int) -> int:
     return id_of(key + rows[row + _FIRST_PACKET_AT : row + _FIRST_PACKET_AT + 8])
 
 
-def handshakes(events: bytes) -> list[tuple[int, int, int]]:
-    """Handshakes that tell a server's id: time, where the event begins, and its length."""
-    found: list[tuple[int, int, int]] = []
+def handshakes(events: bytes) -> list[Handshake]:
+    """Handshakes that tell a server's id, in the order in which they are there."""
+    found: list[Handshake] = []
     at = 0
     while at < len(events):
         length, time = EVENT_HEAD.unpack_from(events, at)[:2]
         block = events[at + EVENT_HEAD.size : at + length]
         if _has_id(block):
-            found.append((time, at, length))
+            read = Facts(block)
+            ids = (read.raw(tag) or b"" for tag in (Fact.SERVER_ID, Fact.CLIENT_ID, Fact.NAME))
+            found.append(Handshake(time, events[at + 12 : at + _EVENT_KEY_END], block[0], *ids))
         at += length
     return found
 

@@ -145,6 +145,9 @@ class World:
         self.endpoint.close(self.now)
         self.pair.run_for(AFTERWARDS_SECONDS)
         assert self.endpoint.connections == 0
+        for server in self.pair.served.values():
+            # What came and was not read stays charged until its owner takes it.
+            server.messages()
         assert self.endpoint.ledger.held == self.ledger_at_rest, "the endpoint's ledger"
         assert self.client_ledger.held == 0, "the clients' ledger"
 

@@ -387,18 +387,6 @@ class Connection(Association):
         self._ticket_bytes = 0
         self._account.close()
 
-    def hold_waiting(self, n: int) -> None:
-        """The owner keeps `n` bytes it could not give to :meth:`send` yet: they count in this account.
-
-        Raises:
-            LimitReached: the account has no room for them.
-        """
-        charge(self._account, Purpose.SEND_QUEUE, n)
-
-    def drop_waiting(self, n: int) -> None:
-        """The owner keeps so many bytes fewer."""
-        self._account.release(Purpose.SEND_QUEUE, min(n, self._account.held_for(Purpose.SEND_QUEUE)))
-
     def events(self) -> list[Event]:
         """Take what happened since the last call, in order."""
         events, self._events = self._events, []

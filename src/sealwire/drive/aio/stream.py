@@ -137,7 +137,6 @@ class Stream(Facts, HoldsDescriptor):
             if len(piece):
                 # A copy of what may change under our hands; bytes are only referred to.
                 data = memoryview(piece if isinstance(piece, bytes) else bytes(piece))
-                self._connection.hold_waiting(len(data))
                 self._backlog.append(data)
                 self._backlog_bytes += len(data)
         self._turn()
@@ -289,12 +288,9 @@ class Stream(Facts, HoldsDescriptor):
                 return
             piece = self._backlog[0]
             part = piece[:_SEAL_BYTES]
-            # Its room is what its records take.
-            connection.drop_waiting(len(part))
             try:
                 connection.send(part)
             except LimitReached:
-                connection.hold_waiting(len(part))
                 self._look_again_later()  # no room in the ledger now
                 return
             self._backlog_bytes -= len(part)
@@ -307,7 +303,6 @@ class Stream(Facts, HoldsDescriptor):
 
     def _drop_backlog(self) -> None:
         self._backlog.clear()
-        self._connection.drop_waiting(self._backlog_bytes)
         self._backlog_bytes = 0
 
     def _finish(self) -> bool:

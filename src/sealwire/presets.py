@@ -133,6 +133,10 @@ IOT_SENSOR: Final = Preset(
     "many small devices that wake, report and sleep: little memory each, patience with slow radios",
     Limits(
         total_bytes=64 * _MIB,
+        prefix_bytes=16 * _MIB,
+        site_bytes=32 * _MIB,
+        connections=3_000,
+        handshakes=300,
         connection_bytes=96 * _KIB,
         send_queue_bytes=8 * _KIB,
         receive_queue_bytes=8 * _KIB,

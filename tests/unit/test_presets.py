@@ -14,7 +14,7 @@ import sealwire
 from sealwire import presets
 from sealwire.drive.aio import Batcher
 from sealwire.errors import CertificateError, ConnectionClosed, Error
-from sealwire.limits import Limits
+from sealwire.limits import Limits, check_limits
 from sealwire.presets import PRESETS, DatagramOptions, Flush, Preset, StreamOptions
 from tests import certificates
 from tests.configs import client_context, server_context
@@ -34,6 +34,8 @@ _MAY_CHANGE = {
     "handshake_seconds",
     "rekey_seconds",
     # Tighter only, below.
+    "prefix_bytes",
+    "site_bytes",
     "handshake_message_bytes",
     "certificate_chain_bytes",
     "reassembly_ranges",
@@ -61,6 +63,11 @@ def test_no_preset_touches_a_check(preset: Preset) -> None:
         assert getattr(preset.limits, name) < getattr(default, name)
     # A day at most under one key, and the AEAD's own limits hold beside it.
     assert preset.limits.rekey_seconds <= 86_400
+
+
+@EACH
+def test_its_limits_agree_with_each_other(preset: Preset) -> None:
+    assert check_limits(preset.limits) == []
 
 
 def test_a_preset_has_nothing_that_could_be_a_check() -> None:

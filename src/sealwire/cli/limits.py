@@ -24,8 +24,8 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
         if not limits:
             say.words("  no limit was reached")
             continue
-        rows = [["limit", "value", "used", "", "reached"], *map(_row, limits)]
-        for line in watching.columns(rows, right=frozenset((1, 2, 3, 4))):
+        rows = [["limit", "of each", "value", "used", "", "reached", "at it"], *map(_row, limits)]
+        for line in watching.columns(rows, right=frozenset((2, 3, 4, 5))):
             say.words(f"  {line}")
     return Exit.OK
 
@@ -34,12 +34,14 @@ def _row(limit: dict[str, Any]) -> list[str]:
     used = limit["used"]
     return [
         limit["name"],
-        _shown(limit["name"], limit["value"]),
-        "-" if used is None else _shown(limit["name"], used),
+        limit["scope"],
+        _shown(limit["unit"], limit["value"]),
+        "-" if used is None else _shown(limit["unit"], used),
         "" if used is None else f"{100 * used / limit['value']:.0f} %",
         str(limit["reached"]),
+        limit["happens"],
     ]
 
 
-def _shown(name: str, value: float) -> str:
-    return watching.size(value) if name.endswith("bytes") else f"{value:g}"
+def _shown(unit: str, value: float) -> str:
+    return watching.size(value) if unit == "bytes" else f"{value:g}"

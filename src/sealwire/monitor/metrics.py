@@ -80,6 +80,9 @@ HELD: Final = Metric("sealwire_held_bytes", "gauge", "Bytes held for peers now, 
 HELD_LIMIT: Final = Metric("sealwire_held_limit_bytes", "gauge", "Bytes that may be held for peers.")
 HELD_PEAK: Final = Metric("sealwire_held_peak_bytes", "gauge", "The most bytes ever held for peers.")
 REFUSALS: Final = Metric("sealwire_charges_refused_total", "counter", "Times memory was refused.")
+PRESSURE: Final = Metric(
+    "sealwire_pressure", "gauge", "How full the fullest ledger is: 0 to 4, from below 70 % to 95 % and above."
+)
 LIMIT: Final = Metric("sealwire_limit", "gauge", "The configured value of each limit.", ("limit",))
 REACHED: Final = Metric(
     "sealwire_limit_reached_total",
@@ -99,6 +102,7 @@ OF_SERVERS: Final = (
     HELD_LIMIT,
     HELD_PEAK,
     REFUSALS,
+    PRESSURE,
     LIMIT,
     REACHED,
     *ENDPOINT.values(),
@@ -119,6 +123,7 @@ def of_reading(reading: Reading) -> Iterator[Sample]:
     yield Sample(HELD_LIMIT, (), reading.held_limit_bytes)
     yield Sample(HELD_PEAK, (), reading.held_peak_bytes)
     yield Sample(REFUSALS, (), reading.charges_refused)
+    yield Sample(PRESSURE, (), reading.pressure)
     for limit in reading.limits:
         yield Sample(LIMIT, (limit.name,), limit.value)
         yield Sample(REACHED, (limit.name,), limit.reached)

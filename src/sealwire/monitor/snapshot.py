@@ -41,6 +41,7 @@ def _of(reading: Reading) -> dict[str, Any]:
         "held_peak_bytes": reading.held_peak_bytes,
         "held_by_purpose": reading.held_by_purpose,
         "charges_refused": reading.charges_refused,
+        "pressure": reading.pressure,
         "limits": [asdict(limit) for limit in reading.limits],
         "endpoint": reading.endpoint.snapshot(),
         "connection": reading.totals.snapshot(),

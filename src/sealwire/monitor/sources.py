@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Final, Protocol
 
-from sealwire.limits import Ledger, Limits, Purpose
+from sealwire.limits import Ledger, Limits, Policy, Pressure, Purpose
+from sealwire.limits.ledger import PURPOSE_LIMITS
 from sealwire.telemetry import ConnectionCounters, EndpointCounters, PeerReport
 
 _PAGE_BYTES: Final = resource.getpagesize()
@@ -54,6 +55,7 @@ class Reading:
     held_limit_bytes: int
     held_peak_bytes: int
     charges_refused: int
+    pressure: int
     held_by_purpose: dict[str, int]
     limits: tuple[LimitReading, ...]
     endpoint: EndpointCounters
@@ -62,10 +64,21 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class LimitReading:
-    """One limit: its value, how much of it is used now (None where nothing accumulates), times reached."""
+    """One limit at one moment.
+
+    Attributes:
+        name: its field in :class:`sealwire.Limits`.
+        value: as configured.
+        unit, scope, happens: what it counts, what it is a limit of, what happens at it.
+        used: how much of it is used now, None where nothing accumulates.
+        reached: how often it was.
+    """
 
     name: str
     value: float
+    unit: str
+    scope: str
+    happens: str
     used: float | None
     reached: int
 
@@ -104,6 +117,7 @@ def read(server: str, source: Source) -> Reading:
         held_limit_bytes=sum(ledger.limit for ledger in ledgers),
         held_peak_bytes=sum(ledger.peak for ledger in ledgers),
         charges_refused=sum(ledger.refusals for ledger in ledgers),
+        pressure=max((ledger.level for ledger in ledgers), default=Pressure.NONE),
         held_by_purpose={
             purpose.value: sum(ledger.held_for(purpose) for ledger in ledgers) for purpose in Purpose
         },
@@ -125,17 +139,27 @@ def _limits(source: Source) -> tuple[LimitReading, ...]:
     }
     costliest = source.top_peers(1)
     used["connection_bytes"] = costliest[0].held_bytes if costliest else 0
-    values = {one.name: getattr(limits, one.name) for one in fields(limits)}
-    return tuple(
-        LimitReading(name, value, used.get(name), sum(_reached(ledger).get(name, 0) for ledger in ledgers))
-        for name, value in values.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
-    )
-
-
-def _reached(ledger: Ledger) -> dict[str, int]:
-    reached: dict[str, int] = getattr(ledger, "reached", {})
-    return reached
+    for purpose, name in PURPOSE_LIMITS.items():
+        used[name] = max((ledger.held_for(purpose) for ledger in ledgers), default=0)
+    found = []
+    for declared in fields(limits):
+        if "unit" not in declared.metadata:
+            continue  # what happens at another limit
+        policy = declared.metadata["policy"]
+        policy = policy if isinstance(policy, Policy) else getattr(limits, policy)
+        name = declared.name
+        found.append(
+            LimitReading(
+                name=name,
+                value=getattr(limits, name),
+                unit=declared.metadata["unit"],
+                scope=declared.metadata["scope"].value,
+                happens=policy.value,
+                used=used.get(name),
+                reached=sum(ledger.reached.get(name, 0) for ledger in ledgers),
+            )
+        )
+    return tuple(found)
 
 
 @dataclass
@@ -174,10 +198,6 @@ class Monitor:
             if source.connections >= source.limits.connections * max(1, len(source.ledgers)):
                 return f"{name} has as many connections as its limit allows"
             for ledger in source.ledgers:
-                if ledger.held >= ledger.limit * _FULL:
+                if ledger.level is Pressure.CRITICAL:
                     return f"{name} holds {ledger.held} of {ledger.limit} bytes"
         return ""
-
-
-# Above this part of the memory limit new peers are better sent elsewhere.
-_FULL: Final = 0.95

@@ -46,7 +46,7 @@ def test_watching_a_server(pki: Path, tmp_path: Path, transport: tuple[str, ...]
 
         limits = sealwire("limits", "--control", path).out.decode().splitlines()
         assert limits[0] == f"{name} ({name})"
-        assert any(line.split()[:2] == ["connections", "10000"] for line in limits)
+        assert any(line.split()[:3] == ["connections", "endpoint", "10000"] for line in limits)
         assert "no limit was reached" in sealwire("limits", "--reached", "--control", path).out.decode()
         rows = sealwire("--json", "limits", "--control", path).objects
         assert {row["event"] for row in rows} == {"limit"}

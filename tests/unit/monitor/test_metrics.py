@@ -133,7 +133,10 @@ def test_a_snapshot_says_the_same() -> None:
     assert server["endpoint"]["datagrams_received"] == 7
     assert server["endpoint"]["discard.not_dtls"] == 1
     assert server["connection"]["discard.replay"] == 1
-    assert {"name": "connections", "value": 10_000, "used": 3, "reached": 0} in server["limits"]
+    (limit,) = (one for one in server["limits"] if one["name"] == "connections")
+    assert (limit["value"], limit["used"], limit["reached"]) == (10_000, 3, 0)
+    assert limit["scope"] == "endpoint"
+    assert limit["happens"]
 
 
 def test_whether_it_is_ready() -> None:
@@ -144,9 +147,9 @@ def test_whether_it_is_ready() -> None:
     assert "as many connections" in watch.not_ready()
     source.connections = 2
     assert watch.not_ready() == ""
-    for purpose in (Purpose.SEND_QUEUE,):
+    for purpose in (Purpose.CONNECTION,):
         assert source.ledger.charge(purpose, int(source.ledger.limit * 0.96))
     assert "holds" in watch.not_ready()
-    source.ledger.release(Purpose.SEND_QUEUE, int(source.ledger.limit * 0.96))
+    source.ledger.release(Purpose.CONNECTION, int(source.ledger.limit * 0.96))
     source.serving = False
     assert watch.not_ready() == "dtls is closing"

@@ -35,6 +35,7 @@ class Handshakes:
         self.sock = sock
         self._endpoint = endpoint
         self._udp: UdpSocket | None = None
+        endpoint.hellos_behind = True
         if batches.COMPILED and endpoint.gate.compiled:
             from sealwire.drive._front import Front
 
@@ -57,6 +58,7 @@ class Handshakes:
             entries = self._udp.receive()
             if entries:
                 self._endpoint.receive(entries, now)
+            self._endpoint.hellos_taken(now)
             return len(entries) >= _CROWD, entries
         count = 0
         rest: list[Entry] = []
@@ -74,6 +76,7 @@ class Handshakes:
             count += filled
             if filled < _CROWD:
                 break
+        self._endpoint.hellos_taken(now)
         return count >= _CROWD, rest
 
     def close(self) -> None:

@@ -38,6 +38,7 @@ from sealwire.errors import Discard, LimitReached, PeerAlert, ProtocolError
 from sealwire.limits import Budget, Ledger, Limits, tables_bytes
 from sealwire.record.train import Train, bytes_of, count_of
 from sealwire.telemetry import ConnectionCounters, EndpointCounters
+from sealwire.tls13.contract import EPOCH_EARLY
 from sealwire.wire import Buffer
 
 # An IPv6 socket address has flow and scope as well.
@@ -50,6 +51,8 @@ DEFAULT_CID_BYTES: Final = 8
 # RFC 9146 allows 255; longer than this an id only costs, shorter they meet each other by chance.
 _MAX_CID_BYTES: Final = 20
 _MIN_CID_BYTES: Final = 4
+# Datagrams of early data kept until the hellos of the same turn are taken.
+_STRAYS: Final = 64
 
 
 class Endpoint:
@@ -145,6 +148,10 @@ class Endpoint:
             attack_rules,
         )
         self.closing = False
+        #: Hellos come by a socket of their own, which is read after the one for records.
+        self.hellos_behind = False
+        # Early data that came before its hello, for the length of a turn.
+        self._strays: list[tuple[Buffer, Address]] = []
         #: Called when a refused datagram is to be sent anew, cut smaller.
         self.on_path_refusal: Callable[[], None] | None = None
 
@@ -233,6 +240,15 @@ class Endpoint:
         self.counters.datagrams_received += front.taken
         self.counters.datagrams_sent += front.reply()
         self.receive(front.rest, now)
+
+    def hellos_taken(self, now: float) -> None:
+        """What came by the socket for hellos was received: early data that overtook its hello comes now."""
+        strays, self._strays = self._strays, []
+        if strays:
+            self.hellos_behind = False
+            self.counters.datagrams_received -= len(strays)
+            self.receive(strays, now)
+            self.hellos_behind = True
 
     def _receive_runs(self, runs: dict[Address, list[Buffer | Train]], now: float) -> None:
         peers = self._peers
@@ -340,6 +356,10 @@ class Endpoint:
 
     def _receive_unknown(self, datagram: Buffer, address: Address) -> None:
         first = datagram[0]
+        early = self.hellos_behind and is_ciphertext(first) and first & 3 == EPOCH_EARLY
+        if early and len(self._strays) < _STRAYS:
+            self._strays.append((datagram, address))
+            return
         known = is_ciphertext(first) or first in (ContentType.ALERT, ContentType.ACK)
         self.counters.discard(Discard.UNKNOWN_PEER if known else Discard.NOT_DTLS)
         if self._on_other is not None and not is_ciphertext(first):

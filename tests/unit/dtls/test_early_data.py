@@ -106,6 +106,32 @@ def test_data_in_the_first_datagrams() -> None:
     assert (client.counters.early_messages_sent, server.counters.early_messages_received) == (2, 2)
 
 
+def test_before_its_hello_where_hellos_have_a_socket_of_their_own() -> None:
+    place = Place.make()
+    endpoint = place.site.endpoint
+    endpoint.hellos_behind = True
+    client = place.comes_back(place.ticket())
+    client.send_replayable(b"sooner")
+    sent = client.transmit(place.site.now)
+    hello, early = [one for one in sent if one[0] == 22], [one for one in sent if one[0] != 22]
+    assert hello
+    assert early
+    before = endpoint.counters.datagrams_received
+    endpoint.receive([(one, HERE) for one in early], place.site.now)
+    endpoint.receive([(one, HERE) for one in hello], place.site.now)
+    endpoint.hellos_taken(place.site.now)
+    [server] = endpoint
+    assert server.early_messages() == [b"sooner"]
+    assert endpoint.counters.datagrams_received == before + len(sent)
+    # What belongs to no hello goes as ever, and there is never more of it than a turn brings.
+    discarded = endpoint.counters.discards.get(Discard.UNKNOWN_PEER, 0)
+    endpoint.receive([(bytes((0x2D,)) + bytes(40), ELSEWHERE)] * 1000, place.site.now)
+    assert len(endpoint._strays) == 64
+    endpoint.hellos_taken(place.site.now)
+    assert endpoint.counters.discards[Discard.UNKNOWN_PEER] == discarded + 1000
+    assert endpoint._strays == []
+
+
 def test_in_one_datagram_with_the_hello() -> None:
     """RFC 9147 lets records share one; ours does not, others may."""
     place = Place.make()

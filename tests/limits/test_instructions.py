@@ -1,4 +1,4 @@
-"""What a hostile datagram costs the gate in instructions: yardstick 3 of the attacks, the same on any machine.
+"""What a hostile datagram costs the gate in instructions: yardstick 3 of the attacks, on any machine alike.
 
 callgrind counts what runs inside Sieve.sift, hashes and MACs and the objects of answers among it.  It
 shows programs a processor without SHA instructions, so a hash costs more here than it does live.

@@ -11,6 +11,8 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memset
 
 from sealwire.crypto cimport _evp
+from sealwire.crypto._evp cimport Api
+
 from sealwire.crypto._evp import Unavailable
 
 # OSSL_PARAM and its type for text (openssl/core.h); the layout is part of OpenSSL 3's ABI.
@@ -32,7 +34,7 @@ ctypedef int (*Update)(void* context, const uint8_t* data, size_t n) noexcept no
 ctypedef int (*Final)(void* context, uint8_t* out, size_t* written, size_t n) noexcept nogil
 ctypedef int (*Compare)(const void* one, const void* other, size_t n) noexcept nogil
 
-cdef const _evp.Api* _api = NULL
+cdef const Api* _api = NULL
 cdef void* _kinds[2]
 cdef void* _hmac = NULL
 cdef New _new = NULL

@@ -16,6 +16,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from sealwire.crypto cimport _hashes
+from sealwire.crypto._hashes cimport MAC_BYTES
 from sealwire.dtls cimport _hello
 from sealwire.dtls._hello cimport Hello
 from sealwire.dtls._places cimport TEXT_BYTES, Place, number, place_of_sockaddr, place_of_tuple, put_number
@@ -460,7 +461,7 @@ cdef class Sieve:
     cdef bint _mac(self, void* context, const Place* place, const uint8_t* body, size_t n, uint8_t* out) noexcept:
         """COOKIE_MAC bytes to `out`: CookieJar's MAC over place and cookie."""
         cdef uint8_t text[2 + TEXT_BYTES + 1 + COOKIE_HEAD + 64]
-        cdef uint8_t found[_hashes.MAC_BYTES]
+        cdef uint8_t found[MAC_BYTES]
         cdef size_t m = place.text_n
         put_number(text, m + 1, 2)
         memcpy(text + 2, place.text, m)

@@ -185,7 +185,7 @@ class Association:
         # Server: part of the client's last flight came, so our Finished was accepted over there.
         self._finished_answered = False
         self._handshake_deadline: float | None = now + limits.handshake_seconds
-        self._outgoing = Outgoing(account, limits, self._sealing, self.counters, mtu)
+        self._outgoing = Outgoing(account, limits, self._sealing, self.counters, mtu, upkeep.pack)
         self._early = EarlyTraffic(handshake.early, self._sealing, account, limits, self.counters, mtu)
         self._rekeying = Rekeying(
             self._layer, self._sealing, self._opening, self._outgoing, limits, self.counters, now

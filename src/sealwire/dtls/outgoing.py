@@ -17,7 +17,7 @@ from sealwire.dtls.queues import MessageQueue
 from sealwire.errors import LimitReached
 from sealwire.limits import Account, Limits, Purpose
 from sealwire.record.protect import Sealer, seal_trains
-from sealwire.record.train import Train
+from sealwire.record.train import Train, couple, pack_records
 from sealwire.telemetry import ConnectionCounters
 from sealwire.wire import Buffer
 
@@ -41,18 +41,26 @@ class Outgoing:
     Attributes:
         mtu: largest datagram, in bytes of UDP payload.
         used: data was sealed under the newest keys.
+        pack: small records share a datagram (RFC 9147 section 4.3 [9147-4.3-2]).
     """
 
-    __slots__ = ("_counters", "_epoch_used", "_probes", "_queue", "_sealing", "mtu")
+    __slots__ = ("_counters", "_epoch_used", "_probes", "_queue", "_sealing", "mtu", "pack")
 
     def __init__(
-        self, account: Account, limits: Limits, sealing: Sealing, counters: ConnectionCounters, mtu: int
+        self,
+        account: Account,
+        limits: Limits,
+        sealing: Sealing,
+        counters: ConnectionCounters,
+        mtu: int,
+        pack: bool = False,
     ) -> None:
         self._queue = MessageQueue(account, Purpose.SEND_QUEUE, limits.send_queue_bytes, "send_queue_bytes")
         self._probes = MessageQueue(account, Purpose.SEND_QUEUE, limits.send_queue_bytes, "send_queue_bytes")
         self._sealing = sealing
         self._counters = counters
         self.mtu = mtu
+        self.pack = pack
         self._epoch_used = -1
 
     @property
@@ -139,6 +147,10 @@ class Outgoing:
         self._epoch_used = self._sealing.epoch
         self._counters.records_sealed += len(messages)
         padding = self._sealing.padding
+        if self.pack and padding.callback is None:
+            records = sealer.seal_run(ContentType.APPLICATION_DATA, messages, padding.block, longest + 1)
+            datagrams += couple(pack_records(records, self.mtu))
+            return datagrams
         if padding.callback is None:
             datagrams += seal_trains(
                 sealer, ContentType.APPLICATION_DATA, messages, padding.block, longest + 1

@@ -27,6 +27,9 @@ class Upkeep:
         max_mtu: the largest UDP payload to look for on the path (RFC 8899), in bytes; None, the default,
             stays with the `mtu` given.  A peer without return routability cannot be asked either.
 
+        pack: put small records that leave together into one datagram, as many as fit.  Fewer datagrams are
+            cheaper on the way and for the peer; one that is lost takes more messages with it.
+
     Raises:
         ValueError: a number that cannot be.
     """
@@ -35,6 +38,7 @@ class Upkeep:
     keepalive: float | None = None
     keepalive_tries: int = 3
     max_mtu: int | None = None
+    pack: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.spare_cids <= _MOST_SPARE:

@@ -118,3 +118,20 @@ def couple(datagrams: Iterable[bytes]) -> list[bytes | Train]:
         held += len(one)
     leave()
     return coupled
+
+
+def pack_records(records: Iterable[bytes], most: int) -> list[bytes]:
+    """Datagrams of at most `most` bytes that hold the records in order; a longer record has its own."""
+    datagrams: list[bytes] = []
+    waiting: list[bytes] = []
+    held = 0
+    for record in records:
+        if waiting and held + len(record) > most:
+            datagrams.append(b"".join(waiting))
+            waiting.clear()
+            held = 0
+        waiting.append(record)
+        held += len(record)
+    if waiting:
+        datagrams.append(b"".join(waiting))
+    return datagrams

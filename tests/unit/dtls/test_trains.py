@@ -276,3 +276,17 @@ def test_nothing_is_lost_while_keys_ids_and_addresses_change(seed: int) -> None:
     assert sorted(back) == sorted(answered)
     assert one.sending_epoch > 10
     assert served.address == here
+
+
+@pytest.mark.requirement("9147-4.3-2")
+def test_small_records_share_datagrams_where_that_is_wanted() -> None:
+    made = Site(limits=LARGE, upkeep=dtls.Upkeep(pack=True))
+    one, served = made.connect(addresses(1)[0])
+    messages = [b"%d" % n for n in range(300)] + [bytes(1_150), b"small", bytes(1_150)]
+    served.send_many(messages)
+    trains = [train for train, _ in made.endpoint.transmit_trains(made.now)]
+    assert count_of(trains) < 20
+    assert all((train.size if isinstance(train, Train) else len(train)) <= served.mtu for train in trains)
+    one.receive_run(trains, made.now)
+    assert one.messages() == messages
+    assert served.counters.records_sealed >= len(messages)

@@ -17,6 +17,7 @@ from setuptools import Extension, setup
 
 ROOT = Path(__file__).resolve().parent
 SOURCE = Path("src")
+CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def extensions() -> list[Extension]:
@@ -43,4 +44,4 @@ def extensions() -> list[Extension]:
 
 
 os.chdir(ROOT)
-setup(ext_modules=extensions())
+setup(ext_modules=extensions(), options={"build_ext": {"parallel": CPUS}})

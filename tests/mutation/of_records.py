@@ -107,10 +107,10 @@ MUTANTS: Final = (
     Mutant(
         "a connection is admitted while there is room",
         "dtls/endpoint.py",
-        "        if self.closing or self._peers.full(address, self.limits):",
-        "        if self.closing:",
+        "(self.closing or not self._shedding.make_room(address, now, proved=proved)):",
+        "self.closing:",
         "connections without end",
-        (*unit("dtls", "endpoint"), "tests/limits/test_each_limit.py"),
+        (*unit("dtls", "endpoint"), "tests/limits/test_each_limit.py", "tests/limits/test_memory_limits.py"),
     ),
     Mutant(
         "the cookie of a path challenge",
@@ -315,8 +315,8 @@ MUTANTS: Final = (
     Mutant(
         "reassembly is charged to the ledger",
         "dtls/reassembly.py",
-        "        if not self._account.charge(Purpose.REASSEMBLY, n):\n            return False\n        partial.charged += n",
-        "        self._account.charge(Purpose.REASSEMBLY, n)\n        partial.charged += n",
+        "        if not self._account.charge(Purpose.REASSEMBLY, n):\n            return False\n",
+        "        self._account.charge(Purpose.REASSEMBLY, n)\n",
         "memory beyond every limit",
         unit("dtls", "reassembly"),
     ),

@@ -535,6 +535,7 @@ class Endpoint:
         while self._ready and room > 0:
             ready, self._ready = self._ready, {}
             quantum = max(_LEAST_QUANTUM_BYTES, room // len(ready))
+            again: list[Connection] = []
             for connection in ready:
                 if room <= 0:
                     # Its turn comes first the next time.
@@ -547,7 +548,9 @@ class Endpoint:
                 room -= bytes_of(datagrams)
                 self._settle(connection)
                 if connection.data_waits:
-                    self._ready[connection] = None
+                    again.append(connection)
+            # Behind those whose turn did not come.
+            self._ready |= dict.fromkeys(again)
         self.counters.datagrams_sent += count_of(datagram for datagram, _ in batch)
         return batch
 

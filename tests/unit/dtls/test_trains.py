@@ -290,3 +290,13 @@ def test_small_records_share_datagrams_where_that_is_wanted() -> None:
     one.receive_run(trains, made.now)
     assert one.messages() == messages
     assert served.counters.records_sealed >= len(messages)
+
+
+def test_turns_go_round_among_many_who_send_much() -> None:
+    """More connections than a turn has quanta: who was not served is first in the next turn."""
+    made, _, served = site(48)
+    for one in served:
+        one.send_many(numbered(100, 1_000))
+    turns = [{address for _, address in made.endpoint.transmit_trains(made.now)} for _ in range(2)]
+    assert len(turns[0]) < 48
+    assert len(turns[0] | turns[1]) == 48

@@ -221,6 +221,7 @@ class Contender:
         peer: in another fresh process, started first, make the Peer; None if there is none.
         presence: whether it can run here, asked before anything starts.
         environment: what its processes' environment has besides ours.
+        patience_seconds: how long one step of it may take at least, if that is more than the scale allows.
     """
 
     name: str
@@ -229,6 +230,7 @@ class Contender:
     peer: Callable[[Bench], Peer] | None = None
     presence: Callable[[], Present | Absent] = here
     environment: Callable[[], Mapping[str, str]] = dict
+    patience_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

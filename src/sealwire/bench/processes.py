@@ -142,7 +142,8 @@ class Running:
             "slow_down": slow_down,
             "peer": {},
         }
-        environment, patience = contender.environment(), scale.patience_seconds
+        environment = contender.environment()
+        patience = max(scale.patience_seconds, contender.patience_seconds)
         try:
             if contender.peer is not None:
                 self._peer = Worker({**order, "side": "peer", "cpu": cpus[1]}, environment, patience)

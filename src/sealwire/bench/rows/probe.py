@@ -77,6 +77,8 @@ print(json.dumps({
 }))
 """
 _ROUNDS, _PERIOD = 60, 0.5
+#: Thirty seconds of packets take minutes of a busy machine, and so does NFStream.
+_PATIENCE_SECONDS = 900.0
 _ITERATOR: Final = """
 import json, sys
 from sealwire.probe import read
@@ -293,7 +295,11 @@ def _contenders(file: str, per_flow: bool, ours: str, *rivals: str) -> tuple[Con
     return (
         Contender("sealwire", Role.OURS, opening(script), presence=_presence(file, _here)),
         *(
-            Contender(name, Role.RIVAL, opening(kinds[name][0]), presence=_presence(file, kinds[name][1]))
+            Contender(
+                *(name, Role.RIVAL, opening(kinds[name][0])),
+                presence=_presence(file, kinds[name][1]),
+                patience_seconds=_PATIENCE_SECONDS,
+            )
             for name in rivals
         ),
     )
@@ -340,9 +346,12 @@ def rows() -> tuple[Measurement, ...]:
                     Role.OURS,
                     _fed(_script(_THIRTY, _ours_python)),
                     presence=_presence("10g", _here),
+                    patience_seconds=_PATIENCE_SECONDS,
                 ),
                 Contender(
-                    "softflowd", Role.RIVAL, _fed(_softflowd_thirty), presence=_presence("10g", _softflowd)
+                    *("softflowd", Role.RIVAL, _fed(_softflowd_thirty)),
+                    presence=_presence("10g", _softflowd),
+                    patience_seconds=_PATIENCE_SECONDS,
                 ),
             ),
         ),

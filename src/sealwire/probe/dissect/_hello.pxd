@@ -62,13 +62,30 @@ cdef inline bint is_grease(uint32_t code) noexcept nogil:
     return code & 0x0F0F == 0x0A0A and code >> 8 == code & 0xFF
 
 
-cdef inline void note(Part* part, const uint8_t* p, int n) noexcept nogil:
-    if part.n < 0:
-        part.p, part.n = p, n
+cdef inline Part* part_of(Hello* h, uint32_t code) noexcept nogil:
+    # Where an extension of a type is kept, NULL for those that are not read.
+    if code == 0:
+        return &h.name
+    if code == 10:
+        return &h.groups
+    if code == 11:
+        return &h.points
+    if code == 13:
+        return &h.schemes
+    if code == 16:
+        return &h.alpn
+    if code == 43:
+        return &h.versions
+    if code == 51:
+        return &h.share
+    if code == 54:
+        return &h.id
+    return &h.ech if code == 0xFE0D else NULL
 
 
 cdef inline bint read_extensions(Hello* h, const uint8_t* p, uint32_t n) noexcept nogil:
     cdef uint32_t at = 2, code, length
+    cdef Part* part
     h.extensions.p, h.extensions.n = p, 0
     h.name.n = h.groups.n = h.points.n = h.schemes.n = h.alpn.n = -1
     h.versions.n = h.share.n = h.id.n = h.ech.n = -1
@@ -84,24 +101,10 @@ cdef inline bint read_extensions(Hello* h, const uint8_t* p, uint32_t n) noexcep
         at += 4
         if length > n - at:
             return False
-        if code == 0:
-            note(&h.name, p + at, length)
-        elif code == 10:
-            note(&h.groups, p + at, length)
-        elif code == 11:
-            note(&h.points, p + at, length)
-        elif code == 13:
-            note(&h.schemes, p + at, length)
-        elif code == 16:
-            note(&h.alpn, p + at, length)
-        elif code == 43:
-            note(&h.versions, p + at, length)
-        elif code == 51:
-            note(&h.share, p + at, length)
-        elif code == 54:
-            note(&h.id, p + at, length)
-        elif code == 0xFE0D:
-            note(&h.ech, p + at, length)
+        part = part_of(h, code)
+        # The first of a kind stays.
+        if part != NULL and part.n < 0:
+            part.p, part.n = p + at, <int>length
         at += length
     return True
 

@@ -11,6 +11,7 @@ at the front of one of them.  Finished flows wait as rows until take().
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc, qsort, realloc
 from libc.string cimport memcpy, memset
@@ -46,6 +47,7 @@ cdef enum:
     RECORD_BYTES = 136
     EXTENSION_BYTES = 376
     FIRST_BUCKETS = 1024
+    LARGE_BYTES = 16777216
 
     ENDS = 7
     IDLE = 1
@@ -123,6 +125,9 @@ cdef class Table:
         self._buckets = <uint32_t*>calloc(FIRST_BUCKETS, sizeof(uint32_t))
         if self._buckets == NULL:
             raise MemoryError
+        # The rows of a batch and their copies are megabytes that come and go.  glibc gives such blocks back to
+        # the system, which clears them anew each time, until it has seen a larger one freed (mallopt(3)).
+        PyMem_RawFree(PyMem_RawMalloc(LARGE_BYTES))
         self._facts = b""
         if settings.dissect:
             self._dissecting = True

@@ -28,6 +28,7 @@ RUN_HERE = {
     "changing_address.py",
     "datagram_echo_client.py",
     "datagram_echo_server.py",
+    "flooded.py",
     "hand_over.py",
     "keepalive.py",
     "monitoring.py",
@@ -238,6 +239,17 @@ def test_keepalive() -> None:
         "after a second of silence: connected",
         "the server is gone: the peer did not answer 2 checks whether it is there",
     ]
+
+
+def test_flooded() -> None:
+    done = run("flooded.py", *credentials(), *trust())
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines = done.stdout.decode().splitlines()
+    if sys.platform == "linux":
+        assert lines[0] == "sockets: handshakes have a socket of their own beside the data's"
+    assert lines[1:3] == ["connected: still here", "new: came in a flood"]
+    assert lines[3].endswith("with silence: True")
+    assert lines[4:] == ["kept out: 127.0.0.0/8"]
 
 
 def test_hand_over() -> None:

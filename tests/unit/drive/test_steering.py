@@ -139,6 +139,51 @@ def test_a_server_on_asyncio(steer: bool) -> None:
     run(main())
 
 
+@pytest.mark.parametrize(("bound_to", "asked"), [("0.0.0.0", "127.0.0.5"), ("::", "::1"), ("::1", "::1")])
+def test_the_answer_to_a_hello_comes_from_where_it_was_asked(bound_to: str, asked: str) -> None:
+    """The handshake socket answers by itself, from the address the hello reached."""
+
+    async def main() -> None:
+        async with await start_datagram_server(
+            echo_datagrams, bound_to, context=configs.server_context()
+        ) as server:
+            assert "socket of their own" in server.steering[0]
+            context = configs.client_context()
+            context.check_hostname = False
+            async with open_datagram_channel(asked, port_of(server), context=context) as channel:
+                await channel.send(b"here")
+                assert await channel.recv() == b"here"
+                assert channel.peername[0] == asked
+            assert server.endpoint_counters().hello_retry_requests == 1
+
+    run(main())
+
+
+def test_pieces_of_a_hello_and_what_is_no_hello_on_a_handshake_socket() -> None:
+    """Post-quantum shares come in two datagrams, and noise of all kinds between them."""
+
+    async def main() -> None:
+        async with await start_datagram_server(
+            echo_datagrams, "127.0.0.1", context=configs.server_context()
+        ) as server:
+            with udp_socket() as stranger:
+                for noise in (b"", b"\0" * 40, b"\x15" + bytes(20), b"\x1a" + bytes(20), b"\x16" + bytes(60)):
+                    stranger.sendto(noise, ("127.0.0.1", port_of(server)))
+            context = configs.client_context(key_shares=["X25519MLKEM768"], groups=["X25519MLKEM768"])
+            async with open_datagram_channel("127.0.0.1", port_of(server), context=context) as channel:
+                await channel.send(b"x")
+                assert await channel.recv() == b"x"
+            counters = server.endpoint_counters()
+            assert counters.discards[Discard.EMPTY] == 1
+            assert counters.discards[Discard.OTHER_PROTOCOL] == 1
+            assert counters.discards[Discard.UNKNOWN_PEER] == 2
+            assert counters.discards[Discard.NOT_DTLS] == 1
+            assert counters.discards[Discard.INCOMPLETE_HELLO] == 2
+            assert counters.datagrams_received > 10
+
+    run(main())
+
+
 def test_whom_a_server_lets_in() -> None:
     async def main() -> None:
         async with await start_datagram_server(

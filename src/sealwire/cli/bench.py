@@ -25,9 +25,9 @@ from sealwire.record import protect
 
 _WHAT = (
     "what to do: names of groups (record, handshake, memory, crypto, udp, bulk, tcp), of rows"
-    " (record.seal.64, patterns like 'handshake.*'), or 'all' to measure; 'list'; 'compare OLD NEW'; 'slo OBJECTIVES RESULT';"
-    " 'report RESULT...', oldest first; 'trial ROWS...' to put the alarm itself to the test; 'dtls' with"
-    " -s or -c HOST between two machines"
+    " (record.seal.64, patterns like 'handshake.*'), or 'all' to measure; 'list'; 'compare OLD NEW';"
+    " 'slo OBJECTIVES RESULT'; 'report RESULT...', oldest first; 'trial ROWS...' to put the alarm itself"
+    " to the test; 'dtls' with -s or -c HOST between two machines"
 )
 _ACTIONS = ("list", "compare", "slo", "report", "trial")
 _FLOOR = ("udp", "tcp")

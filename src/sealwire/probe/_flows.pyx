@@ -11,7 +11,6 @@ at the front of one of them.  Finished flows wait as rows until take().
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc, qsort, realloc
 from libc.string cimport memcpy, memset
@@ -26,7 +25,7 @@ from sealwire.probe._records cimport (
     BUDGET, FULL, MORE, NO_MEMORY, RECORD, STRANGER, Input, Interface, RingPacket, first_in_block, next_record,
     ring_packet,
 )
-from sealwire.probe._rows cimport Rows, add_block, last_end, new_row, take_rows
+from sealwire.probe._rows cimport Rows, add_block, keep_large_blocks, last_end, new_row, take_rows
 from sealwire.probe._siphash cimport siphash
 from sealwire.probe._table cimport (
     Fragments, List, Pool, by_first_packet, fragment, free_pool, give_piece, grow, is_of, piece, put_last,
@@ -47,7 +46,6 @@ cdef enum:
     RECORD_BYTES = 136
     EXTENSION_BYTES = 376
     FIRST_BUCKETS = 1024
-    LARGE_BYTES = 16777216
 
     ENDS = 7
     IDLE = 1
@@ -125,9 +123,7 @@ cdef class Table:
         self._buckets = <uint32_t*>calloc(FIRST_BUCKETS, sizeof(uint32_t))
         if self._buckets == NULL:
             raise MemoryError
-        # The rows of a batch and their copies are megabytes that come and go.  glibc gives such blocks back to
-        # the system, which clears them anew each time, until it has seen a larger one freed (mallopt(3)).
-        PyMem_RawFree(PyMem_RawMalloc(LARGE_BYTES))
+        keep_large_blocks()
         self._facts = b""
         if settings.dissect:
             self._dissecting = True

@@ -2,6 +2,7 @@
 # order in which the flows ended up here; they leave in the order of (ended, first_packet).
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc, qsort, realloc
@@ -9,6 +10,10 @@ from libc.string cimport memcpy
 
 from sealwire.probe._features cimport Row
 from sealwire.probe.dissect._hot cimport Desk, desk_block_bytes, desk_write_block
+
+
+cdef enum:
+    LARGE_BYTES = 16777216
 
 
 cdef struct Rows:
@@ -19,6 +24,12 @@ cdef struct Rows:
     uint8_t* blocks
     size_t block_bytes
     size_t block_room
+
+
+cdef inline void keep_large_blocks() noexcept nogil:
+    # The rows of a batch and their copies are megabytes that come and go.  glibc gives such blocks back to
+    # the system, which clears them anew each time, until it has seen a larger one freed (mallopt(3)).
+    PyMem_RawFree(PyMem_RawMalloc(LARGE_BYTES))
 
 
 cdef inline Row* new_row(Rows* rows) noexcept nogil:

@@ -195,7 +195,7 @@ class EndpointCounters(Counters):
     connections_used: int = counter("connections", "connections over which application data came or went")
     connections_wasted: int = counter("connections", "complete connections closed without any data")
     handshakes_slow: int = counter(
-        "handshakes", "handshakes whose peer still sent after a quarter of their time"
+        "handshakes", "handshakes whose peer still sent after a sixth of their time"
     )
     handshakes_broken: int = counter("handshakes", "handshakes ended by an alert or an error, not by silence")
     attacks_detected: int = counter("attacks", "attacks that began, as the detectors see it")

@@ -16,7 +16,7 @@ from sealwire.telemetry import EndpointCounters
 # Smaller pieces than any link forces: RFC 791 lets none be below 68 bytes, and nobody uses those.
 _SMALL_FRAGMENT_BYTES: Final = 64
 #: A handshake that has used up this part of its time, and whose peer goes on sending, is slow.
-SLOW_PART: Final = 0.25
+SLOW_PART: Final = 1 / 6
 # Updates of both sides may cross, so the second in a row is nobody's fault.
 _KEY_UPDATES_IN_A_ROW: Final = 2
 # The same fragment again is not held against anybody: the network repeats.

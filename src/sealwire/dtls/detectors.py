@@ -49,7 +49,7 @@ _COUNTS: Final = (
     "key_updates_idle",
     "acks_idle",
 )
-# Datagrams nobody has a use for.  Other protocols and versions are not among them: they may be honest.
+# Datagrams nobody has a use for.  Other versions are not among them: they may be honest.
 _JUNK: Final = (
     Discard.EMPTY,
     Discard.NOT_DTLS,
@@ -61,7 +61,7 @@ _JUNK: Final = (
 # Pieces of hellos that were kept, and those the slab had no slot for.
 _PIECES: Final = (Discard.INCOMPLETE_HELLO, Discard.OVER_BUDGET)
 _GAUGES: Final = ("handshaking", "connections", "held_bytes", "reassembly_bytes")
-_NAMES: Final = (*_COUNTS, "junk", "pieces", *_GAUGES)
+_NAMES: Final = (*_COUNTS, "junk", "pieces", "hellos_silenced", *_GAUGES)
 _COLUMN: Final = {name: n for n, name in enumerate(_NAMES)}
 
 
@@ -162,9 +162,15 @@ class Rule:
 
 
 def _unreturned(view: View) -> float:
-    """Retry requests of four seconds, less the cookies that came back up to two seconds later."""
+    """First hellos of four seconds, less the cookies that came back up to two seconds later."""
     back = view.grown("cookies_accepted", 6) + view.grown("cookies_refused", 6)
-    return (view.grown("hello_retry_requests", 4, until=2) - back) / 4
+    return _first_hellos(view) - back / 4
+
+
+def _first_hellos(view: View) -> float:
+    """Hellos that asked for a cookie two to six seconds ago, a second: answered or, being too many, not."""
+    asked = view.grown("hello_retry_requests", 4, until=2) + view.grown("hellos_silenced", 4, until=2)
+    return asked / 4
 
 
 def _unfinished(view: View) -> float:
@@ -181,9 +187,9 @@ def _overdue(view: View) -> float:
 
 
 def _unused(view: View) -> float:
-    """Connections that live, are older than five seconds at least, and have carried no data."""
-    complete = view.now("handshakes_completed") - view.grown("handshakes_completed", 5)
-    return complete - view.now("connections_used") - view.now("connections_wasted")
+    """Handshakes completed in 55 seconds for connections neither used nor closed 5 seconds later."""
+    ended = view.grown("connections_used", 60) + view.grown("connections_wasted", 60)
+    return view.grown("handshakes_completed", 55, until=5) - ended
 
 
 def _pieces_alone(view: View) -> float:
@@ -208,15 +214,15 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(
         attack=Attack.CONNECTION_FLOOD,
         name="unused connections",
-        unit="connections",
-        meaning="complete connections, older than 5 s, over which nothing ever came or went",
+        unit="connections in 60 s",
+        meaning="connections completed and, 5 s later, neither used nor closed",
         value=_unused,
         window=60,
-        enter=0.05,
-        leave=0.025,
+        enter=0.02,
+        leave=0.01,
         part_of="connections",
         least=20,
-        of=lambda view: view.now("connections") - view.now("handshaking"),
+        of=lambda view: view.grown("handshakes_completed", 55, until=5),
         share=0.5,
     ),
     Rule(
@@ -246,13 +252,13 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(
         attack=Attack.AMPLIFICATION,
         name="reflection",
-        unit="answers a second",
-        meaning="HelloRetryRequests for which no cookie came back within 2 s",
+        unit="hellos a second",
+        meaning="first ClientHellos for which no cookie came back within 2 s",
         value=_unreturned,
         window=6,
         enter=50,
         leave=10,
-        of=lambda view: view.grown("hello_retry_requests", 4, until=2) / 4,
+        of=_first_hellos,
         share=0.6,
     ),
     Rule(
@@ -330,7 +336,7 @@ RULES: Final[tuple[Rule, ...]] = (
         attack=Attack.SLOWLORIS,
         name="slow handshakes",
         unit="handshakes in 30 s",
-        meaning="handshakes whose peer still sent after a quarter of handshake_seconds",
+        meaning="handshakes whose peer still sent after a sixth of handshake_seconds",
         value=lambda view: view.grown("handshakes_slow", 30),
         window=30,
         enter=0.02,
@@ -430,7 +436,18 @@ class Detectors:
         log: the newest events, at most LOG_EVENTS.
     """
 
-    __slots__ = ("_counters", "_gauges", "_ledger", "_low_since", "_rules", "_tick", "_view", "due", "log")
+    __slots__ = (
+        "_counters",
+        "_gauges",
+        "_junk",
+        "_ledger",
+        "_low_since",
+        "_rules",
+        "_tick",
+        "_view",
+        "due",
+        "log",
+    )
 
     def __init__(
         self,
@@ -439,8 +456,15 @@ class Detectors:
         limits: Limits,
         gauges: Callable[[], tuple[int, int]],
         rules: Sequence[Rule] = RULES,
+        *,
+        port_shared: bool = False,
     ) -> None:
-        """`gauges` says how many handshakes and how many connections there are now."""
+        """
+        Args:
+            gauges: says how many handshakes and how many connections there are now.
+            port_shared: somebody else uses the datagrams of other protocols, so they are no junk.
+        """
+        self._junk = _JUNK if port_shared else (*_JUNK, Discard.OTHER_PROTOCOL)
         self._counters = counters
         self._ledger = ledger
         self._gauges = gauges
@@ -502,8 +526,9 @@ class Detectors:
         discards = counters.discards
         return (
             *_read(counters),
-            sum(discards.get(reason, 0) for reason in _JUNK),
+            sum(discards.get(reason, 0) for reason in self._junk),
             sum(discards.get(reason, 0) for reason in _PIECES),
+            discards.get(Discard.UNDER_LOAD, 0),
             *self._gauges(),
             ledger.held,
             ledger.held_for(Purpose.REASSEMBLY),

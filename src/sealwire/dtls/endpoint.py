@@ -146,6 +146,7 @@ class Endpoint:
             lambda: (self._peers.handshaking, len(self._peers)),
             self._load_changed,
             attack_rules,
+            port_shared=on_other is not None,
         )
         self.closing = False
         #: Hellos come by a socket of their own, which is read after the one for records.

@@ -38,10 +38,12 @@ class Load:
         gauges: Callable[[], tuple[int, int]],
         switch: Callable[[bool, float], None],
         rules: Sequence[Rule] = RULES,
+        *,
+        port_shared: bool = False,
     ) -> None:
-        """`switch` is called when it goes on and off, with the time."""
+        """As :class:`Detectors`; `switch` is called when it goes on and off, with the time."""
         self._counters = counters
-        self._detectors = Detectors(counters, ledger, limits, gauges, rules)
+        self._detectors = Detectors(counters, ledger, limits, gauges, rules, port_shared=port_shared)
         self._spacious = limits
         self._short = replace(limits, handshake_seconds=limits.handshake_seconds * HANDSHAKE_PART)
         self._switch = switch

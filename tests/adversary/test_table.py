@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ATTACKS: list[dict[str, Any]] = tomllib.loads((Path(__file__).parent / "attacks.toml").read_text())["attack"]
 #: How many there are of each kind.
-FAMILIES = {"FRG": 14, "REC": 15, "HS": 21, "REL": 17}
+FAMILIES = {"AMP": 9, "DOS": 18, "FRG": 14, "REC": 15, "HS": 21, "REL": 17}
 
 
 def test_no_attack_is_left_out() -> None:

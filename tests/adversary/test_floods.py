@@ -589,7 +589,7 @@ def test_dos_15_no_log_lines(caplog: pytest.LogCaptureFixture, capsys: pytest.Ca
 
 @pytest.mark.parametrize("by", ["address", "id"])
 def test_dos_16_forged_records_for_a_known_peer(by: str) -> None:
-    """One mask and one AEAD each; the peer's own records still open."""
+    """One mask and one AEAD each, nearly; the peer's own records still open."""
     siege = Siege("dos-16")
     if by == "id":
         siege.bot(puppet.Idle, connection_id=b"victim")
@@ -599,14 +599,14 @@ def test_dos_16_forged_records_for_a_known_peer(by: str) -> None:
     head = bytes((0x2F | (0x10 if cid else 0),)) + cid
     source = REGULAR if by == "address" else ("198.18.16.16", 16)
     before = siege.endpoint.counters.records_forged
-    opened = siege.now
 
     def attack(now: float) -> list[tuple[bytes, Address]]:
         return [(head + b"\0\0\0\x64" + siege.choose.randbytes(100), source) for _ in range(30)]
 
     siege.run(4.0, attack)
-    assert opened < siege.now
-    assert siege.endpoint.counters.records_forged - before == round(4.0 / STEP_SECONDS) * 30
+    sent = round(4.0 / STEP_SECONDS) * 30
+    # Every 64th is tried twice, for the case that more was lost than a short number can say.
+    assert sent <= siege.endpoint.counters.records_forged - before <= sent + sent // 64 + 1
     assert siege.endpoint.connections == 1 + (by == "id")
     siege.end()
 

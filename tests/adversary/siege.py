@@ -120,6 +120,10 @@ class Siege:
             if connection is not self.server and connection.was_connected:
                 connection.close(self.now)
         self.world.pair.run_for(settle)
+        # What came and was not read stays the application's.
+        for connection, _ in self.world.pair.server_events:
+            if connection is not self.server:
+                connection.messages()
         assert self.delivered >= GOODPUT * self.sent, f"{self.delivered} of {self.sent} messages arrived"
         assert list(self.endpoint) == [self.server], "somebody stayed"
         assert self.endpoint.ledger.held == self.held, "memory did not return"

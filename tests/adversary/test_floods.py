@@ -644,7 +644,7 @@ def test_dos_18_tickets_at_the_client() -> None:
     held = siege.world.client_ledger.held
     ticket = bytes.fromhex("00000e10 00000000 08 0000000000000000 0020") + bytes(32) + b"\0\0"
     for n in range(100):
-        seq = server._layer.next_message_seq + n
+        seq = server._layer._flight.next_seq + n
         content = fragment_header(4, len(ticket), seq, 0, len(ticket)) + ticket
         client.receive(
             server._sealing.record(EPOCH_APPLICATION, ContentType.HANDSHAKE, content)[1], siege.now

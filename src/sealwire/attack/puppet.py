@@ -58,7 +58,7 @@ class Puppet(Connection):
         """A record with one handshake fragment, of the message that many `ahead` of the first misdeed."""
         if self._first_seq is None:
             # What its engine may want to send later has the same numbers, and comes too late.
-            self._first_seq = self._layer.next_message_seq
+            self._first_seq = self._layer._flight.next_seq
         content = fragment_header(kind, length, self._first_seq + ahead, offset, len(data)) + data
         return self.record(ContentType.HANDSHAKE, content, epoch)
 

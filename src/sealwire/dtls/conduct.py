@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from sealwire.dtls.header import Fragment
+from sealwire.dtls.reassembly import Reassembly
 from sealwire.errors import Discard
 from sealwire.telemetry import EndpointCounters
 
@@ -48,8 +49,17 @@ class Conduct:
             self._slow = True
             self.totals.handshakes_slow += 1
 
-    def fragment(self, fragment: Fragment, reason: Discard | None) -> None:
-        """A handshake fragment was kept, or not for `reason`."""
+    def offer(self, fragment: Fragment, epoch: int, reassembly: Reassembly) -> Discard | None:
+        """Give a handshake fragment to reassembly, as :meth:`Reassembly.offer`, and count what came of it."""
+        # What it raises for is refused, too.
+        reason: Discard | None = Discard.BAD_FRAGMENT
+        try:
+            reason = reassembly.offer(fragment, epoch)
+        finally:
+            self._count(fragment, reason)
+        return reason
+
+    def _count(self, fragment: Fragment, reason: Discard | None) -> None:
         totals = self.totals
         totals.fragments_received += 1
         totals.fragments_small += (

@@ -220,11 +220,7 @@ class HandshakeLayer:
         for fragment in fragments:
             # Plaintext anybody can forge, so only what is next counts as an answer there.
             answers = epoch > EPOCH_PLAIN or fragment.message_seq == self._reassembly.next_seq
-            reason: Discard | None = Discard.BAD_FRAGMENT
-            try:
-                reason = self._reassembly.offer(fragment, epoch)
-            finally:
-                self._conduct.fragment(fragment, reason)
+            reason = self._conduct.offer(fragment, epoch, self._reassembly)
             if reason is None:
                 if answers and not self.engine.complete:
                     # RFC 9147 section 7.2 [9147-7.2-5]: even a part of the answer is one.
@@ -387,11 +383,6 @@ class HandshakeLayer:
     def _note_exhaustion(self) -> None:
         epoch = self._sealing.epoch + self.engine.pending_key_updates
         self._account.note("epochs" if epoch >= self._limits.epochs else "handshake_messages")
-
-    @property
-    def next_message_seq(self) -> int:
-        """The number of the next handshake message that is sent."""
-        return self._flight.next_seq
 
     @property
     def outstanding(self) -> bool:

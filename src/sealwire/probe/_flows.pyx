@@ -118,8 +118,7 @@ cdef class Table:
             self._extensions.piece += sizeof(Sequence) + self._first_packets * sizeof(Entry)
             self.row_bytes += self._first_packets * sizeof(Entry)
         self._rows.size = self.row_bytes
-        self._extension_cost = self._extensions.piece
-        self._bucket_mask = FIRST_BUCKETS - 1
+        self._extension_cost, self._bucket_mask = self._extensions.piece, FIRST_BUCKETS - 1
         self._buckets = <uint32_t*>calloc(FIRST_BUCKETS, sizeof(uint32_t))
         if self._buckets == NULL:
             raise MemoryError

@@ -47,6 +47,7 @@ RUN_HERE = {
     "srtp_keys.py",
     "sealed_events.py",
     "stream_echo.py",
+    "workers.py",
 }
 
 
@@ -306,6 +307,15 @@ def test_key_updates() -> None:
     assert use.startswith("by use: epoch ")
     assert use.endswith(" of 100 records")
     assert int(use.split()[3].rstrip(",")) >= 6
+
+
+def test_workers() -> None:
+    done = run("workers.py", *credentials(), *trust())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode().splitlines() == [
+        "met both workers",
+        "met the one that took the place of the killed one",
+    ]
 
 
 def test_changing_address() -> None:

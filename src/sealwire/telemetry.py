@@ -164,6 +164,8 @@ class EndpointCounters(Counters):
     datagrams_unsendable: int = counter("datagrams", "of those, refused by the kernel or the path")
     datagrams_overflowed: int = counter("datagrams", "dropped by the kernel: the data socket was full")
     hellos_overflowed: int = counter("datagrams", "dropped by the kernel: the handshake socket was full")
+    datagrams_forwarded: int = counter("datagrams", "given to the worker whose connection id they carry")
+    datagrams_unforwarded: int = counter("datagrams", "lost because that worker's queue was full")
     unproved_bytes_received: int = counter("bytes", "bytes of ClientHellos of addresses that are not proved")
     unproved_bytes_sent: int = counter("bytes", "bytes of the answers to them, at most three times as many")
     hello_retry_requests: int = counter("datagrams", "stateless cookies handed out")

@@ -276,6 +276,13 @@ def cid_bytes(text: str) -> int | None:
     raise argparse.ArgumentTypeError(f"{text!r} is neither 0, nor 4 to 20 bytes, nor off")
 
 
+def worker_count(text: str) -> int:
+    """How many processes serve; for argparse."""
+    if text.isdecimal() and 1 <= int(text) <= 64:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of workers from 1 to 64")
+
+
 def own_cid_bytes(text: str) -> int:
     """Length of the connection id a client wants; for argparse."""
     if text.isdecimal() and int(text) <= 255:

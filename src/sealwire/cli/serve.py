@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 import sealwire
-from sealwire.cli import identity, watching
+from sealwire.cli import identity, watching, workers
 from sealwire.cli import options as common
 from sealwire.cli.explain import explain
 from sealwire.cli.say import Exit, Failure, Say
 from sealwire.drive.aio import StreamServer
 
 if TYPE_CHECKING:
+    from sealwire.drive import Seat
     from sealwire.drive.aio import DatagramChannel, DatagramServer, StreamReader, StreamWriter
     from sealwire.drive.facts import Facts
 
@@ -35,6 +37,13 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", metavar="FILE", help="its private key (default: in the same file)")
     parser.add_argument("--client-ca", metavar="FILE", help="demand client certificates of these CAs")
     parser.add_argument("--echo", action="store_true", help="send back what comes instead of printing it")
+    parser.add_argument(
+        "--workers",
+        type=common.worker_count,
+        default=1,
+        metavar="N",
+        help="serve the port with N processes (DTLS, Linux); SIGHUP restarts them one by one (default: 1)",
+    )
     identity.server_options(parser)
     common.psk_options(parser)
     common.ticket_options(parser)
@@ -51,6 +60,27 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, say: Say) -> Exit:
+    context = _context(args)
+    if args.workers == 1:
+        return asyncio.run(_serve(args, context, say))
+    if args.stream:
+        raise Failure(Exit.USAGE, "--workers share a UDP port", "leave out --workers, or --stream")
+    return workers.run(args, say, _work)
+
+
+def _work(seat: Seat, args: argparse.Namespace) -> None:
+    """What a worker does."""
+    say = Say(json=args.json, text=sys.stderr)
+    watching.for_worker(args, seat.index)
+    try:
+        code = asyncio.run(_serve(args, _context(args), say, seat))
+    except Failure as failure:
+        say.failure(failure)
+        code = failure.code
+    sys.exit(code)
+
+
+def _context(args: argparse.Namespace) -> sealwire.Context:
     context = sealwire.Context(sealwire.PROTOCOL_SERVER)
     key = common.psk(args)
     identity.own_key(args, "enable-server-rpk", args.enable_server_rpk)
@@ -71,10 +101,20 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
         context.verify_mode = sealwire.CERT_REQUIRED
     common.apply_ticket_options(context, args)
     common.apply_transport_options(context, args)
-    return asyncio.run(_serve(args, context, say))
+    return context
 
 
-async def _serve(args: argparse.Namespace, context: sealwire.Context, say: Say) -> Exit:
+async def _serve(
+    args: argparse.Namespace, context: sealwire.Context, say: Say, seat: Seat | None = None
+) -> Exit:
+    if seat is not None:
+        visitors = Visitors(echo=args.echo, say=say)
+        worker = await sealwire.start_datagram_server(
+            visitors.datagrams, context=context, cid_bytes=args.cid, upkeep=common.upkeep(args), seat=seat
+        )
+        async with worker, watching.watched(args, worker, say):
+            await seat.serve(worker)
+        return Exit.OK
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -33,6 +33,17 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def for_worker(args: argparse.Namespace, index: int) -> None:
+    """Have one of several processes watched by itself: at the next ports, at PATH.1 and so on."""
+    if args.metrics is not None:
+        host, port = args.metrics
+        args.metrics = (host, port + index if port else 0)
+    if args.control is not None:
+        from sealwire import monitor
+
+        args.control = f"{args.control or monitor.default_path()}.{index}"
+
+
 @contextlib.asynccontextmanager
 async def watched(args: argparse.Namespace, source: Source, say: Say) -> AsyncIterator[None]:
     """Have `source` watched as the options say, as long as this lasts."""

@@ -9,6 +9,7 @@ from typing import Final, TypedDict
 from sealwire.context.config import MAX_TICKETS
 from sealwire.context.sessions import SessionStore
 from sealwire.crypto.providers import CryptoProvider
+from sealwire.crypto.ratchet import KeyRatchet
 from sealwire.crypto.strikes import DEFAULT_CAPACITY, StrikeRegister
 from sealwire.crypto.ticketkeys import TicketKeys
 
@@ -55,6 +56,17 @@ class ResumptionSettings(ABC):
             ConfigurationError: no key, or one that is too short or there twice.
         """
         self._ticket_keys.replace(keys)
+
+    def share_ticket_keys(self, ratchet: KeyRatchet) -> None:
+        """Seal session tickets under the keys of `ratchet`, which other processes have too.
+
+        Keys of :meth:`set_ticket_keys` stay, as those may be shared with other hosts.
+
+        Raises:
+            ConfigurationError: it forgets keys before their tickets end.
+        """
+        if not self._ticket_keys.given:
+            self._ticket_keys.share(ratchet)
 
     @property
     def num_tickets(self) -> int:

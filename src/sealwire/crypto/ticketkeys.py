@@ -3,7 +3,8 @@
 A ticket is key name, salt, and the AES-256-GCM ciphertext of time and state; key and nonce of that
 one ticket are derived from the ticket key and the salt, so a key shared by many hosts for long never
 repeats a nonce.  Processes and hosts that hold the same keys open each other's tickets: the first
-key seals, all open.  Without keys given, random ones are made and replaced by themselves.
+key seals, all open.  Without keys given, random ones are made and replaced by themselves; processes
+that share a ratchet replace them together.
 
 Whatever is wrong with a ticket has one answer, None: another key's, changed, too old, from the
 future, cut short.  Time is wall-clock seconds, because hosts have no other clock in common.
@@ -17,6 +18,7 @@ from typing import Final
 
 from sealwire.crypto.hkdf import Secret
 from sealwire.crypto.providers import Aead, CryptoProvider, default_provider
+from sealwire.crypto.ratchet import KeyRatchet
 from sealwire.crypto.suites import SUITES, CipherSuite
 from sealwire.errors import ConfigurationError
 
@@ -69,7 +71,7 @@ class TicketKeys:
         ConfigurationError: a key that is too short or there twice, a lifetime that cannot be.
     """
 
-    __slots__ = ("_given", "_keys", "_provider", "lifetime_seconds", "rotation_seconds")
+    __slots__ = ("_given", "_keys", "_provider", "_shared", "lifetime_seconds", "rotation_seconds")
 
     def __init__(
         self,
@@ -87,6 +89,7 @@ class TicketKeys:
         self.lifetime_seconds: Final = lifetime_seconds
         self.rotation_seconds: Final = rotation_seconds
         self._given = bool(keys)
+        self._shared: KeyRatchet | None = None
         # Replaced as a whole, never changed, so that a reader sees one state or the other.
         self._keys: tuple[_Key, ...] = self._checked(keys) if keys else ()
 
@@ -105,6 +108,35 @@ class TicketKeys:
             raise ConfigurationError("no ticket key given: pass at least one")
         self._keys = self._checked(keys)
         self._given = True
+        self._shared = None
+
+    @property
+    def given(self) -> bool:
+        """Whether the keys were given, and are not random ones of this object's own."""
+        return self._given
+
+    def share(self, ratchet: KeyRatchet) -> None:
+        """Go on with the keys of `ratchet`, in step with all who have it.
+
+        Its period, in wall-clock seconds, takes the place of `rotation_seconds`.
+
+        Raises:
+            ConfigurationError: it forgets keys whose tickets may live.  Nothing has changed then.
+        """
+        if ratchet.period * ratchet.keep < self.lifetime_seconds:
+            raise ConfigurationError("the shared keys are forgotten before their tickets end")
+        self._shared = ratchet
+        self._given = True
+        self._keys = ()
+
+    def _follow(self, now: float) -> None:
+        """Have the keys the others have by now."""
+        if self._shared is None:
+            return
+        before = self._shared.newest
+        keys = self._shared.keys(now)
+        if not self._keys or self._shared.newest != before:
+            self._keys = tuple(self._key(key, 0.0) for key in reversed(keys.values()))
 
     def _checked(self, keys: Sequence[bytes]) -> tuple[_Key, ...]:
         for key in keys:
@@ -130,6 +162,7 @@ class TicketKeys:
 
     def _sealing(self, now: float) -> _Key:
         """The key that seals; a random one is replaced when its time is over."""
+        self._follow(now)
         keys = self._keys
         if self._given or (keys and now - keys[0].made_at < self.rotation_seconds):
             return keys[0]
@@ -157,6 +190,7 @@ class TicketKeys:
         """What :meth:`seal` was given, on this host or another; None for any other ticket."""
         if len(ticket) < TICKET_OVERHEAD_BYTES:
             return None
+        self._follow(now)
         name, head = ticket[:_NAME_BYTES], ticket[: _NAME_BYTES + _SALT_BYTES]
         # Names are public, so comparing them may take its time.
         key = next((one for one in self._keys if one.name == name), None)

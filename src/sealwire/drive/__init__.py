@@ -22,6 +22,8 @@ from sealwire.drive.blocking import (
     wrap_socket,
 )
 from sealwire.drive.facts import Facts, Forked
+from sealwire.drive.seat import Seat
+from sealwire.drive.workers import WorkerGroup, WorkerNews, run_workers
 
 __all__ = [
     "DatagramChannel",
@@ -31,15 +33,19 @@ __all__ = [
     "Facts",
     "Forked",
     "ListeningSocket",
+    "Seat",
     "SecureSocket",
     "StreamReader",
     "StreamServer",
     "StreamSocket",
     "StreamWriter",
+    "WorkerGroup",
+    "WorkerNews",
     "create_connection",
     "create_datagram_endpoint",
     "open_connection",
     "open_datagram_channel",
+    "run_workers",
     "start_datagram_server",
     "start_server",
     "wrap_socket",

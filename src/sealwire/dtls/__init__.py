@@ -1,5 +1,6 @@
 """DTLS 1.3 (RFC 9147) over datagrams, without sockets: one connection, and many on one socket."""
 
+from sealwire.crypto.ratchet import KeyRatchet
 from sealwire.crypto.srtp import SrtpKeys
 from sealwire.dtls.admission import Admission
 from sealwire.dtls.connection import Connection
@@ -17,12 +18,15 @@ from sealwire.dtls.events import (
     TicketReceived,
 )
 from sealwire.dtls.gate import Attempt
+from sealwire.dtls.slots import COOKIE_PERIOD_SECONDS, MOST_SLOTS, Slot
 from sealwire.dtls.upkeep import Upkeep
 from sealwire.record.train import Train, bytes_of, count_of, split_all
 from sealwire.tls13.contract import EarlyData
 from sealwire.tls13.tickets import SessionTicket
 
 __all__ = [
+    "COOKIE_PERIOD_SECONDS",
+    "MOST_SLOTS",
     "AddressChanged",
     "Admission",
     "Attempt",
@@ -34,9 +38,11 @@ __all__ = [
     "EarlyDataArrived",
     "Endpoint",
     "Event",
+    "KeyRatchet",
     "MessageSizeChanged",
     "PeerClosed",
     "SessionTicket",
+    "Slot",
     "SrtpKeys",
     "State",
     "TicketReceived",

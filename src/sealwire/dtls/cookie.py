@@ -8,7 +8,7 @@ it tells nothing about the hello [9147-11-5]).
 
 Keys are random and never leave the process.  They rotate; a cookie names the generation of its key,
 and only the current and the previous one exist [9147-5.1-5].  A key lives at least as long as a
-cookie, so a cookie's age is what ends it.
+cookie, so a cookie's age is what ends it.  Processes that serve one port have them of one ratchet.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Final
 
 from sealwire.crypto.groups import Group
 from sealwire.crypto.providers import CryptoProvider
+from sealwire.crypto.ratchet import KeyRatchet
 from sealwire.crypto.suites import SUITES, CipherSuite
 from sealwire.errors import ProtocolError
 from sealwire.wire import Reader, Writer
@@ -57,13 +58,32 @@ class CookieJar:
         lifetime: age in seconds at which a cookie ends.
     """
 
-    __slots__ = ("_provider", "_rotate_at", "generation", "keys", "lifetime")
+    __slots__ = ("_provider", "_rotate_at", "_shared", "generation", "keys", "lifetime")
 
-    def __init__(self, provider: CryptoProvider, lifetime: float, now: float = 0.0) -> None:
+    def __init__(
+        self,
+        provider: CryptoProvider,
+        lifetime: float,
+        now: float = 0.0,
+        shared: KeyRatchet | None = None,
+    ) -> None:
+        """`shared`: keys other processes have as well, on the clock of `now`.
+
+        Raises:
+            ValueError: keys of `shared` end before a cookie does.
+        """
         self._provider = provider
+        self._shared = shared
         self.lifetime = lifetime
+        self.keys: dict[int, bytes]
+        if shared is not None:
+            if shared.period < lifetime or shared.keep != 1:
+                raise ValueError("a shared cookie key lives at least as long as a cookie, and two exist")
+            # None until the first cookie: only then is it known what time it is.
+            self.generation, self.keys, self._rotate_at = -1, {}, float("-inf")
+            return
         self.generation = 0
-        self.keys: dict[int, bytes] = {0: provider.random(_KEY_BYTES)}
+        self.keys = {0: provider.random(_KEY_BYTES)}
         self._rotate_at = now + max(_KEY_SECONDS, lifetime)
 
     def make(self, facts: CookieFacts, address: Address, now: float) -> bytes:
@@ -113,6 +133,11 @@ class CookieJar:
     def rotate(self, now: float) -> None:
         """Replace the keys where it is time."""
         if now < self._rotate_at:
+            return
+        if self._shared is not None:
+            self.keys = dict(self._shared.keys(now))
+            self.generation = self._shared.newest
+            self._rotate_at = (self.generation + 1) * self._shared.period
             return
         # RFC 9147 section 11 [9147-11-6].  After a long silence both keys are older than any cookie that
         # could still be good.

@@ -31,6 +31,7 @@ from sealwire.dtls.peers import Peers, address_of
 from sealwire.dtls.routability import PathMessage
 from sealwire.dtls.runs import Batch, sort_batch
 from sealwire.dtls.shedding import Shedding
+from sealwire.dtls.slots import Foreign, Slot
 from sealwire.dtls.timers import Timers
 from sealwire.dtls.transfer import INITIAL_TIMEOUT_SECONDS
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP, Upkeep
@@ -78,6 +79,7 @@ class Endpoint:
         enhanced_path_check: bool = False,
         upkeep: Upkeep = DEFAULT_UPKEEP,
         attack_rules: Sequence[Rule] = RULES,
+        slot: Slot | None = None,
     ) -> None:
         """
         Args:
@@ -98,6 +100,7 @@ class Endpoint:
             enhanced_path_check: ask the old address before the new one.
             upkeep: what each connection sees to by itself.
             attack_rules: what is taken for a sign of an attack.
+            slot: which of several processes on one port this is.
         """
         if cid_bytes and not _MIN_CID_BYTES <= cid_bytes <= _MAX_CID_BYTES:
             raise ValueError(
@@ -131,7 +134,12 @@ class Endpoint:
         self._elsewhere: dict[Connection, None] = {}
         #: Who may begin a connection, and how much the peers of a prefix may send.
         self.doors = Doors(self.limits, self.ledger)
-        self.gate = Gate(configure(), self.limits, self.counters, require_cookie=require_cookie)
+        #: What came here and is another slot's; to be taken after each receive().
+        self.foreign = Foreign(slot)
+        cookies = None if slot is None else slot.cookies
+        self.gate = Gate(
+            configure(), self.limits, self.counters, require_cookie=require_cookie, cookies=cookies
+        )
         self._peers = Peers()
         self._shedding = Shedding(self._peers, self.ledger, self.limits, self.counters, self._settle)
         self._replies: list[tuple[bytes, Address]] = []
@@ -281,7 +289,9 @@ class Endpoint:
         assert self._cid_bytes
         connection = self._peers.by_cid.get(bytes(datagram[1 : 1 + self._cid_bytes]))
         if connection is None:
-            self.counters.discard(Discard.UNKNOWN_CID)
+            cid = datagram[1 : 1 + self._cid_bytes]
+            if not self.foreign.put(cid, datagram, address):
+                self.counters.discard(Discard.UNKNOWN_CID)
         elif connection is self._peers.by_address.get(address) and address not in self._peers.replacements:
             runs.setdefault(address, []).append(datagram)
         else:
@@ -346,7 +356,7 @@ class Endpoint:
     def _issue_cid(self, size: int) -> bytes:
         """A fresh connection id; whose it is is entered once it is given out."""
         while True:
-            cid = self._provider.random(size)
+            cid = self.foreign.issue(size, self._provider)
             if cid not in self._peers.by_cid:
                 return cid
 

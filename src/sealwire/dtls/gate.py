@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from sealwire.context import Config
 from sealwire.crypto.providers.openssl import OpenSslProvider
+from sealwire.crypto.ratchet import KeyRatchet
 from sealwire.crypto.suites import SUITES
 from sealwire.crypto.ticketkeys import Unsealed
 from sealwire.dtls.cookie import Address, CookieFacts, CookieJar, address_text
@@ -113,12 +114,18 @@ class Gate:
     __slots__ = ("counters", "jar", "proved", "require_cookie", "sieve", "slab", "strangers")
 
     def __init__(
-        self, config: Config, limits: Limits, counters: EndpointCounters, *, require_cookie: bool
+        self,
+        config: Config,
+        limits: Limits,
+        counters: EndpointCounters,
+        *,
+        require_cookie: bool,
+        cookies: KeyRatchet | None = None,
     ) -> None:
         provider = config.provider
         self.counters = counters
         self.require_cookie = require_cookie
-        self.jar = CookieJar(provider, limits.cookie_seconds)
+        self.jar = CookieJar(provider, limits.cookie_seconds, shared=cookies)
         self.slab = HelloSlab(
             provider, limits.hello_slots, limits.hello_slot_bytes, limits.hello_slot_seconds
         )

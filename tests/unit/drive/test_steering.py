@@ -266,3 +266,103 @@ def test_a_blocking_server_with_its_peer(cid_bytes: int | None) -> None:
         assert message == b"here"
         assert ("socket of their own" in why) == (cid_bytes is not None)
         assert received < 50
+
+
+# -- workers: 2 N sockets on one port
+
+_IN_A_RECORD = 20
+
+
+def group(address: tuple[str, int] | tuple[str, int, int, int], workers: int) -> steering.Division:
+    family = socket.AF_INET if len(address) == 2 else socket.AF_INET6
+    first = socket.socket(family, socket.SOCK_DGRAM)
+    first.setblocking(False)
+    if family == socket.AF_INET6:
+        first.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != "::")
+    first.bind(address)
+    return steering.divide(first, workers)
+
+
+PLACES = [
+    pytest.param(("127.0.0.1", 0), "127.0.0.1", id="IPv4"),
+    pytest.param(("::1", 0, 0, 0), "::1", id="IPv6"),
+    pytest.param(("::", 0, 0, 0), "::ffff:127.0.0.1", id="IPv4 at an IPv6 socket"),
+]
+
+
+@pytest.mark.parametrize(("address", "reach"), PLACES)
+@pytest.mark.parametrize("workers", [1, 2, 3, 4])
+def test_each_id_leads_to_its_worker(address: Any, reach: str, workers: int) -> None:
+    division = group(address, workers)
+    try:
+        family = division.data[0].family
+        with socket.socket(family, socket.SOCK_DGRAM) as sender:
+            port = division.data[0].getsockname()[1]
+            for worker_byte in range(256):
+                for first in (0x30, 0x3F):
+                    sender.sendto(bytes((first, worker_byte)) + bytes(_IN_A_RECORD), (reach, port))
+                expected = division.data[worker_byte % workers]
+                assert [one[1] for one in drained(expected)] == [worker_byte] * 2
+                assert not any(drained(sock) for sock in (*division.data, *division.handshakes))
+    finally:
+        division.close()
+
+
+@pytest.mark.parametrize(("address", "reach"), PLACES)
+def test_all_else_of_one_peer_goes_to_one_worker(address: Any, reach: str) -> None:
+    division = group(address, 4)
+    try:
+        met = set()
+        for _ in range(64):
+            with socket.socket(division.data[0].family, socket.SOCK_DGRAM) as sender:
+                port = division.data[0].getsockname()[1]
+                for first in (*range(0x30), *range(0x40, 0x100)):
+                    sender.sendto(bytes((first,)) + bytes(_IN_A_RECORD), (reach, port))
+            records = [sorted({one[0] for one in drained(sock)}) for sock in division.data]
+            others = [sorted({one[0] for one in drained(sock)}) for sock in division.handshakes]
+            [worker] = [n for n, found in enumerate(records) if found]
+            assert records[worker] == list(range(0x20, 0x30))
+            assert [n for n, found in enumerate(others) if found] == [worker]
+            assert others[worker] == [*range(0x20), *range(0x40, 0x100)]
+            met.add(worker)
+        assert met == {0, 1, 2, 3}
+    finally:
+        division.close()
+
+
+@pytest.mark.parametrize("datagram", [b"", b"\x30", b"\x3f"])
+def test_what_is_too_short_to_say_goes_to_the_first_worker(datagram: bytes) -> None:
+    division = group(("127.0.0.1", 0), 3)
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(datagram, division.data[0].getsockname())
+        assert [drained(sock) for sock in division.data] == [[datagram], [], []]
+    finally:
+        division.close()
+
+
+def test_a_kernel_that_takes_no_program_spreads_peers_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOPROTOOPT, "Protocol not available")
+
+    monkeypatch.setattr(steering, "attach", refuse)
+    division = group(("127.0.0.1", 0), 3)
+    try:
+        assert division.handshakes == ()
+        assert "refused to steer by connection id (Protocol not available)" in division.why
+        met = set()
+        for _ in range(64):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                for first in (0x16, 0x2F, 0x3F):
+                    sender.sendto(bytes((first,)) + bytes(_IN_A_RECORD), division.data[0].getsockname())
+            [worker] = [n for n, sock in enumerate(division.data) if len(drained(sock)) == 3]
+            met.add(worker)
+        assert met == {0, 1, 2}
+    finally:
+        division.close()
+
+
+def test_elsewhere_than_on_linux_a_port_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with bound() as first, pytest.raises(OSError, match="only Linux"):
+        steering.divide(first, 2)

@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from sealwire import dtls
 from sealwire.drive.addresses import Hosts, bind, resolve_for_listening
 from sealwire.drive.aio.port import Batch, Peer, Port
 from sealwire.drive.datagrams import prepare_serving
 from sealwire.drive.handshakes import Handshakes
+from sealwire.drive.letters import Item
+from sealwire.drive.seat import Seat
 from sealwire.drive.steering import Steering, dropped, split
 from sealwire.drive.udp import Address, UdpSocket
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
 from sealwire.dtls.endpoint import DEFAULT_CID_BYTES
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP
+from sealwire.errors import Discard
 from sealwire.limits import Limits
 from sealwire.telemetry import EndpointCounters
 
@@ -47,6 +50,7 @@ class Service:
     upkeep: dtls.Upkeep = DEFAULT_UPKEEP
     on_early_data: OnEarlyData | None = None
     steer: bool = True
+    seat: Seat | None = None
 
 
 async def listening_sockets(host: Hosts, port: int, *, family: int, reuse_port: bool) -> list[socket.socket]:
@@ -62,6 +66,7 @@ class Listener(Generic[PeerT]):
     Args:
         make: makes what the application holds of a finished connection.
         on_turn: called at the end of every turn.
+        ordinal: which of the server's sockets this is.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class Listener(Generic[PeerT]):
         service: Service,
         make: Callable[[dtls.Connection, Port], PeerT],
         on_turn: Callable[[], None],
+        ordinal: int = 0,
     ) -> None:
         self._loop = loop
         self._service = service
@@ -90,11 +96,14 @@ class Listener(Generic[PeerT]):
             on_address_change=None if service.on_address_change is None else self._may_move,
             enhanced_path_check=service.enhanced_path_check,
             upkeep=service.upkeep,
+            slot=None if service.seat is None else service.seat.slot,
         )
+        self._seat: Final = service.seat
+        self._ordinal: Final = ordinal
         udp = UdpSocket(sock, connected=False)
         prepare_serving(udp, self.endpoint, service.upkeep)
         #: Whether handshakes have a socket of their own.
-        self.steering = _steer(sock, service)
+        self.steering = _steer(sock, service) if self._seat is None else self._seat.steering(ordinal)
         front = self.steering.handshakes
         self.port = Port(
             loop,
@@ -104,18 +113,43 @@ class Listener(Generic[PeerT]):
             None if front is None else Handshakes(front, self.endpoint),
         )
         self.endpoint.on_path_refusal = self.port.schedule
+        # A worker's sockets are older than it is.
+        self._dropped_before = self._dropped()
 
     def counters(self) -> EndpointCounters:
         """What the endpoint counted, and what only its sockets know."""
         total = EndpointCounters()
         total.add(self.endpoint.counters)
         total.datagrams_unsendable += self.port.udp.dropped
-        total.datagrams_overflowed += dropped(self.sock)
-        if self.port.front is not None:
-            total.hellos_overflowed += dropped(self.port.front.sock)
+        data, hellos = self._dropped()
+        total.datagrams_overflowed += data - self._dropped_before[0]
+        total.hellos_overflowed += hellos - self._dropped_before[1]
         return total
 
+    def _dropped(self) -> tuple[int, int]:
+        front = self.port.front
+        return dropped(self.sock), 0 if front is None else dropped(front.sock)
+
+    def take(self, letters: Sequence[Item]) -> None:
+        """Take what other workers received for this one."""
+        self.endpoint.receive(letters, time.monotonic())
+        # What is not for this one either is passed on to nobody.
+        self.endpoint.counters.discard(Discard.UNKNOWN_CID, len(self.endpoint.foreign.take()))
+        self.port.turn(letters)
+
+    def _pass_on(self) -> None:
+        assert self._seat is not None
+        strays: dict[int, list[Item]] = {}
+        for worker, datagram, address in self.endpoint.foreign.take():
+            strays.setdefault(worker, []).append((bytes(datagram), address))
+        for worker, items in strays.items():
+            lost = self._seat.letters[self._ordinal].post(worker, items)
+            self.endpoint.counters.datagrams_forwarded += len(items) - lost
+            self.endpoint.counters.datagrams_unforwarded += lost
+
     def _after_turn(self, batch: Batch) -> None:
+        if self._seat is not None:
+            self._pass_on()
         for connection, event in self.endpoint.events():
             if isinstance(event, dtls.Connected):
                 peer = self._make(connection, self.port)
@@ -185,6 +219,9 @@ class Listener(Generic[PeerT]):
     def refuse_new(self) -> None:
         """Admit nobody any more."""
         self.endpoint.closing = True
+        if self._seat is not None:
+            # Who knocks now waits in the kernel for the next process of this slot.
+            self.port.leave_front()
 
     def close_peers(self) -> None:
         """Send close_notify to everybody."""

@@ -121,6 +121,15 @@ class Port(HoldsDescriptor):
             except TimeoutError:
                 pass
 
+    def leave_front(self) -> None:
+        """Read the handshake socket no more; it stays open."""
+        if self.front is None or self._closed:
+            return
+        self._loop.remove_reader(self.front.sock.fileno())
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+
     def close(self) -> None:
         """Close the socket; what is left in the engine ends without a word.  May be called again."""
         if self._closed:

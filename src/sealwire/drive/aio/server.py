@@ -24,11 +24,14 @@ from sealwire.drive.aio.listener import (
 from sealwire.drive.aio.port import Port
 from sealwire.drive.doors import Doorkeeper
 from sealwire.drive.facts import ProcessBound, is_end
+from sealwire.drive.letters import Letters
 from sealwire.drive.reports import costliest, report
+from sealwire.drive.seat import Seat
 from sealwire.drive.udp import Address
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
 from sealwire.dtls.endpoint import DEFAULT_CID_BYTES
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP
+from sealwire.errors import ConfigurationError
 from sealwire.limits import Ledger, Limits
 from sealwire.telemetry import ConnectionCounters, EndpointCounters, PeerReport
 
@@ -58,6 +61,7 @@ async def start_datagram_server(
     upkeep: dtls.Upkeep = DEFAULT_UPKEEP,
     on_early_data: OnEarlyData | None = None,
     steer: bool = True,
+    seat: Seat | None = None,
 ) -> DatagramServer:
     """Serve DTLS; `handler(channel)` runs as a task for each peer and its channel closes with it.
 
@@ -82,13 +86,21 @@ async def start_datagram_server(
             data waits in `DatagramChannel.early_messages`.
         steer: give handshakes a socket of their own on the same port, so that a flood of them does not fill
             the buffer of connected peers (docs/flood.md); what came of it is in `DatagramServer.steering`.
+        seat: what this process has of a port that several share (docs/workers.md); it says where to listen.
 
     Raises:
-        ConfigurationError: the context cannot serve (no certificate).
+        ConfigurationError: the context cannot serve (no certificate), or a seat does not go with other
+            arguments.
         OSError: the address cannot be bound.
     """
     context.config()  # a context that cannot serve is an error before anything is bound
-    sockets = await listening_sockets(host, port, family=family, reuse_port=reuse_port)
+    if seat is not None:
+        if (host, port, family, reuse_port) != (None, 0, 0, False) or on_other is not None:
+            raise ConfigurationError("a worker listens where its group does, and to no other protocol")
+        context.share_ticket_keys(seat.tickets)
+        sockets = [division.data for division in seat.places]
+    else:
+        sockets = await listening_sockets(host, port, family=family, reuse_port=reuse_port)
     service = Service(
         context,
         limits or Limits(),
@@ -101,6 +113,7 @@ async def start_datagram_server(
         upkeep,
         on_early_data,
         steer,
+        seat,
     )
     try:
         return DatagramServer(asyncio.get_running_loop(), sockets, handler, service)
@@ -128,8 +141,12 @@ class DatagramServer(ProcessBound, Doorkeeper):
         self._closing = asyncio.Event()
         self._closed = asyncio.Event()
         self._listeners = [
-            Listener(loop, sock, service, self._connected, self._look_finished) for sock in sockets
+            Listener(loop, sock, service, self._connected, self._look_finished, ordinal)
+            for ordinal, sock in enumerate(sockets)
         ]
+        self._letters = () if service.seat is None else service.seat.letters
+        for letters, listener in zip(self._letters, self._listeners, strict=False):
+            loop.add_reader(letters.inbox.fileno(), self._take, letters, listener)
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
@@ -250,6 +267,12 @@ class DatagramServer(ProcessBound, Doorkeeper):
         ownership.let_go(task)
         self._look_finished()
 
+    @staticmethod
+    def _take(letters: Letters, listener: Listener[DatagramChannel]) -> None:
+        items = letters.take()
+        if items:
+            listener.take(items)
+
     # -- ends
 
     def close(self) -> None:
@@ -285,6 +308,8 @@ class DatagramServer(ProcessBound, Doorkeeper):
             self._close_sockets()
 
     def _close_sockets(self) -> None:
+        for letters in self._letters:
+            self._loop.remove_reader(letters.inbox.fileno())
         for listener in self._listeners:
             listener.port.close()
         self._closed.set()

@@ -11,6 +11,8 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
 
 from sealwire.crypto cimport _evp
+# Cython rebuilds this module with that one only because of this line.
+from sealwire.crypto._evp cimport Api
 from sealwire.crypto._evp import Unavailable
 
 # OSSL_PARAM and its type for text (openssl/core.h); the layout is part of OpenSSL 3's ABI.
@@ -40,10 +42,11 @@ cdef uint8_t[MAX_BYTES] _zeros
 
 
 cdef void* _context(const char* digest, size_t n) except NULL:
+    cdef const Api* api = _evp.api()
     cdef Parameter[2] parameters
     cdef void* mac = (<Fetch>_evp.function(b"EVP_MAC_fetch"))(NULL, b"HMAC", NULL)
     if mac == NULL:
-        _evp.api().clear_errors()
+        api.clear_errors()
         raise Unavailable("libcrypto has no HMAC")
     cdef void* context = (<New>_evp.function(b"EVP_MAC_CTX_new"))(mac)
     if context == NULL:
@@ -51,7 +54,7 @@ cdef void* _context(const char* digest, size_t n) except NULL:
     parameters[0] = Parameter(b"digest", TEXT, digest, n, 0)
     parameters[1] = Parameter(NULL, 0, NULL, 0, 0)
     if _init(context, _zeros, MAX_BYTES, parameters) <= 0:
-        _evp.api().clear_errors()
+        api.clear_errors()
         raise Unavailable("libcrypto has no HMAC with this hash")
     return context
 

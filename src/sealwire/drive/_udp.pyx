@@ -231,7 +231,8 @@ def send(sock, entries, bint connected):
             if type(one) is Train:
                 data, size = one.data, one.size
             else:
-                data = one
+                # What applications send beside DTLS may be another buffer.
+                data = one if type(one) is bytes else bytes(one)
             header = &messages[count].msg_hdr
             if not connected:
                 try:

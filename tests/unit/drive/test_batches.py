@@ -176,6 +176,15 @@ def test_a_peer_that_is_gone_is_a_hint(make: Make, plain: bool) -> None:
 
 
 @each_kind
+def test_any_buffer_can_be_sent(make: Make, plain: bool) -> None:
+    receiver = make(socket.AF_INET, "127.0.0.1", plain)
+    sender = make(socket.AF_INET, "127.0.0.1", plain, receiver.sock.getsockname())
+    buffers: list[Any] = [bytearray(b"abc"), memoryview(b"def")]
+    sender.send((one, ()) for one in buffers)
+    assert [data for data, _ in everything(receiver)] == [b"abc", b"def"]
+
+
+@each_kind
 def test_an_address_that_is_a_name(make: Make, plain: bool) -> None:
     receiver = make(socket.AF_INET, "127.0.0.1", plain)
     sender = make(socket.AF_INET, "127.0.0.1", plain)

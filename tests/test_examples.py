@@ -39,6 +39,7 @@ RUN_HERE = {
     "own_dissector.py",
     "padding.py",
     "presets.py",
+    "reservation.py",
     "path_mtu.py",
     "psk_echo.py",
     "raw_public_keys.py",
@@ -164,6 +165,17 @@ def test_monitoring() -> None:
         "messages: 1",
     ]
     assert costliest in ("costs most: 127.0.0.1", "costs most: [::1]")
+
+
+def test_reservation() -> None:
+    done = run("reservation.py", *credentials(), *trust())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode().splitlines() == [
+        "certificate_chain_bytes <-> handshake_message_bytes",
+        "pressure: MEDIUM",
+        "kept 810000 bytes, then: prefix_bytes",
+        "pressure: NONE",
+    ]
 
 
 def test_no_leaks() -> None:

@@ -348,7 +348,7 @@ def established(site: Site, n: int) -> list[Address]:
 
 def test_total_policy() -> None:
     """Half-open peers go first; as long as that is enough, no established one does."""
-    site = Site(limits=Limits(total_bytes=20 * CONNECTION_BYTES, connection_bytes=8 * CONNECTION_BYTES))
+    site = Site(limits=Limits(total_bytes=19 * CONNECTION_BYTES, connection_bytes=8 * CONNECTION_BYTES))
     peers = established(site, 8)
     for n in (1, 2):
         site.add(("198.51.100.1", n))
@@ -360,12 +360,13 @@ def test_total_policy() -> None:
         for _ in range(60):
             site.clients[at].send(bytes(1000))
         site.endpoint.receive([(one, at) for one in site.clients[at].transmit(site.now)], site.now)
-    assert set(peers) < {one.address for one in site.endpoint}
-    assert site.endpoint.counters.handshakes_shed == 1
+    assert set(peers) <= {one.address for one in site.endpoint}
+    shed = site.endpoint.counters.handshakes_shed
+    assert shed in (1, 2)
     assert site.endpoint.counters.connections_shed == 0
     assert site.endpoint.ledger.level < Pressure.CRITICAL
     errors = [event.error for _, event in site.endpoint.events() if isinstance(event, dtls.Closed)]
-    assert [error.name for error in errors if isinstance(error, LimitReached)] == ["total_bytes"]
+    assert [error.name for error in errors if isinstance(error, LimitReached)] == ["total_bytes"] * shed
     assert site.endpoint.ledger.reached["total_bytes"] >= 1
 
 

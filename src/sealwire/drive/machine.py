@@ -9,10 +9,11 @@ looked for nearer to the root.
 from __future__ import annotations
 
 import resource
+import warnings
 from pathlib import Path
 from typing import Final
 
-from sealwire.limits import Limits, Machine, fit
+from sealwire.limits import Limits, Machine, check_limits, fit
 
 # cgroup v1 writes "no limit" as the largest multiple of a page; nothing real is above it.
 _UNLIMITED_BYTES: Final = 1 << 60
@@ -30,9 +31,22 @@ def read_machine(root: Path = Path("/")) -> Machine:
     )
 
 
+class LimitsWarning(RuntimeWarning):
+    """Two limits of a server, or a limit and the machine, do not agree."""
+
+
 def default_limits() -> Limits:
     """The limits of a server that was given none: the default ones, as far as the machine allows them."""
     return fit(Limits(), read_machine())
+
+
+def limits_at_start(limits: Limits | None, *, streams: bool = False) -> Limits:
+    """The limits a server starts with: those given, after a LimitsWarning for each two that do not agree."""
+    if limits is None:
+        return default_limits()
+    for one in check_limits(limits, read_machine(), streams=streams):
+        warnings.warn(str(one), LimitsWarning, stacklevel=4)
+    return limits
 
 
 def _memory(root: Path) -> tuple[int | None, str]:

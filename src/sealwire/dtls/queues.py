@@ -90,8 +90,7 @@ class MessageQueue:
 
     def _release(self, n: int) -> None:
         if n:
-            # Nothing is charged any more where the account was closed before the owner came to read.
-            self._account.release(self._purpose, min(n, self._account.held_for(self._purpose)))
+            self._account.release(self._purpose, n)
 
     def _take_some(self, most: int) -> list[bytes]:
         messages = self._messages[:most]

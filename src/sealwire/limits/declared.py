@@ -140,7 +140,7 @@ class Limits:
         Scope.ENDPOINT,
         Policy.DROP,
         "with an account of their own; beyond it the limits per prefix do not hold for a newcomer",
-        "prefix_overflows",
+        "prefixes.overflows",
     )
 
     # --- handshake messages ----------------------------------------------------------------

@@ -8,6 +8,7 @@ whatever the number of peers.  Each refusal is counted under the name of the lim
 from __future__ import annotations
 
 import enum
+from collections import defaultdict
 from collections.abc import Callable
 
 from sealwire.limits.declared import Limits
@@ -173,7 +174,7 @@ class Account:
 
     def __init__(self, ledger: Ledger, limit: int, *, is_connection: bool = True) -> None:
         self._ledger = ledger
-        self._by_purpose: dict[Purpose, int] = {}
+        self._by_purpose: defaultdict[Purpose, int] = defaultdict(int)
         self._prefixes: tuple[Prefix, ...] = ()
         # What this account counts for among those of its prefixes.
         self._connections = self._handshakes = int(is_connection)
@@ -187,31 +188,46 @@ class Account:
 
     def charge(self, purpose: Purpose, n: int) -> bool:
         """As :meth:`Ledger.charge`, against this connection's cap and its prefixes' first."""
+        ledger = self._ledger
         held = self.held + n
         if held > self.limit:
-            self._ledger.refuse("handshake_bytes" if self._handshakes else "connection_bytes")
+            ledger.refuse("handshake_bytes" if self._handshakes else "connection_bytes")
             return False
         for prefix in self._prefixes:
             if prefix.held + n > prefix.limit:
-                self._ledger.refuse(prefix.bytes_name)
+                ledger.refuse(prefix.bytes_name)
                 return False
-        if not self._ledger.charge(purpose, n):
+        # As Ledger.charge, written out: data comes through here for each run of records.
+        total = ledger.held + n
+        mine = ledger._by_purpose[purpose] + n
+        if total > ledger.limit or mine > ledger._caps[purpose]:
+            ledger.refuse("total_bytes" if total > ledger.limit else PURPOSE_LIMITS[purpose])
             return False
+        ledger.held = total
+        ledger._by_purpose[purpose] = mine
+        if total > ledger.peak:
+            ledger.peak = total
+        if total >= ledger._rises_at:
+            ledger._change_level()
         self.held = held
         for prefix in self._prefixes:
             prefix.held += n
-        self._by_purpose[purpose] = self._by_purpose.get(purpose, 0) + n
+        self._by_purpose[purpose] += n
         return True
 
     def release(self, purpose: Purpose, n: int) -> None:
         """As :meth:`Ledger.release`."""
-        left = self._by_purpose.get(purpose, 0) - n
+        left = self._by_purpose[purpose] - n
         assert left >= 0, f"released {-left} bytes of {purpose.value} that were never charged"
         self._by_purpose[purpose] = left
         self.held -= n
         for prefix in self._prefixes:
             prefix.held -= n
-        self._ledger.release(purpose, n)
+        ledger = self._ledger
+        ledger._by_purpose[purpose] -= n
+        ledger.held -= n
+        if ledger.held < ledger._falls_at:
+            ledger._change_level()
 
     def held_for(self, purpose: Purpose) -> int:
         """Bytes held for `purpose` now."""

@@ -22,8 +22,8 @@ class Pressure(enum.IntEnum):
 
 #: Percent of the cap at which each level above NONE begins.
 THRESHOLDS: Final = {Pressure.LOW: 70, Pressure.MEDIUM: 80, Pressure.HIGH: 90, Pressure.CRITICAL: 95}
-# A level is left so many points below where it begins.
-_HYSTERESIS_POINTS: Final = 5
+#: A level is left so many points below where it begins.
+HYSTERESIS_POINTS: Final = 5
 
 
 def begins_at(level: Pressure, limit: int) -> int:
@@ -33,7 +33,7 @@ def begins_at(level: Pressure, limit: int) -> int:
 
 def ends_at(level: Pressure, limit: int) -> int:
     """Bytes of `limit` below which `level` ends."""
-    return limit * (THRESHOLDS[level] - _HYSTERESIS_POINTS) // 100 if level else 0
+    return limit * (THRESHOLDS[level] - HYSTERESIS_POINTS) // 100 if level else 0
 
 
 def level_of(held: int, limit: int, before: Pressure) -> Pressure:

@@ -9,6 +9,7 @@ as what sealwire keeps.  A reservation is refused where a limit says so, before 
 
 from __future__ import annotations
 
+import sys
 from types import TracebackType
 
 from sealwire.errors import LimitReached
@@ -68,7 +69,8 @@ class Budget:
         """
         if n < 0:
             raise ValueError(f"{n} bytes cannot be reserved")
-        account = Account(self._ledger, self._ledger.limit, is_connection=False)
+        # Only a connection has a cap of its own.
+        account = Account(self._ledger, sys.maxsize, is_connection=False)
         account.place(peer)
         if not account.charge(purpose, n):
             account.close()

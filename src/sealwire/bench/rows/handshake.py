@@ -196,7 +196,15 @@ class Server:
             async for _ in channel:
                 pass
 
-        limits = sealwire.Limits(connections=1 << 16)
+        most = 1 << 16
+        # All clients have one address.
+        limits = sealwire.Limits(
+            connections=most,
+            prefix_connections=most,
+            site_connections=most,
+            prefixes=2 * most,
+            total_bytes=2 << 30,
+        )
         async with await sealwire.start_datagram_server(
             wait_for_the_end, "127.0.0.1", 0, context=self._context, limits=limits
         ) as server:

@@ -25,6 +25,7 @@ from sealwire.drive.aio.port import Port
 from sealwire.drive.doors import Doorkeeper
 from sealwire.drive.facts import ProcessBound, is_end
 from sealwire.drive.letters import Letters
+from sealwire.drive.machine import limits_at_start
 from sealwire.drive.reports import costliest, report
 from sealwire.drive.seat import Seat
 from sealwire.drive.udp import Address
@@ -103,7 +104,7 @@ async def start_datagram_server(
         sockets = await listening_sockets(host, port, family=family, reuse_port=reuse_port)
     service = Service(
         context,
-        limits or Limits(),
+        limits_at_start(limits),
         mtu,
         admission,
         on_other,

@@ -20,6 +20,7 @@ from sealwire.drive.addresses import AddressInfo, Hosts, bind, resolve, resolve_
 from sealwire.drive.aio.reader_writer import DEFAULT_LIMIT_BYTES, StreamReader, StreamWriter
 from sealwire.drive.aio.stream import OnEarlyData, Stream
 from sealwire.drive.facts import ProcessBound, is_end
+from sealwire.drive.machine import limits_at_start
 from sealwire.drive.reports import costliest, report
 from sealwire.drive.sessions import Sessions
 from sealwire.errors import Error, LimitReached
@@ -191,7 +192,14 @@ async def start_server(
     infos = await resolve_for_listening(loop, host, port, socket.SOCK_STREAM, family=family)
     sockets = bind(infos, reuse_port=reuse_port)
     server = StreamServer(
-        loop, sockets, client_connected_cb, context, limits or Limits(), limit, backlog, on_early_data
+        loop,
+        sockets,
+        client_connected_cb,
+        context,
+        limits_at_start(limits, streams=True),
+        limit,
+        backlog,
+        on_early_data,
     )
     if start_serving:
         await server.start_serving()

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.fuzzing import sanitizers
-from tests.fuzzing.libfuzzer import DESK, GROUPS, MODULES
+from tests.fuzzing import fuzz, sanitizers
+from tests.fuzzing.libfuzzer import DESK, GROUPS, TRANSPORT, modules_of
 from tests.fuzzing.libfuzzer.inside import GROUP
 from tests.fuzzing.libfuzzer.seeds import seeds
 
@@ -35,12 +35,12 @@ def clang() -> str:
     sys.exit("no clang here: apt-get install clang")
 
 
-def build(into: Path) -> Path:
+def build(modules: tuple[str, ...], into: Path) -> Path:
     """The instrumented modules and the program."""
     cythonize = importlib.import_module("Cython.Build").cythonize
     extension = importlib.import_module("setuptools").Extension
     compiler, include = clang(), sysconfig.get_path("include")
-    for whole in (*MODULES, DESK):
+    for whole in modules:
         source = f"{'src/' if whole != DESK else ''}{whole.replace('.', '/')}.pyx"
         (made,) = cythonize(
             [extension(whole, [source])],
@@ -65,7 +65,8 @@ def run(group: str, program: Path, seconds: int, keep: bool) -> int:
     kept, place = CORPUS / group, program.parent / group
     for directory in ("corpus", "found"):
         (place / directory).mkdir(parents=True)
-    for number, seed in enumerate(seeds(group)):
+    first = fuzz.seeds(group) if group in TRANSPORT else seeds(group)
+    for number, seed in enumerate(first):
         (place / f"corpus/seed{number}").write_bytes(seed)
     environment = {
         **os.environ,
@@ -108,12 +109,13 @@ def chosen(found: Iterable[Path]) -> list[Path]:
 
 def main() -> int:
     arguments = [argument for argument in sys.argv[1:] if argument != "--keep"]
-    if not arguments or arguments[0] not in (*GROUPS, "all"):
-        sys.exit(f"usage: python -m tests.fuzzing.libfuzzer {{{','.join(GROUPS)},all}} [SECONDS] [--keep]")
+    known = (*GROUPS, *TRANSPORT, "all", "transport")
+    if not arguments or arguments[0] not in known:
+        sys.exit(f"usage: python -m tests.fuzzing.libfuzzer {{{','.join(known)}}} [SECONDS] [--keep]")
     seconds = int(arguments[1]) if len(arguments) > 1 else 600
-    groups = GROUPS if arguments[0] == "all" else (arguments[0],)
+    groups = {"all": GROUPS, "transport": TRANSPORT}.get(arguments[0], (arguments[0],))
     with tempfile.TemporaryDirectory(prefix="sealwire-libfuzzer-") as name:
-        program = build(Path(name))
+        program = build(modules_of(groups[0]), Path(name))
         with ThreadPoolExecutor(len(groups)) as lanes:
             codes = list(lanes.map(lambda group: run(group, program, seconds, "--keep" in sys.argv), groups))
     return max(codes, key=abs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tests.fuzzing import sanitizers
-from tests.fuzzing.libfuzzer import DESK, MODULES
+from tests.fuzzing.libfuzzer import DESK, MODULES, TRANSPORT, modules_of
 
 GROUP = "SEALWIRE_FUZZ_GROUP"
 
@@ -22,13 +23,14 @@ GROUP = "SEALWIRE_FUZZ_GROUP"
 class Instrumented(importlib.abc.MetaPathFinder):
     """Finds the modules that were built for this before those of the package."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, modules: Sequence[str]) -> None:
         self._place = place
+        self._modules = modules
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if name not in (*MODULES, DESK):
+        if name not in self._modules:
             return None
         loader = importlib.machinery.ExtensionFileLoader(name, str(self._place / f"{name}.so"))
         return importlib.util.spec_from_file_location(name, loader.path, loader=loader)
@@ -36,8 +38,16 @@ class Instrumented(importlib.abc.MetaPathFinder):
 
 def target() -> int | Callable[[bytes], None]:
     """An address for a function in C, else a function."""
-    sys.meta_path.insert(0, Instrumented(Path(os.environ[sanitizers.VARIABLE])))
-    if os.environ[GROUP] != "walk":
+    place, group = os.environ[sanitizers.VARIABLE], os.environ[GROUP]
+    modules = modules_of(group)
+    sys.meta_path.insert(0, Instrumented(Path(place), modules))
+    if group in TRANSPORT:
+        from tests.fuzzing import targets
+
+        for name in modules:
+            assert str(importlib.import_module(name).__file__).startswith(place), name
+        return functools.partial(targets.run, group)
+    if group != "walk":
         made: int = importlib.import_module(DESK).target()
         return made
     from sealwire.probe import engine, read
@@ -46,7 +56,7 @@ def target() -> int | Callable[[bytes], None]:
 
     assert engine.hashes(), engine.describe()
     for name in MODULES:
-        assert str(sys.modules[name].__file__).startswith(os.environ[sanitizers.VARIABLE]), name
+        assert str(sys.modules[name].__file__).startswith(place), name
     settings = (
         Settings(dissect=True, tunnels=True).without_timeouts(),
         Settings(dissect=True, idle_timeout=0.5, active_timeout=2, linger=0.01, max_flows=3, first_packets=5),

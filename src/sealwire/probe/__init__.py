@@ -17,7 +17,7 @@ from typing import Any
 from sealwire.probe.batch import Batch
 from sealwire.probe.capture import Reading, read
 from sealwire.probe.dissect.facts import Certainty, Event, Facts, Protocol
-from sealwire.probe.dissect.plugin import Answer, Dissector, FirstPacket, Opening
+from sealwire.probe.dissect.plugin import Answer, Dissector, FirstPacket, Opening, Sign
 from sealwire.probe.engine import COMPILED, Settings, describe
 from sealwire.probe.features import EndReason, Flow
 
@@ -36,6 +36,7 @@ __all__ = [
     "Protocol",
     "Reading",
     "Settings",
+    "Sign",
     "describe",
     "read",
     "to_arrow",

@@ -1,10 +1,9 @@
 """One socket's worth of peers: who a datagram belongs to, who may come in, whose turn it is.
 
-An Endpoint is handed batches of (datagram, address), gives each connection the run of datagrams that
-are its own, and lets the gate judge the rest.  A connection exists only after its peer's address is
-proved and its memory is charged (docs/design.md, journeys a and c).  A new hello from the address of
-a live connection is judged like any other: the old association ends only when the new one's
-handshake is complete (RFC 9147 section 5.11).
+An Endpoint is handed batches of (datagram, address), gives each connection the run of datagrams that are
+its own, and lets the gate judge the rest.  A connection exists only after its peer's address is proved and
+its memory is charged (docs/design.md, journeys a and c).  A new hello from the address of a live connection
+is judged like any other: the old association ends when the new one is complete (RFC 9147 section 5.11).
 """
 
 from __future__ import annotations
@@ -108,8 +107,6 @@ class Endpoint:
             )
         self.limits = limits or Limits()
         self.counters = EndpointCounters()
-        # What connections that are gone have counted.
-        self._retired = ConnectionCounters()
         self.ledger = Ledger(self.limits)
         self.ledger.charge_table(tables_bytes(self.limits))
         #: What the application sets aside in the same account.
@@ -186,11 +183,7 @@ class Endpoint:
 
     def totals(self) -> ConnectionCounters:
         """What all connections have counted, those that are gone as well; walks over those that live."""
-        totals = ConnectionCounters()
-        totals.add(self._retired)
-        for connection in self:
-            totals.add(connection.counters)
-        return totals
+        return self._peers.totals()
 
     @property
     def handshaking(self) -> int:
@@ -504,12 +497,11 @@ class Endpoint:
         self._elsewhere.pop(connection, None)
         if self._peers.forget(connection, address_of(connection)):
             self.counters.connections_closed += 1
-            self._retired.add(connection.counters)
             if connection.was_connected:
                 self.counters.connections_wasted += not connection.conduct.used
-            else:
-                self.counters.handshakes_failed += 1
-                self.counters.handshakes_broken += isinstance(connection.error, (ProtocolError, PeerAlert))
+                return
+            self.counters.handshakes_failed += 1
+            self.counters.handshakes_broken += isinstance(connection.error, (ProtocolError, PeerAlert))
 
     def path_carries(self, size: int, address: Address, now: float) -> None:
         """The way to `address` refused a datagram: see :meth:`Connection.path_carries`."""

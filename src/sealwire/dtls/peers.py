@@ -14,6 +14,7 @@ from sealwire.dtls.connection import Connection
 from sealwire.dtls.cookie import Address
 from sealwire.dtls.events import State
 from sealwire.limits import Limits, PrefixTable, prefixes_of
+from sealwire.telemetry import ConnectionCounters
 
 # How exactly it is known who was silent for longest.
 _ORDER_SECONDS: Final = 1.0
@@ -35,6 +36,7 @@ class Peers:
     __slots__ = (
         "_heard_at",
         "_hellos",
+        "_retired",
         "by_address",
         "by_cid",
         "established",
@@ -44,6 +46,8 @@ class Peers:
     )
 
     def __init__(self) -> None:
+        # What connections that are gone have counted.
+        self._retired = ConnectionCounters()
         self.by_address: dict[Address, Connection] = {}
         self.replacements: dict[Address, Connection] = {}
         self.by_cid: dict[bytes, Connection] = {}
@@ -174,7 +178,16 @@ class Peers:
             del self.hellos[hello]
         self.half_open.pop(connection, None)
         self.established.pop(connection, None)
+        self._retired.add(connection.counters)
         return True
+
+    def totals(self) -> ConnectionCounters:
+        """What all connections have counted, those that are gone as well; walks over those that live."""
+        totals = ConnectionCounters()
+        totals.add(self._retired)
+        for connection in self:
+            totals.add(connection.counters)
+        return totals
 
 
 def address_of(connection: Connection) -> Address:

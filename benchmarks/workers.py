@@ -3,11 +3,11 @@
     python benchmarks/workers.py [--workers 1 2] [--rounds 5] [--seconds 3] [--connections 16] [--json]
 
 In each round every number of workers serves in turn: echoing messages of 1,100 bytes, 64 at a time on each
-connection, then handshakes, eight at a time.  The clients are processes of their own, one for each worker,
-and are not counted.  Times are CPU seconds of the workers by the kernel's account (10 ms steps); counts are
-the workers' own.  Prints the median over rounds, the spread, the ratio to the first number of workers, and
-how records and handshakes were spread.  Exit code 1 if a ratio leaves 0.85 to 1.15 or a record reached a
-worker that does not know its connection id.
+connection, then handshakes, eight at a time.  The clients are processes of their own, always as many as the
+most workers, and are not counted.  Times are CPU seconds of the workers by the kernel's account (10 ms
+steps); counts are the workers' own.  Prints the median over rounds, the spread, the ratio to the first
+number of workers, and how records and handshakes were spread.  Exit code 1 if a ratio leaves 0.85 to 1.15
+or a record reached a worker that does not know its connection id.
 """
 
 from __future__ import annotations
@@ -123,9 +123,10 @@ def turn(what: str, workers: int, options: argparse.Namespace, files: tuple[Path
     with WorkerGroup(work, "127.0.0.1", workers=workers, args=files[:2], drain_seconds=0.0) as group:
         group.start()
         before = cpu_seconds(group.pids)
-        share = max(options.connections // workers, 1)
+        processes = max(options.workers)
+        share = max(options.connections // processes, 1)
         arguments = (what, group.addresses[0], files[2], options.seconds, share)
-        clients = [spawn.Process(target=load, args=arguments) for _ in range(workers)]
+        clients = [spawn.Process(target=load, args=arguments) for _ in range(processes)]
         for client in clients:
             client.start()
         while any(client.is_alive() for client in clients):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.unit.cli.running import sealwire, serving
+from tests.unit.cli.running import PATIENCE_SECONDS, sealwire, serving
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux spreads datagrams over sockets")
 
@@ -63,6 +64,26 @@ def test_workers_serve_are_replaced_and_end_together(pki: Path) -> None:
     # A worker that is killed takes what it counted in its last second with it.
     assert 2 <= stopped["connections"] <= 3
     assert stopped["handshakes_failed"] == 0
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended; one that nobody waits for stays a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+def test_workers_end_with_their_parent(pki: Path) -> None:
+    identity = "--cert", pki / "server.pem", "--key", pki / "server.key"
+    with serving("--listen", "127.0.0.1:0", "--workers", "2", *identity) as server:
+        pids = server.listening["pids"]
+        server.process.kill()
+        server.process.wait(PATIENCE_SECONDS)
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not all(gone(pid) for pid in pids):
+            assert time.monotonic() < end
+            time.sleep(0.05)
 
 
 @pytest.mark.parametrize("value", ["0", "65", "-1", "two", "1.5"])

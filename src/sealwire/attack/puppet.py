@@ -240,3 +240,46 @@ class Chatterer(Puppet):
 
     def misbehave(self, now: float) -> list[bytes]:
         return [self.record(ContentType.APPLICATION_DATA, bytes(self.message_bytes))]
+
+
+class Replayer(Puppet):
+    """Sends its first record of data again and again."""
+
+    rate = 100.0
+    _first = b""
+
+    def misbehave(self, now: float) -> list[bytes]:
+        self._first = self._first or self.record(ContentType.APPLICATION_DATA, b"once")
+        return [self._first]
+
+
+class IdGuesser(Puppet):
+    """Sends records under connection ids it was never given."""
+
+    rate = 100.0
+
+    def misbehave(self, now: float) -> list[bytes]:
+        # RFC 9147 section 4: the fixed bits, C, S, L and the low bits of epoch 3.
+        return [
+            b"\x3f" + self.config.provider.random(8 + 2) + (40).to_bytes(2) + self.config.provider.random(40)
+        ]
+
+
+#: Attackers with an address of their own, by name, with what they do.
+HABITS: Final[dict[str, tuple[type[Puppet], str]]] = {
+    "half-open": (Silent, "prove their address and are never heard of again"),
+    "slow": (Slow, "finish their handshakes a byte at a time (slowloris)"),
+    "broken": (Broken, "answer the server's flight with a Finished that is none"),
+    "idle": (Idle, "complete their handshakes and say nothing"),
+    "quit": (Quitter, "complete their handshakes and leave"),
+    "chatter": (Chatterer, "send data whether or not anybody reads it"),
+    "crumbs": (Crumbler, "send fragments of one byte"),
+    "hoard": (Hoarder, "begin long messages and finish none"),
+    "far-ahead": (FarAhead, "send fragments of messages that are not due"),
+    "contradict": (Contradictor, "send overlapping fragments that disagree"),
+    "giant": (Giant, "announce a message of 2^24-1 bytes"),
+    "acks": (Acker, "acknowledge what was never sent"),
+    "key-updates": (KeyUpdater, "change their keys as often as they can"),
+    "replay": (Replayer, "send one record again and again"),
+    "guess-ids": (IdGuesser, "send records under guessed connection ids"),
+}

@@ -306,10 +306,10 @@ RULES: Final[tuple[Rule, ...]] = (
         meaning="handshake fragments that contradict others, are too far ahead, too large or too many",
         value=lambda view: view.grown("fragments_refused", 5) / 5,
         window=5,
-        enter=10,
-        leave=2,
+        enter=4,
+        leave=1,
         of=lambda view: view.grown("fragments_received", 5) / 5,
-        share=0.2,
+        share=0.02,
     ),
     Rule(
         attack=Attack.FRAGMENTATION,

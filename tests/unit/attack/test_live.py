@@ -12,6 +12,7 @@ import sealwire
 from sealwire.attack import Target
 from sealwire.attack.live import assault
 from sealwire.attack.puppet import HABITS
+from sealwire.drive import aio
 from tests import configs
 
 
@@ -22,7 +23,7 @@ def port() -> Iterator[int]:
     loop = asyncio.new_event_loop()
     over = asyncio.Event()
 
-    async def echo(channel: sealwire.DatagramChannel) -> None:
+    async def echo(channel: aio.DatagramChannel) -> None:
         async for data in channel:
             await channel.send(data)
 

@@ -48,6 +48,7 @@ RUN_HERE = {
     "srtp_keys.py",
     "sealed_events.py",
     "stream_echo.py",
+    "under_load.py",
     "workers.py",
 }
 
@@ -366,3 +367,12 @@ def test_sealed_events(tmp_path: Path) -> None:
         *("$ sealwire keygen -> exit 0", "sealed, and durable up to event 2"),
         *("$ sealwire verify -> exit 0", "$ sealwire verify -> exit 1"),
     ]
+
+
+def test_under_load() -> None:
+    done = run("under_load.py")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.decode()
+    assert said.startswith("under load: True ['packet flood']")
+    assert "ended packet flood" in said
+    assert said.endswith("under load: False\n")

@@ -19,6 +19,9 @@ from sealwire.crypto.providers.openssl import OpenSslProvider
 from sealwire.tls13 import authentication
 
 _ROUNDS = 12
+_LEAST_CALLS = 7
+# Without signatures and chain.
+_LEAST_CALLS_RESUMED = 4
 
 
 class _Recorder(OpenSslProvider):
@@ -62,26 +65,32 @@ class _RecordedShare:
 
 
 class Replay:
-    """A Task: the crypto of one handshake, over and over."""
+    """A Task: the crypto of one handshake, over and over; of a resumed one, if there shall be a ticket."""
 
-    def __init__(self, server: Config, client: Config) -> None:
+    def __init__(self, server: Config, client: Config, *, resumed: bool = False) -> None:
         self.units = 1
+        self._least = _LEAST_CALLS_RESUMED if resumed else _LEAST_CALLS
+        ticket = self._handshake(server, client, None) if resumed else None
         self._calls: list[Callable[[], object]] = []
         engine: Any = authentication
         engine.verify = self._verify
         try:
-            self._handshake(self._recording(server), self._recording(client))
+            self._handshake(self._recording(server), self._recording(client), ticket)
         finally:
             engine.verify = signatures.verify
 
-    def _handshake(self, server_config: Config, client_config: Config) -> None:
-        client = dtls.Connection.client(client_config, now=0.0, server_name="localhost")
+    def _handshake(
+        self, server_config: Config, client_config: Config, ticket: dtls.SessionTicket | None
+    ) -> dtls.SessionTicket | None:
+        client = dtls.Connection.client(client_config, now=0.0, server_name="localhost", ticket=ticket)
         server = dtls.Connection.server(server_config, now=0.0)
         for _ in range(_ROUNDS):
             server.receive_run(client.transmit(0.0), 0.0)
             client.receive_run(server.transmit(0.0), 0.0)
         if not (client.was_connected and server.was_connected):
             raise OSError(f"the recorded handshake did not complete: {client.error or server.error}")
+        given = [event.ticket for event in client.events() if isinstance(event, dtls.TicketReceived)]
+        return given[0] if given else None
 
     def _recording(self, config: Config) -> Config:
         def signing(sign: Callable[[Any, bytes], bytes]) -> Callable[[Any, bytes], bytes]:
@@ -117,7 +126,7 @@ class Replay:
 
     def verify(self) -> None:
         # Two shares, two answers, a signature made and checked, a chain: anything less is no handshake.
-        if len(self._calls) < 7:
+        if len(self._calls) < self._least:
             raise ValueError("the recording holds no whole handshake")
 
 

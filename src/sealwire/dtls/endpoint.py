@@ -445,12 +445,12 @@ class Endpoint:
             raise LimitReached("connections", "no room for another connection")
         account = open_account(self.ledger, self.limits, address)
         connection = import_connection(state, key, self._configure(), claim, account, self._terms, now)
-        connection.address = address
         self._enter(connection, address, b"", now)
+        self._peers.follow_cids(connection)
         return connection
 
     def _enter(self, connection: Connection, address: Address, known: bytes, now: float) -> None:
-        connection.on_output = self._touch
+        connection.address, connection.on_output = address, self._touch
         self.counters.connections_opened += 1
         self._replace(self._peers.enter(connection, address, known, now))
         self._touch(connection)

@@ -366,3 +366,28 @@ def test_the_search_is_bounded() -> None:
         other.receive(forged, rig.now)
     assert other._sought is None
     rig.echo()
+
+
+def test_an_endpoint_finds_what_it_adopted_by_its_id_at_once() -> None:
+    here, there = (
+        dtls.Endpoint(configs.server_context().config),
+        dtls.Endpoint(configs.server_context().config),
+    )
+    address = ("192.0.2.9", 4444)
+    client = dtls.Connection.client(configs.client_context().config(), now=0.0, server_name="localhost")
+    for _ in range(8):
+        here.receive([(one, address) for one in client.transmit(0.0)], 0.0)
+        client.receive_run([one for one, _ in here.transmit(0.0)], 0.0)
+        here.events()
+    assert client.cids.current
+    [old] = here
+    new = there.adopt(old.export_state(KEY, 0.0), KEY, address, claim=Claims(), now=0.0)
+    client.send(b"at once")
+    there.receive([(one, address) for one in client.transmit(0.0)], 0.0)
+    assert new.messages() == [b"at once"]
+    here.transmit(0.0)
+    assert (here.connections, there.connections) == (0, 1)
+    assert [type(event) for _, event in there.events()] == [dtls.Connected]
+    new.abort()
+    there.transmit(0.0)
+    assert there.connections == 0

@@ -21,6 +21,8 @@ from typing import Any, Final
 import sealwire
 from sealwire.bench.clocks import quantiles
 from sealwire.bench.closed_loop import little
+from sealwire.bench.crypto_replay import Replay
+from sealwire.bench.loops import Loop
 from sealwire.bench.measurement import Bench, Body, Contender, Figure, Kind, Measurement, Peer, Reading, Role
 from sealwire.bench.rows.handshake import FULL, contexts
 from sealwire.context.sessions import Place, SessionStore, Ticket
@@ -180,6 +182,11 @@ class Client:
         self._loop.close()
 
 
+def _alone(bench: Bench, variant: str) -> Body:
+    server, client = _contexts(bench, variant)
+    return Loop(bench, Replay(server.config(), client.config(), resumed=variant == RESUMED), figure="cpu")
+
+
 def _row(variant: str, title: str) -> Measurement:
     open_: Callable[[Bench], Body] = partial(Client, variant=variant)
     peer: Callable[[Bench], Peer] = partial(Server, variant=variant)
@@ -197,6 +204,7 @@ def _row(variant: str, title: str) -> Measurement:
         (
             Contender("sealwire", Role.OURS, open_, peer=peer),
             Contender("sealwire without crypto", Role.WITHOUT_CRYPTO, open_, peer=peer),
+            Contender("the crypto alone", Role.CRYPTO_ALONE, partial(_alone, variant=variant)),
         ),
         crypto_figure="cpu",
     )

@@ -49,6 +49,16 @@ _SUITE: Final = "TLS_AES_128_GCM_SHA256"
 _GROUP: Final = "x25519"
 _NAME: Final = "localhost"
 _ADDRESS: Final = ("192.0.2.1", 4433)  # in memory only
+#: All clients of the bench are one address, which is no flood here.
+LIMITS: Final = sealwire.Limits(
+    connections=1 << 16,
+    prefix_connections=1 << 16,
+    prefix_handshakes=1 << 10,
+    site_connections=1 << 16,
+    hello_replies_per_second=1 << 16,
+    hello_replies_per_prefix_per_second=1 << 16,
+    hello_reply_bytes_per_second=1 << 28,
+)
 # More than any handshake here needs.
 _MOST_ROUNDS: Final = 12
 _FEWEST: Final = 5
@@ -196,17 +206,8 @@ class Server:
             async for _ in channel:
                 pass
 
-        most = 1 << 16
-        # All clients have one address.
-        limits = sealwire.Limits(
-            connections=most,
-            prefix_connections=most,
-            site_connections=most,
-            prefixes=2 * most,
-            total_bytes=2 << 30,
-        )
         async with await sealwire.start_datagram_server(
-            wait_for_the_end, "127.0.0.1", 0, context=self._context, limits=limits
+            wait_for_the_end, "127.0.0.1", 0, context=self._context, limits=LIMITS
         ) as server:
             self._port = server.sockets[0].getsockname()[1]
             self._ready.set()

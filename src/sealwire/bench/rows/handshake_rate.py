@@ -24,7 +24,7 @@ from sealwire.bench.closed_loop import little
 from sealwire.bench.crypto_replay import Replay
 from sealwire.bench.loops import Loop
 from sealwire.bench.measurement import Bench, Body, Contender, Figure, Kind, Measurement, Peer, Reading, Role
-from sealwire.bench.rows.handshake import FULL, contexts
+from sealwire.bench.rows.handshake import FULL, LIMITS, contexts
 from sealwire.context.sessions import Place, SessionStore, Ticket
 from sealwire.drive import aio
 from sealwire.drive.aio.client import Opening
@@ -90,9 +90,8 @@ class Server:
             async for _ in channel:
                 pass
 
-        limits = sealwire.Limits(connections=1 << 16)
         async with await sealwire.start_datagram_server(
-            wait_for_the_end, "127.0.0.1", 0, context=self._context, limits=limits
+            wait_for_the_end, "127.0.0.1", 0, context=self._context, limits=LIMITS
         ) as server:
             self._port = server.sockets[0].getsockname()[1]
             self._ready.set()

@@ -145,9 +145,12 @@ def _endpoint(data: bytes) -> None:
         ended_well(client.error)
         assert 0 <= endpoint.ledger.held <= limits.total_bytes
         assert endpoint.connections <= 2 * limits.connections
-    client.abort()
-    for connection in list(endpoint):
+    # What came and was not read stays charged until it is, also when the connection is over.
+    closing = [client, *endpoint]
+    for connection in closing:
         connection.abort()
+        connection.messages()
+        connection.early_messages()
     endpoint.transmit(now)
     endpoint.events()
     assert endpoint.connections == 0

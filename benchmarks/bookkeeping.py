@@ -54,7 +54,7 @@ def unbooked() -> Iterator[None]:
         (Account, "charge", _yes),
         (Ledger, "charge", _yes),
         (MessageQueue, "_release", _nothing),
-        (Shedding, "due", False),
+        (Shedding, "relieve", _nothing),
     ]
     off += [
         (Account, name, _nothing) for name in ("release", "place", "wind_down", "close", "handshake_over")

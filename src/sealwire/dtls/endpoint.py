@@ -35,7 +35,7 @@ from sealwire.dtls.timers import Timers
 from sealwire.dtls.transfer import INITIAL_TIMEOUT_SECONDS
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP, Upkeep
 from sealwire.errors import Discard, LimitReached, PeerAlert, ProtocolError
-from sealwire.limits import Budget, Ledger, Limits, tables_bytes
+from sealwire.limits import Budget, Ledger, Limits, Pressure, tables_bytes
 from sealwire.record.train import Train, bytes_of, count_of
 from sealwire.telemetry import ConnectionCounters, EndpointCounters
 from sealwire.tls13.contract import EPOCH_EARLY
@@ -224,7 +224,7 @@ class Endpoint:
             else:
                 self._receive_unknown(datagram, address)
         self._receive_runs(runs, now)
-        if self._shedding.due:
+        if self.ledger.level is Pressure.CRITICAL:
             self._shedding.relieve(now)
         if now >= self.load.due:
             self.load.look(now)
@@ -530,7 +530,7 @@ class Endpoint:
         Once the socket has taken it, ask again, until there is nothing.  What waits meanwhile waits in the
         connections' queues, which are bounded and charged; who has much to send waits no longer than others.
         """
-        if self._shedding.due:
+        if self.ledger.level is Pressure.CRITICAL:
             self._shedding.relieve(now)
         batch: list[tuple[bytes | Train, Address]] = list(self._replies)
         self._replies.clear()

@@ -50,11 +50,6 @@ class Shedding:
         self._counters = counters
         self._settle = settle
 
-    @property
-    def due(self) -> bool:
-        """Whether memory is nearly used up and somebody has to go."""
-        return self._ledger.level is Pressure.CRITICAL and self._limits.total_policy is Policy.SHED
-
     def make_room(self, address: Address, now: float, *, proved: bool) -> bool:
         """Whether the limits let a newcomer in, after closing somebody where they say so."""
         if self._ledger.level is Pressure.CRITICAL:
@@ -72,7 +67,9 @@ class Shedding:
         return self._peers.full(address, self._limits, prefixes, proved=proved) is None
 
     def relieve(self, now: float) -> None:
-        """Make room, where memory is nearly used up."""
+        """Memory is nearly used up: make room, if somebody may be closed for that."""
+        if self._limits.total_policy is not Policy.SHED:
+            return
         self._ledger.note("total_bytes")
         for connection in self._for_memory(now):
             self._close(connection, "total_bytes")

@@ -253,6 +253,6 @@ The brief's 64 KB is kept with room to spare; an idle connection holds no flight
 buffer, for those are made when something comes.
 
 **Bookkeeping** (`python benchmarks/bookkeeping.py`, instructions counted by callgrind, with every charge,
-release, prefix and pressure level switched off behind a hook): 1.55 % of bulk data in
-batches of 32 (promised: below 2 %), 1.49 % of a full handshake with both its ends (below 5 %).
+release, prefix and pressure level switched off behind a hook): 1.53 % of bulk data in
+batches of 32 (promised: below 2 %), 1.24 % of a full handshake with both its ends (below 5 %).
 """

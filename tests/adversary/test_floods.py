@@ -50,7 +50,7 @@ def test_amp_1_spoofed_hellos() -> None:
     for _ in range(2_000):
         siege.endpoint.receive([(payload(siege.choose), siege.stranger())], siege.now)
         siege.endpoint.transmit(siege.now)
-    # What the interpreter keeps for the next object of a size is nobody's state; the plain gate makes objects.
+    # What the interpreter keeps for the next object of a size is nobody's state: the plain gate makes some.
     gc.collect()
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()

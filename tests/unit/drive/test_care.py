@@ -111,7 +111,8 @@ def test_a_datagram_the_kernel_refuses_is_cut_and_sent_again_at_once(monkeypatch
             raise OSError(errno.EMSGSIZE, "Message too long")
         return real(sock, entries[:fitting], connected)
 
-    monkeypatch.setattr(batches, "send", send)
+    for name in ("send", "plain_send"):
+        monkeypatch.setattr(batches, name, send)
     monkeypatch.setattr(pathmtu, "estimate", lambda sock: 548)
 
     async def main() -> None:

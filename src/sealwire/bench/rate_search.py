@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import time
 from typing import Final
 
@@ -12,7 +13,7 @@ _PROBES: Final = 6
 _OFFERED: Final = 0.97
 
 
-class RateSearch:
+class RateSearch(abc.ABC):
     """A Body that offers rates to its Peer, which answers "count" and "settled" with what came.
 
     Values: "" units a second, "sender" and "receiver" microseconds of CPU a unit on each side.
@@ -21,9 +22,9 @@ class RateSearch:
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
 
+    @abc.abstractmethod
     def send(self, rate: float, seconds: float) -> int:
         """Send at `rate` units a second, 0 for flat out; how many were sent."""
-        raise NotImplementedError
 
     def run(self, seconds: float) -> Reading:
         best = (0.0, 0.0, 0.0)

@@ -117,17 +117,17 @@ def import_connection(
     config = config.within(terms.limits)
     try:
         moved = unseal(state, key, config, claim)
+        return Connection.again(
+            moved,
+            config,
+            now,
+            terms.limits,
+            account,
+            terms.initial_timeout,
+            terms.upkeep,
+            terms.issue_cid,
+            terms.totals,
+        )
     except BaseException:
         account.close()
         raise
-    return Connection.again(
-        moved,
-        config,
-        now,
-        terms.limits,
-        account,
-        terms.initial_timeout,
-        terms.upkeep,
-        terms.issue_cid,
-        terms.totals,
-    )

@@ -76,9 +76,14 @@ class Transferable(Association):
         """
         limits = limits or _DEFAULT_LIMITS
         config = config.within(limits)
-        moved = unseal(state, key, config, claim)
-        account = open_account(ledger or Ledger(limits.total_bytes), limits)
-        return cls.again(moved, config, now, limits, account, initial_timeout, upkeep)
+        # First, so that a state is not used up for nothing.
+        account = open_account(ledger or Ledger(limits), limits)
+        try:
+            moved = unseal(state, key, config, claim)
+            return cls.again(moved, config, now, limits, account, initial_timeout, upkeep)
+        except BaseException:
+            account.close()
+            raise
 
     @classmethod
     def again(

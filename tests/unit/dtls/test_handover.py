@@ -216,16 +216,23 @@ def test_a_state_shows_no_secret() -> None:
 
 def test_no_memory_no_import() -> None:
     rig, one = established("server")
-    state = one.export_state(KEY, rig.now)
+    state, claims = one.export_state(KEY, rig.now), Claims()
     with pytest.raises(LimitReached):
         dtls.Connection.from_state(
             state,
             KEY,
             one.config,
-            claim=Claims(),
+            claim=claims,
             now=rig.now,
             limits=Limits(total_bytes=1000, connection_bytes=1000),
         )
+    assert claims.asked == 0, "the state is as good as before"
+    held = rig.ledger.held
+    with pytest.raises(ConfigurationError):
+        again(rig, one, state[:-1], claims)
+    assert rig.ledger.held == held
+    again(rig, one, state, claims)
+    rig.echo()
 
 
 # --- checkpoints -------------------------------------------------------------------------------

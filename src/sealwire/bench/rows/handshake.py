@@ -89,6 +89,15 @@ def contexts(directory: Path, variant: str) -> tuple[Context, Context]:
     return server, client
 
 
+def without_crypto(bench: Bench, context: Context) -> None:
+    """Where the bench says so, take the crypto out of what drivers make with `context`."""
+    if not bench.crypto.on:
+        frozen = bench.crypto.config(context.config())
+        # Drivers ask the context at each new peer; that is where the crypto goes.
+        anything: Any = context
+        anything.config = lambda: frozen
+
+
 class _Forgetful:
     """The verifier of a Config that never saw a chain before."""
 
@@ -180,13 +189,8 @@ class Memory:
 class Server:
     """The Peer: an asyncio DTLS server whose channels wait for the end."""
 
-    def __init__(self, bench: Bench, variant: str) -> None:
-        context, _ = contexts(bench.directory, variant)
-        if not bench.crypto.on:
-            frozen = bench.crypto.config(context.config())
-            # The server asks its context at each new peer; that is where the crypto goes.
-            anything: Any = context
-            anything.config = lambda: frozen
+    def __init__(self, bench: Bench, context: Context) -> None:
+        without_crypto(bench, context)
         self._loop = asyncio.new_event_loop()
         self._context = context
         self._ready = threading.Event()
@@ -221,12 +225,8 @@ class Client:
     """A Body: one handshake after another with the Peer, each on a socket of its own."""
 
     def __init__(self, bench: Bench, variant: str) -> None:
-        _, context = contexts(bench.directory, variant)
-        if not bench.crypto.on:
-            frozen = bench.crypto.config(context.config())
-            anything: Any = context
-            anything.config = lambda: frozen
-        self._context = context
+        _, self._context = contexts(bench.directory, variant)
+        without_crypto(bench, self._context)
         self._bench = bench
 
     def run(self, seconds: float) -> Reading:
@@ -285,7 +285,10 @@ _SETUP = Promise(1000.0, "above 1,000 handshakes a second and core")
 
 def _udp_row(variant: str, title: str, rivals: tuple[Contender, ...]) -> Measurement:
     open_: Callable[[Bench], Body] = partial(Client, variant=variant)
-    peer: Callable[[Bench], Peer] = partial(Server, variant=variant)
+
+    def peer(bench: Bench) -> Peer:
+        return Server(bench, contexts(bench.directory, variant)[0])
+
     figures = (
         Figure("", "ms", Kind.TIME, "median latency", _P50),
         Figure("p95", "ms", Kind.TIME, "95th percentile of latency", _P95),

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import sealwire
 from sealwire.bench.clocks import quantiles
@@ -24,9 +23,8 @@ from sealwire.bench.closed_loop import little
 from sealwire.bench.crypto_replay import Replay
 from sealwire.bench.loops import Loop
 from sealwire.bench.measurement import Bench, Body, Contender, Figure, Kind, Measurement, Peer, Reading, Role
-from sealwire.bench.rows.handshake import FULL, LIMITS, contexts
+from sealwire.bench.rows.handshake import FULL, Server, contexts, without_crypto
 from sealwire.context.sessions import Place, SessionStore, Ticket
-from sealwire.drive import aio
 from sealwire.drive.aio.client import Opening
 
 _AT_ONCE: Final = 16
@@ -58,47 +56,7 @@ def _contexts(bench: Bench, variant: str) -> tuple[sealwire.Context, sealwire.Co
         server.num_tickets = 1
         client.session_store = OneTicket()
         client.ticket_request = (1, 0)
-    if not bench.crypto.on:
-        for context in (server, client):
-            frozen = bench.crypto.config(context.config())
-            # The drivers ask the context at each new peer; that is where the crypto goes.
-            anything: Any = context
-            anything.config = lambda frozen=frozen: frozen
     return server, client
-
-
-class Server:
-    """The Peer: an asyncio DTLS server whose channels wait for the end."""
-
-    def __init__(self, bench: Bench, variant: str) -> None:
-        self._context, _ = _contexts(bench, variant)
-        self._loop = asyncio.new_event_loop()
-        self._ready = threading.Event()
-        self._port = 0
-
-    @property
-    def address(self) -> Mapping[str, Any]:
-        if not self._ready.wait(10):
-            raise OSError("the server did not start")
-        return {"port": self._port}
-
-    def serve(self) -> None:
-        self._loop.run_until_complete(self._serve())
-
-    async def _serve(self) -> None:
-        async def wait_for_the_end(channel: aio.DatagramChannel) -> None:
-            async for _ in channel:
-                pass
-
-        async with await sealwire.start_datagram_server(
-            wait_for_the_end, "127.0.0.1", 0, context=self._context, limits=LIMITS
-        ) as server:
-            self._port = server.sockets[0].getsockname()[1]
-            self._ready.set()
-            await server.serve_forever()
-
-    def answer(self, question: str) -> Mapping[str, float]:
-        return {}
 
 
 class Client:
@@ -106,6 +64,7 @@ class Client:
 
     def __init__(self, bench: Bench, variant: str) -> None:
         _, self._context = _contexts(bench, variant)
+        without_crypto(bench, self._context)
         self._bench = bench
         self._resumed = variant == RESUMED
         self._loop = asyncio.new_event_loop()
@@ -188,7 +147,10 @@ def _alone(bench: Bench, variant: str) -> Body:
 
 def _row(variant: str, title: str) -> Measurement:
     open_: Callable[[Bench], Body] = partial(Client, variant=variant)
-    peer: Callable[[Bench], Peer] = partial(Server, variant=variant)
+
+    def peer(bench: Bench) -> Peer:
+        return Server(bench, _contexts(bench, variant)[0])
+
     return Measurement(
         f"handshake.rate.{variant}",
         f"{title} over loopback UDP, {_AT_ONCE} in flight, client and server on a CPU each",

@@ -81,6 +81,13 @@ class Reader:
         start = self._advance(8)
         return int.from_bytes(self._data[start : start + 8], "big")
 
+    def u64s(self) -> tuple[int, ...]:
+        """Everything left, as numbers of 64 bits; decode_error if that does not come out even."""
+        count, rest = divmod(self.remaining, 8)
+        if rest:
+            raise decode_error(self.what)
+        return struct.unpack_from(f">{count}Q", self._data, self._advance(8 * count))
+
     def take(self, n: int) -> bytes:
         """The next `n` bytes, copied."""
         start = self._advance(n)

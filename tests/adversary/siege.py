@@ -2,7 +2,8 @@
 
 Of ATTACKS: the honest peer's goodput stays at 95 % at least; memory returns to where it was; no more than
 three times the bytes of an unproved address go to it; no exception leaves the endpoint (any would end the
-test).  The fifth, instructions a hostile datagram, is in test_costs.py.
+test).  The fifth, instructions a hostile datagram, is counted by
+tests/limits/test_instructions.py.
 """
 
 from __future__ import annotations

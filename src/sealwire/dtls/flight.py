@@ -10,6 +10,7 @@ a late one, takes exactly those ranges away.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Final
 
 from sealwire.dtls.header import FRAGMENT_HEADER_BYTES, RecordNumber, fragment_header
@@ -258,15 +259,16 @@ class Flight:
 
     # --- the peer's answers ----------------------------------------------------------------
 
-    def acknowledge(self, numbers: list[RecordNumber], now: float) -> list[int]:
+    def acknowledge(self, numbers: Iterable[tuple[int, int]], now: float) -> list[int]:
         """Take the records of an ACK off; returns handles of messages now across, in order.
 
         A handle is reported once its message and everything sent before it is acknowledged.
         """
         progress = False
-        for number in numbers:
+        # With nothing outstanding a list, however long, is not looked through.
+        for epoch, sequence in numbers if self._sent else ():
             # RFC 9147 section 7.2 [9147-7.2-4]; unknown numbers may be forgotten ones.
-            sent = self._sent.pop(number, None)
+            sent = self._sent.pop(RecordNumber(epoch, sequence), None)
             if sent is None:
                 continue
             # An ACK names one transmission, so even a repeated one measures the round trip.

@@ -7,6 +7,7 @@ can be read without keys, and what is inside a record once it is opened.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -146,25 +147,25 @@ def fragment_header(kind: int, length: int, message_seq: int, offset: int, n: in
     )
 
 
-def decode_ack(content: Buffer) -> list[RecordNumber]:
-    """The record numbers an ACK names (RFC 9147 section 7 [9147-7-1]); empty is allowed."""
+def decode_ack(content: Buffer) -> list[tuple[int, int]]:
+    """Epochs and sequence numbers an ACK names (RFC 9147 section 7 [9147-7-1]); empty is allowed."""
     reader = Reader(content, "ACK")
     numbers = reader.sub16()
     reader.finish()
     if numbers.remaining % RECORD_NUMBER_BYTES:
         raise decode_error("ACK")
-    return [
-        RecordNumber(numbers.u64(), numbers.u64()) for _ in range(numbers.remaining // RECORD_NUMBER_BYTES)
-    ]
+    # Plain pairs, made in C: four thousand fit into a datagram.
+    values = numbers.u64s()
+    return list(zip(values[::2], values[1::2], strict=True))
 
 
-def encode_ack(numbers: list[RecordNumber]) -> bytes:
-    """An ACK of `numbers`, in increasing order."""
+def encode_ack(numbers: Iterable[tuple[int, int]]) -> bytes:
+    """An ACK of these record numbers, in increasing order."""
     writer = Writer()
     with writer.length16():
-        for number in sorted(numbers):
-            writer.u64(number.epoch)
-            writer.u64(number.sequence)
+        for epoch, sequence in sorted(numbers):
+            writer.u64(epoch)
+            writer.u64(sequence)
     return writer.finish()
 
 

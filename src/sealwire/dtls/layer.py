@@ -8,6 +8,7 @@ is repeated until acknowledged; records that came are acknowledged where no flig
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Final
 
 from sealwire.dtls.cid import CidPool, Usage
@@ -514,7 +515,7 @@ class HandshakeLayer:
             return
         # Errata 8108, decision A3 [9147-7.2-6].
         highest = epoch if epoch < EPOCH_APPLICATION else self._sealing.epoch
-        if any(number.epoch > highest or number.sequence > MAX_SEQUENCE for number in numbers):
+        if numbers and (max(numbers)[0] > highest or max(map(itemgetter(1), numbers)) > MAX_SEQUENCE):
             if epoch > EPOCH_PLAIN:
                 raise ProtocolError(Alert.ILLEGAL_PARAMETER, "ACK names a record that cannot exist")
             # In plaintext anybody could end the connection that way, and NSS as a client does

@@ -48,6 +48,7 @@ from tests.unit.crypto.authority import (
     authority,
     ec_key,
     issue,
+    named,
     rsa_key,
 )
 
@@ -89,6 +90,16 @@ def refusal(failure: CertificateFailure) -> Iterator[list[CertificateError]]:
     assert raised.value.reason.isascii()
     assert "\n" not in raised.value.reason
     caught.append(raised.value)
+
+
+def holding(numbers: rsa.RSAPublicNumbers, subject: str = "server") -> Issued:
+    """A certificate of the root's for an RSA key nobody has."""
+    builder = x509.CertificateBuilder().subject_name(named(subject)).issuer_name(ROOT.certificate.subject)
+    builder = builder.public_key(numbers.public_key()).serial_number(1).not_valid_before(NOW)
+    builder = builder.not_valid_after(NOW + datetime.timedelta(days=1))
+    if subject != "server":
+        builder = builder.add_extension(x509.BasicConstraints(True, None), critical=True)
+    return Issued(builder.sign(ROOT.key, hashes.SHA256()), ROOT.key)
 
 
 def refused(
@@ -358,20 +369,15 @@ class TestRefuses:
     def test_an_oversized_rsa_exponent(self) -> None:
         numbers = rsa_key().public_key().public_numbers()
         for e in ((1 << 32) + 1, numbers.n - 2):
-            key = rsa.RSAPublicNumbers(e, numbers.n).public_key()
-            certificate = (
-                x509.CertificateBuilder()
-                .subject_name(ROOT.certificate.subject)
-                .issuer_name(ROOT.certificate.subject)
-                .public_key(key)
-                .serial_number(1)
-                .not_valid_before(NOW)
-                .not_valid_after(NOW)
-                .sign(ROOT.key, hashes.SHA256())
-            )
-            leaf = Issued(certificate, ROOT.key)
             with refusal(CertificateFailure.UNSUPPORTED_ALGORITHM):
-                leaf_public_key(leaf.der)
+                leaf_public_key(holding(rsa.RSAPublicNumbers(e, numbers.n)).der)
+
+    def test_an_oversized_rsa_modulus(self) -> None:
+        """DOS-7: whoever shows it is refused before anything is verified with it."""
+        large = rsa.RSAPublicNumbers(65_537, (1 << 16_383) + 1)
+        refused(CertificateFailure.UNSUPPORTED_ALGORITHM, holding(large))
+        leaf = issue("server", ROOT, issuer_name="Large", names=["server.test"])
+        refused(CertificateFailure.UNSUPPORTED_ALGORITHM, leaf, holding(large, "Large"))
 
     def test_a_list_that_is_too_long(self) -> None:
         chain = [LEAF.der] + [MIDDLE.der] * 10

@@ -272,7 +272,7 @@ class Tap:
                     return Seen(epoch, sequence, content_type, content)
         raise AssertionError("a record that nobody can open")
 
-    def acks(self, datagrams: Iterable[bytes]) -> list[tuple[int, list[RecordNumber]]]:
+    def acks(self, datagrams: Iterable[bytes]) -> list[tuple[int, list[tuple[int, int]]]]:
         """Epoch and names of the ACKs among them."""
         seen = self.read(datagrams)
         return [(one.epoch, decode_ack(one.content)) for one in seen if one.content_type == ContentType.ACK]

@@ -139,7 +139,7 @@ def read(path: Path) -> bytes:
 
 def segments(data: bytes) -> Iterator[tuple[int, Segment]]:
     """The segments of a file, zstd or what zstd -dc makes of it, with their offsets.  Raises Malformed."""
-    if data[:4] == frames.MAGIC:
+    if data[:4] in (frames.MAGIC, frames.NOTE_MAGIC):
         for found in frames.unpack(data):
             yield found.begin, found.segment
         return

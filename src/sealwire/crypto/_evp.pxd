@@ -63,8 +63,8 @@ cdef void* function(const char* name) except NULL
 cdef void* new_aead(Algorithm algorithm, const uint8_t* key, bint sealing) except NULL
 cdef void* new_mask(Algorithm algorithm, const uint8_t* key) except NULL
 cdef void release(void* context) noexcept
-# Both contexts of a direction (NULL is allowed), and its IV overwritten.
-cdef void release_keys(void* aead, void* mask, uint8_t* iv) noexcept
+# Other keys for both contexts of a direction; raises Unavailable, and then neither can be used.
+cdef int rekey(void* aead, void* mask, const uint8_t* key, const uint8_t* sn_key, bint sealing) except -1
 cdef void cleanse(void* start, size_t n) noexcept
 
 # Seals n > 0 bytes of `data` into n + tag_bytes() of `out`, which may be where `data` is.

@@ -174,19 +174,11 @@ cdef str _take(void* handle):
     # OpenSSL 3.0.0 calls itself 0x30000000; its relatives claim to be something older.
     if _api.version_number() < 0x30000000 or (
         _api.version_text == NULL
-        or _api.clear_errors == NULL
-        or _api.cleanse == NULL
-        or _api.fetch == NULL
-        or _api.new_context == NULL
-        or _api.free_context == NULL
-        or _api.control == NULL
-        or _api.set_padding == NULL
-        or _api.encrypt_init == NULL
-        or _api.encrypt_update == NULL
-        or _api.encrypt_final == NULL
-        or _api.decrypt_init == NULL
-        or _api.decrypt_update == NULL
-        or _api.decrypt_final == NULL
+        or _api.clear_errors == NULL or _api.cleanse == NULL or _api.fetch == NULL
+        or _api.new_context == NULL or _api.free_context == NULL
+        or _api.control == NULL or _api.set_padding == NULL
+        or _api.encrypt_init == NULL or _api.encrypt_update == NULL or _api.encrypt_final == NULL
+        or _api.decrypt_init == NULL or _api.decrypt_update == NULL or _api.decrypt_final == NULL
     ):
         return f"{text} is not OpenSSL 3.0 or newer"
 
@@ -265,10 +257,14 @@ cdef void release(void* context) noexcept:
         _api.free_context(context)
 
 
-cdef void release_keys(void* aead, void* mask, uint8_t* iv) noexcept:
-    release(aead)
-    release(mask)
-    cleanse(iv, NONCE_BYTES)
+cdef int rekey(void* aead, void* mask, const uint8_t* key, const uint8_t* sn_key, bint sealing) except -1:
+    if (
+        (_api.encrypt_init if sealing else _api.decrypt_init)(aead, NULL, key, NULL, NULL) > 0
+        and _api.encrypt_init(mask, NULL, sn_key, NULL, NULL) > 0
+    ):
+        return 0
+    _api.clear_errors()
+    raise Unavailable("libcrypto refused a key")
 
 
 cdef void cleanse(void* start, size_t n) noexcept:

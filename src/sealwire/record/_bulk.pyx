@@ -11,6 +11,7 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memset
 
+from sealwire.crypto._lending cimport borrow, give_back
 from sealwire.record._record cimport (
     APPLICATION_DATA, MAX_CONTENT_BYTES, MAX_INNER_BYTES, PORTION, PORTION_BYTES, RELEASE_BYTES, Found, Opener,
     Sealer, block_padding, check, enter,
@@ -50,11 +51,13 @@ def seal_trains(Sealer sealer, long content_type, messages, Py_ssize_t block, Py
     sealer._busy = True
     try:
         sequence = sealer._reserve(count)
+        borrow(&sealer._keys, &sealer._lent)
         while start < count:
             start += _seal_train(
                 sealer, sequence + start, <uint8_t>content_type, held, start, trains, <int>block, <int>longest
             )
     finally:
+        give_back(&sealer._keys, &sealer._lent)
         sealer._busy = False
     return trains
 
@@ -126,9 +129,11 @@ def open_data(Opener opener, datagrams, Py_ssize_t index, Py_ssize_t offset):
     opener._busy = True
     cdef list found = [None]
     try:
+        borrow(&opener._keys, &opener._lent)
         while _open_portion(opener, datagrams, &index, &offset, messages, dropped, &highest, found):
             pass
     finally:
+        give_back(&opener._keys, &opener._lent)
         opener._busy = False
     return messages, [(n, dropped[n]) for n in range(REASONS) if dropped[n]], found[0], highest, index, offset
 

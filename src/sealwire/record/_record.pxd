@@ -5,6 +5,7 @@ from libc.string cimport memcpy
 
 from sealwire.crypto cimport _evp
 from sealwire.crypto._evp cimport NONCE_BYTES
+from sealwire.crypto._lending cimport Contexts, Keys
 
 cdef enum:
     APPLICATION_DATA = 23
@@ -85,10 +86,9 @@ cdef inline int64_t _reconstruct(int64_t low, int bits, int64_t highest) noexcep
 
 cdef class Sealer:
     cdef object __weakref__
-    cdef void* _aead
-    cdef void* _mask
-    cdef _evp.Algorithm _algorithm
-    cdef uint8_t _iv[NONCE_BYTES]
+    cdef Keys _keys
+    # Somebody's while a run lasts, and nobody's between runs.
+    cdef Contexts _lent
     cdef bytes _cid
     cdef const char* _cid_start
     cdef int _cid_bytes
@@ -136,10 +136,9 @@ cdef struct Found:
 
 cdef class Opener:
     cdef object __weakref__
-    cdef void* _aead
-    cdef void* _mask
-    cdef _evp.Algorithm _algorithm
-    cdef uint8_t _iv[NONCE_BYTES]
+    cdef Keys _keys
+    # Somebody's while a run lasts, and nobody's between runs.
+    cdef Contexts _lent
     cdef bytes _cid
     cdef const char* _cid_start
     cdef int _cid_bytes

@@ -4,9 +4,10 @@
 Work is done in portions of at most 64 records: gather pointers with the GIL, do all the
 cryptography of the portion without looking at a Python object, hand out results with the GIL
 again.  While a large portion is computed the GIL is free; `_busy` keeps a second thread from
-using the same keys until the run is done, because a context serves one record at a time.  Record
-number masks of a portion are one call.  Sealing fills the bytes objects it returns; opening goes through
-a scratch buffer, so that a forged record leaves no object behind.
+using the same keys until the run is done.  Between runs there are keys only: contexts are
+borrowed for each (crypto/_lending).  Record number masks of a portion are one call.  Sealing
+fills the bytes objects it returns; opening goes through a scratch buffer, so that a forged record
+leaves no object behind.
 """
 
 cimport cython
@@ -18,6 +19,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from sealwire.crypto cimport _evp
 from sealwire.crypto._evp cimport NONCE_BYTES, SAMPLE_BYTES
+from sealwire.crypto._lending cimport borrow, discard, give_back, keep
 
 from sealwire.crypto.suites import AeadKind
 from sealwire.errors import Discard
@@ -72,20 +74,18 @@ cdef class Sealer:
         cdef const uint8_t* key = checked(keys.key, spec.key_bytes, "key")
         cdef const uint8_t* sn_key = checked(keys.sn_key, spec.key_bytes, "sn_key")
         cdef const uint8_t* iv = checked(keys.iv, NONCE_BYTES, "iv")
-        self._algorithm = algorithm_of(spec)
-        self._aead = _evp.new_aead(self._algorithm, key, True)
-        self._mask = _evp.new_mask(self._algorithm, sn_key)
-        memcpy(self._iv, iv, NONCE_BYTES)
+        _evp.api()
+        keep(&self._keys, algorithm_of(spec), True, key, spec.key_bytes, sn_key, iv)
         self.epoch = epoch
         self.sequence = sequence
-        self._tag_bytes = _evp.tag_bytes(self._algorithm)
+        self._tag_bytes = _evp.tag_bytes(self._keys.algorithm)
         # RFC 9147 section 4.2.3 [9147-4.2.3-4]: content and padding that make a whole sample.
         self._least = max(SAMPLE_BYTES - self._tag_bytes - 1, 0)
         self.seal_limit = spec.seal_limit
         self.cid = cid
 
     def __dealloc__(self):
-        _evp.release_keys(self._aead, self._mask, self._iv)
+        discard(&self._keys)
 
     @property
     def cid(self):
@@ -114,12 +114,16 @@ cdef class Sealer:
         cdef bytes record
         cdef uint8_t* out
         cdef uint8_t masked[SAMPLE_BYTES]
-        enter(self._busy)
         PyObject_GetBuffer(content, &view, PyBUF_SIMPLE)
+        if self._busy:
+            PyBuffer_Release(&view)
+        enter(self._busy)
+        self._busy = True
         try:
             check(content_type, view.len, padding)
             padding = max(padding, self._least - view.len)
             sequence = self._reserve(1)
+            borrow(&self._keys, &self._lent)
             record = PyBytes_FromStringAndSize(NULL, header + view.len + 1 + padding + self._tag_bytes)
             out = <uint8_t*>PyBytes_AS_STRING(record)
             if not (
@@ -127,12 +131,14 @@ cdef class Sealer:
                     sequence, <uint8_t>content_type, <const uint8_t*>view.buf, <int>view.len, <int>padding,
                     short_sequence, with_length, out
                 )
-                and _evp.mask(self._mask, self._algorithm, out + header, 1, masked)
+                and _evp.mask(self._lent.mask, self._keys.algorithm, out + header, 1, masked)
             ):
                 raise internal_error("libcrypto could not seal a record")
             _apply_mask(out + 1 + self._cid_bytes, masked, 1 if short_sequence else 2)
             return record
         finally:
+            give_back(&self._keys, &self._lent)
+            self._busy = False
             PyBuffer_Release(&view)
 
     def seal_run(self, long content_type, messages, Py_ssize_t block=0, Py_ssize_t longest=MAX_INNER_BYTES):
@@ -156,12 +162,14 @@ cdef class Sealer:
         self._busy = True
         try:
             sequence = self._reserve(count)
+            borrow(&self._keys, &self._lent)
             for start in range(0, count, PORTION):
                 self._seal_portion(
                     sequence + start, <uint8_t>content_type, held, start, min(count - start, PORTION), records,
                     <int>block, <int>longest
                 )
         finally:
+            give_back(&self._keys, &self._lent)
             self._busy = False
         return records
 
@@ -231,7 +239,7 @@ cdef class Sealer:
             ):
                 return False
             memcpy(samples + n * SAMPLE_BYTES, outs[n] + header, SAMPLE_BYTES)
-        if not _evp.mask(self._mask, self._algorithm, samples, count, masks):
+        if not _evp.mask(self._lent.mask, self._keys.algorithm, samples, count, masks):
             return False
         for n in range(count):
             _apply_mask(outs[n] + 1 + self._cid_bytes, masks + n * SAMPLE_BYTES, 2)
@@ -266,9 +274,9 @@ cdef class Sealer:
         memcpy(out + at, content, n)
         out[at + n] = content_type
         memset(out + at + n + 1, 0, padding)
-        make_nonce(self._iv, sequence, nonce)
+        make_nonce(self._keys.iv, sequence, nonce)
         # RFC 9147 section 4 [9147-4-10]: the associated data is the header before masking.
-        return _evp.seal(self._aead, self._algorithm, nonce, out, at, out + at, inner, out + at)
+        return _evp.seal(self._lent.aead, self._keys.algorithm, nonce, out, at, out + at, inner, out + at)
 
 
 @cython.final
@@ -282,11 +290,9 @@ cdef class Opener:
         cdef const uint8_t* key = checked(keys.key, spec.key_bytes, "key")
         cdef const uint8_t* sn_key = checked(keys.sn_key, spec.key_bytes, "sn_key")
         cdef const uint8_t* iv = checked(keys.iv, NONCE_BYTES, "iv")
-        self._algorithm = algorithm_of(spec)
-        self._aead = _evp.new_aead(self._algorithm, key, False)
-        self._mask = _evp.new_mask(self._algorithm, sn_key)
-        memcpy(self._iv, iv, NONCE_BYTES)
-        self._tag_bytes = _evp.tag_bytes(self._algorithm)
+        _evp.api()
+        keep(&self._keys, algorithm_of(spec), False, key, spec.key_bytes, sn_key, iv)
+        self._tag_bytes = _evp.tag_bytes(self._keys.algorithm)
         self._seen = <uint64_t*>PyMem_Malloc(window // 8)
         if self._seen == NULL:
             raise MemoryError
@@ -303,7 +309,7 @@ cdef class Opener:
         self.inner_limit = MAX_INNER_BYTES
 
     def __dealloc__(self):
-        _evp.release_keys(self._aead, self._mask, self._iv)
+        discard(&self._keys)
         PyMem_Free(self._seen)
 
     @property
@@ -330,9 +336,11 @@ cdef class Opener:
         enter(self._busy)
         self._busy = True
         try:
+            borrow(&self._keys, &self._lent)
             while self._open_portion(datagrams, &index, &offset, entries):
                 pass
         finally:
+            give_back(&self._keys, &self._lent)
             self._busy = False
         return entries, index, offset
 
@@ -473,7 +481,7 @@ cdef class Opener:
             if found[n].dropped == 0:
                 memcpy(samples + sampled * SAMPLE_BYTES, found[n].start + found[n].header, SAMPLE_BYTES)
                 sampled += 1
-        if sampled and not _evp.mask(self._mask, self._algorithm, samples, sampled, masks):
+        if sampled and not _evp.mask(self._lent.mask, self._keys.algorithm, samples, sampled, masks):
             # Without a mask the number cannot be read, and no record can authenticate.
             memset(masks, 0, sizeof(masks))
         sampled = 0
@@ -496,9 +504,9 @@ cdef class Opener:
         if record.number_bytes == 2:
             low = low << 8 | number[1]
         record.sequence = _reconstruct(low, 8 * record.number_bytes, self.highest + self.ahead)
-        make_nonce(self._iv, record.sequence, nonce)
+        make_nonce(self._keys.iv, record.sequence, nonce)
         if not _evp.open(
-            self._aead, self._algorithm, nonce, header, record.header,
+            self._lent.aead, self._keys.algorithm, nonce, header, record.header,
             record.start + record.header, record.body, record.inner
         ):
             # RFC 9147 section 4.5.3 [9147-4.5.3-3]: forgeries are counted per key.

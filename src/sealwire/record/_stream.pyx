@@ -64,7 +64,8 @@ cdef class StreamSealer:
         self.seal_limit = spec.seal_limit
 
     def __dealloc__(self):
-        _evp.release_keys(self._aead, NULL, self._iv)
+        _evp.release(self._aead)
+        _evp.cleanse(self._iv, NONCE_BYTES)
 
     def seal(self, long content_type, content, Py_ssize_t padding=0):
         """See :meth:`sealwire.record.reference.StreamSealer.seal`."""
@@ -214,7 +215,8 @@ cdef class StreamOpener:
         self.inner_limit = MAX_INNER_BYTES
 
     def __dealloc__(self):
-        _evp.release_keys(self._aead, NULL, self._iv)
+        _evp.release(self._aead)
+        _evp.cleanse(self._iv, NONCE_BYTES)
 
     def open(self, record):
         """See :meth:`sealwire.record.reference.StreamOpener.open`."""

@@ -163,6 +163,22 @@ class Config:
             choose=None if choose is None else bounded,
         )
 
+    def speaking(self, protocol: bytes) -> Config:
+        """The same, with the application protocol `protocol` in front of the others."""
+        if self.alpn[:1] == (protocol,):
+            return self
+        choose = self.choose
+
+        def speaking(name: str | None) -> Config | None:
+            chosen = None if choose is None else choose(name)
+            return None if chosen is None else chosen.speaking(protocol)
+
+        return replace(
+            self,
+            alpn=(protocol, *(one for one in self.alpn if one != protocol)),
+            choose=None if choose is None else speaking,
+        )
+
     def for_server_name(self, name: str | None) -> Config:
         """The Config to go on with for a client that asked for `name`; runs ``sni_callback``.
 

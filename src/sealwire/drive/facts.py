@@ -168,6 +168,30 @@ class Facts(ProcessBound, ABC):
         return self.connection.counters.snapshot()
 
 
+class StreamFacts(Facts):
+    """The facts of a connection over a byte stream, which may be in message mode (docs/stcp.md)."""
+
+    @property
+    @abstractmethod
+    def connection(self) -> stcp.Connection:
+        """The engine."""
+
+    @property
+    def message_mode(self) -> bool:
+        """Whether both sides agreed to speak in messages."""
+        return self.connection.message_mode
+
+    @property
+    def application(self) -> str | None:
+        """The application agreed on with message mode; None without one."""
+        return self.connection.application
+
+    @property
+    def peer_going_away(self) -> bool:
+        """In message mode, whether the peer said that it means to close before long."""
+        return self.connection.peer_going_away
+
+
 def is_end(error: BaseException, facts: Facts) -> bool:
     """Whether `error`, which a handler let through, only says that its connection ended.
 

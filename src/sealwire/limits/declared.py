@@ -17,6 +17,8 @@ _LAST_NUMBER: Final = 0xFFFF
 _LEAST_RECORDS: Final = 16
 
 _KIB: Final = 1024
+# A message's length has 26 bits, and the format allows half of that.
+_LONGEST_MESSAGE: Final = 32 * 1024 * 1024
 _MIB: Final = 1024 * 1024
 
 
@@ -177,6 +179,11 @@ class Limits:
         256 * _KIB, "bytes", Scope.CONNECTION, Policy.RAISE, "data waiting for the network"
     )
 
+    #: At most 32 MiB (docs/wire-stcp.md); it has to fit into connection_bytes to be of use.
+    message_bytes: int = _limit(
+        512 * _KIB, "bytes", Scope.CONNECTION, Policy.CLOSE, "longest message of message mode, either way"
+    )
+
     # --- time and repetition ---------------------------------------------------------------
     handshake_seconds: float = _limit(
         60.0, "seconds", Scope.CONNECTION, Policy.CLOSE, "a handshake may take, progress or not"
@@ -188,6 +195,8 @@ class Limits:
     key_updates_in_a_row: int = _limit(
         32, "KeyUpdates", Scope.CONNECTION, Policy.CLOSE, "of a peer without application data in between"
     )
+    #: A keepalive sends one in many seconds.
+    pings_per_second: int = _limit(10, "pings", Scope.CONNECTION, Policy.CLOSE, "of a peer in message mode")
     #: RFC 9147 section 8; see docs/keys-over-time.md.
     rekey_seconds: float = _limit(
         3_600.0, "seconds", Scope.KEY, Policy.REKEY, "sending keys are in use", "rekeyed_by_age"
@@ -276,6 +285,10 @@ class Limits:
                 raise ValueError(f"Limits.{name} is above {_LAST_NUMBER}, the last that can be written")
         if self.records_per_key < _LEAST_RECORDS:
             raise ValueError(f"Limits.records_per_key is below {_LEAST_RECORDS}, too few to change keys with")
+        if self.message_bytes > _LONGEST_MESSAGE:
+            raise ValueError(
+                f"Limits.message_bytes is above {_LONGEST_MESSAGE}, the longest message there is"
+            )
         if self.connection_bytes > self.total_bytes:
             raise ValueError("Limits.connection_bytes is above Limits.total_bytes")
         if self.handshakes > self.connections:

@@ -22,6 +22,7 @@ from sealwire.errors import (
     LimitReached,
     PeerAlert,
     ProtocolError,
+    Truncated,
 )
 from sealwire.limits import Account, Ledger, Limits, Purpose
 from sealwire.limits.weights import PEER_BYTES_INCLUDED, STREAM_BYTES, TICKET_BYTES
@@ -36,7 +37,8 @@ from sealwire.stcp.deframe import (
     MessageJoiner,
 )
 from sealwire.stcp.early import EarlyStream
-from sealwire.stcp.events import Closed, Connected, Event, PeerClosed, TicketReceived
+from sealwire.stcp.events import Closed, Connected, Event, GoingAway, PeerClosed, TicketReceived
+from sealwire.stcp.messages import RUN_BYTES, Keepalive, MessageMode
 from sealwire.stcp.outgoing import Outgoing, charge, check_room
 from sealwire.telemetry import ConnectionCounters
 from sealwire.tls13.contract import (
@@ -47,6 +49,7 @@ from sealwire.tls13.contract import (
     InstallKeys,
     SendCompatibilityCcs,
     SendMessage,
+    Session,
 )
 from sealwire.tls13.handshake import Handshake
 from sealwire.tls13.messages import HandshakeType
@@ -77,6 +80,8 @@ class Association:
         limits: Limits,
         ledger: Ledger,
         peer: object = None,
+        protocol: bytes | None = None,
+        keepalive: Keepalive | None = None,
     ) -> None:
         self.state = "handshaking"
         self.error: Error | TimeoutError | None = None
@@ -105,6 +110,11 @@ class Association:
         self._key_updates_in_a_row = 0
         self._received = bytearray()  # opened, not read by the application
         self._unsealed = bytearray()  # given by the application before the handshake finished
+        # Message mode, as it was asked for; as it is, from the end of the handshake on.
+        self._protocol = protocol
+        self._keepalive = keepalive
+        self._messages: MessageMode | None = None
+        self._now: float | None = now  # as told with what came last
         self._early = EarlyStream(self._account)
         # Derived once: rejected early data is met by trying the handshake's keys on it.
         self._trial: tuple[SuiteSpec, TrafficKeys, int] | None = None
@@ -238,6 +248,12 @@ class Association:
         if not len(content):
             return
         self._key_updates_in_a_row = 0
+        if self._messages is not None:
+            if self._now is None:
+                raise ValueError("in message mode receive_data needs the time")
+            if self._messages.receive(bytes(content), self._now):
+                self._events.append(GoingAway())
+            return
         charge(self._account, Purpose.RECEIVE_QUEUE, len(content))
         self._received += content
         self.counters.messages_received += 1
@@ -255,6 +271,11 @@ class Association:
         self._refuse_interleaving()
         if alert is Alert.USER_CANCELED:
             return  # close_notify follows
+        if self._messages is not None and self._messages.cut:
+            if not self._write_closed:
+                self._send_alert(Alert.DECODE_ERROR, _FATAL)
+            self._become_closed(Truncated("the peer closed inside a message"))
+            return
         self.peer_closed = True
         if self.state == "handshaking":
             self._become_closed(ConnectionClosed("the peer closed the connection during the handshake"))
@@ -333,6 +354,7 @@ class Association:
 
     def _connected(self) -> None:
         held = self._handshake.session.peer_bytes
+        self._agree_on_messages()
         self._account.handshake_over(self._limits.connection_bytes)
         charge(self._account, Purpose.CONNECTION, max(held - PEER_BYTES_INCLUDED, 0))
         self.state = "connected"
@@ -342,8 +364,36 @@ class Association:
         self._account.release(Purpose.SEND_QUEUE, len(waiting))
         self._seal_application_data(memoryview(waiting))
 
+    def _agree_on_messages(self) -> None:
+        """Whether the connection is in message mode, which it is if that was asked for and agreed on."""
+        if self._protocol is None:
+            return
+        agreed = self._handshake.session.alpn
+        if agreed is None:
+            # Bytes would not mean the same to both sides.
+            reason = "the peer did not agree on message mode: it knows nothing of " + self._protocol.decode()
+            raise ProtocolError(Alert.NO_APPLICATION_PROTOCOL, reason)
+        if agreed == self._protocol:
+            began = self.began if self._now is None else self._now
+            self._messages = MessageMode(self._account, self.counters, self._limits, self._keepalive, began)
+
+    def _seal_messages(self, most: int = RUN_BYTES) -> None:
+        """Seal what was written, until `most` bytes wait for the network or there is no room."""
+        mode = self._messages
+        while mode is not None and mode.has_more and self.state == "connected" and self._outgoing.held < most:
+            run, cost = mode.run()
+            try:
+                check_room(self._account, self._outgoing.sealed_bytes(len(run)) - cost)
+            except LimitReached:
+                return  # later: the driver asks again
+            mode.sealed()
+            self._seal(memoryview(run))
+
     def _seal_application_data(self, data: memoryview) -> None:
         check_room(self._account, self._outgoing.sealed_bytes(len(data)))
+        self._seal(data)
+
+    def _seal(self, data: memoryview) -> None:
         while data:
             # RFC 8446 section 5.5 [8446-POST-2]: new keys before the AEAD's limit.
             room = self._outgoing.key_room_bytes
@@ -388,6 +438,8 @@ class Association:
         self.error = error
         self._deadline = None
         self._write_closed = True
+        if self._messages is not None:
+            self._messages.drop()
         # Nothing is opened or sealed any more: the keys go.
         self._opener = self._trial = None
         self._outgoing.uninstall()
@@ -401,6 +453,26 @@ class Association:
             self._account.release(purpose, self._account.held_for(purpose))
         ownership.let_go(self)
         self._events.append(Closed(error))
+
+    # -- what may be asked when
+
+    @property
+    def session(self) -> Session:
+        """Facts of the handshake.  Raises Error before it is finished."""
+        self._must_be_complete()
+        return self._handshake.session
+
+    def _must_be_open(self) -> None:
+        if self.error is not None:
+            raise self.error
+        if self._write_closed:
+            raise ConnectionClosed("this side of the connection is closed")
+
+    def _must_be_complete(self) -> None:
+        if not self._handshake.complete:
+            if self.error is not None:
+                raise self.error
+            raise Error("the handshake is not finished")
 
 
 def _unexpected(reason: str) -> ProtocolError:

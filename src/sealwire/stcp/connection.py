@@ -23,12 +23,14 @@ from sealwire.errors import (
     Truncated,
 )
 from sealwire.limits import Ledger, Limits, Purpose
-from sealwire.stcp.association import Association
 from sealwire.stcp.deframe import APPLICATION_DATA
 from sealwire.stcp.events import Event
+from sealwire.stcp.frames import protocol_name
+from sealwire.stcp.messages import Keepalive
+from sealwire.stcp.messaging import Messaging
 from sealwire.stcp.outgoing import KEY_UPDATE_RECORD_BYTES, Outgoing, charge, check_room
 from sealwire.telemetry import KeyUsage
-from sealwire.tls13.contract import EPOCH_APPLICATION, EPOCH_EARLY, EarlyData, EarlyPhase, Session
+from sealwire.tls13.contract import EPOCH_APPLICATION, EPOCH_EARLY, EarlyData, EarlyPhase
 from sealwire.tls13.flavor import TLS
 from sealwire.tls13.handshake import Handshake
 
@@ -43,7 +45,7 @@ _HIGH_WATER: Final = 7 / 8
 _DEFAULT_LIMITS: Final = Limits()
 
 
-class Connection(Association):
+class Connection(Messaging):
     """A client's or server's end of one TLS 1.3 connection.  Make one with `client` or `server`.
 
     Attributes:
@@ -65,6 +67,8 @@ class Connection(Association):
         ledger: Ledger | None = None,
         ticket: SessionTicket | None = None,
         early_data: bool = False,
+        messages: bool | str = False,
+        keepalive: Keepalive | None = None,
     ) -> Connection:
         """A client's end; its ClientHello is ready in `data_to_send`.
 
@@ -74,6 +78,9 @@ class Connection(Association):
             ledger: the account book to charge; by default one of this connection's own.
             ticket: of an earlier connection to this server, to resume by; use each once.
             early_data: offer early data, if the ticket allows some; see :meth:`send_replayable`.
+            messages: speak in messages (docs/stcp.md): True, or the name of an application.  It goes in front
+                of the ALPN protocols of `config`, and a peer that agrees on none fails the handshake.
+            keepalive: in message mode, when to ask whether the peer is there; None for never.
 
         Raises:
             ConfigurationError: `config` and `server_name` cannot make a ClientHello.
@@ -81,11 +88,20 @@ class Connection(Association):
         """
         limits = limits or _DEFAULT_LIMITS
         ledger = ledger or Ledger(limits)
-        config = config.within(limits)
+        config, protocol = _speaking(config.within(limits), messages)
         handshake = Handshake.client(
             config, TLS, server_name=server_name, ticket=ticket, early_data=early_data
         )
-        connection = cls(handshake, config, is_client=True, now=now, limits=limits, ledger=ledger)
+        connection = cls(
+            handshake,
+            config,
+            is_client=True,
+            now=now,
+            limits=limits,
+            ledger=ledger,
+            protocol=protocol,
+            keepalive=keepalive,
+        )
         connection._apply_outputs()
         return connection
 
@@ -98,6 +114,8 @@ class Connection(Association):
         limits: Limits | None = None,
         ledger: Ledger | None = None,
         peer: object = None,
+        messages: bool | str = False,
+        keepalive: Keepalive | None = None,
     ) -> Connection:
         """A server's end, waiting for a ClientHello.  Arguments and errors as for `client`.
 
@@ -105,17 +123,21 @@ class Connection(Association):
         """
         limits = limits or _DEFAULT_LIMITS
         ledger = ledger or Ledger(limits)
-        config = config.within(limits)
+        config, protocol = _speaking(config.within(limits), messages)
         handshake = Handshake.server(config, TLS, early=EarlyPhase(wanted=True))
-        return cls(handshake, config, is_client=False, now=now, limits=limits, ledger=ledger, peer=peer)
+        return cls(
+            handshake,
+            config,
+            is_client=False,
+            now=now,
+            limits=limits,
+            ledger=ledger,
+            peer=peer,
+            protocol=protocol,
+            keepalive=keepalive,
+        )
 
     # -- facts
-
-    @property
-    def session(self) -> Session:
-        """Facts of the handshake.  Raises Error before it is finished."""
-        self._must_be_complete()
-        return self._handshake.session
 
     @property
     def key_usage(self) -> KeyUsage:
@@ -136,13 +158,19 @@ class Connection(Association):
 
     @property
     def buffered(self) -> int:
-        """Bytes of application data waiting in :meth:`read`."""
-        return len(self._received)
+        """Bytes of application data waiting in :meth:`read`, or of messages in :meth:`read_message`."""
+        return len(self._received) if self._messages is None else self._messages.buffered
 
     @property
     def queued(self) -> int:
         """Bytes waiting for the network."""
-        return self._outgoing.held + len(self._unsealed)
+        waiting = len(self._unsealed) if self._messages is None else self._messages.waiting
+        return self._outgoing.held + waiting
+
+    @property
+    def unsealed(self) -> int:
+        """Bytes of messages that `pending` has not come to yet."""
+        return 0 if self._messages is None else self._messages.waiting
 
     @property
     def want_read(self) -> bool:
@@ -152,12 +180,14 @@ class Connection(Association):
         send (each KeyUpdate it sends may cost us an answer), while the ledger is nearly full, and
         once nothing more is expected.
         """
-        return (
-            self._receiving()
-            and len(self._received) < self._limits.receive_queue_bytes
-            and self.queued < self._limits.send_queue_bytes
-            and self._ledger.held <= self._ledger.limit * _HIGH_WATER
-        )
+        if self._messages is None:
+            full = len(self._received) >= self._limits.receive_queue_bytes
+            full = full or self.queued >= self._limits.send_queue_bytes
+        else:
+            # What the application wrote may wait for the peer while its own messages come: otherwise
+            # two sides that write at once would wait for each other.
+            full = self._messages.full or self._outgoing.held >= self._limits.send_queue_bytes
+        return self._receiving() and not full and self._ledger.held <= self._ledger.limit * _HIGH_WATER
 
     @property
     def record_bytes_missing(self) -> int:
@@ -190,6 +220,7 @@ class Connection(Association):
             ConnectionClosed: our direction is closed; or whatever else ended the connection.
         """
         self._must_be_open()
+        self.must_be_plain()
         view = memoryview(data).cast("B")
         if not view:
             return
@@ -284,6 +315,7 @@ class Connection(Association):
         At the end of data `peer_closed` is true.  Data that came before a failure is still given
         out; after it the error is raised.
         """
+        self.must_be_plain()
         if not self._received and self.error is not None:
             raise self.error
         taken = bytes(self._received) if n < 0 else bytes(memoryview(self._received)[:n])
@@ -293,7 +325,10 @@ class Connection(Association):
 
     def find(self, separator: bytes, start: int = 0) -> int:
         """Offset of `separator` in what :meth:`read` would give, not before `start`; or -1."""
+        self.must_be_plain()
         return self._received.find(separator, start)
+
+    # -- ends and keys
 
     def update_keys(self, *, request_peer: bool = False) -> None:
         """Change our sending keys now, and ask the peer to change its own (RFC 8446 section 4.6.3)."""
@@ -310,6 +345,12 @@ class Connection(Association):
         """
         if self.state == "closed" or self._write_closed:
             return
+        if self._messages is not None:
+            self._seal_messages(1 << 62)
+            if self._messages.has_more:
+                # Behind a part of a message close_notify would say that it is lost.
+                self._fail(LimitReached(self._ledger.refused_by, "no room to send what was written"))
+                return
         if self.state == "handshaking":
             # RFC 8446 section 6.1 [8446-ALERT-2]: user_canceled is followed by close_notify.
             self._send_alert(Alert.USER_CANCELED, _WARNING)
@@ -327,12 +368,13 @@ class Connection(Association):
 
     # -- what the driver does
 
-    def receive_data(self, data: Buffer) -> None:
-        """Take bytes that came from the network.
+    def receive_data(self, data: Buffer, now: float | None = None) -> None:
+        """Take bytes that came from the network, at `now`; message mode needs to know when.
 
         Raises:
             Error: the connection failed in an earlier call.
         """
+        self._now = now
         if self.error is not None:
             raise self.error
         # RFC 8446 section 6.1: what comes after close_notify is ignored.
@@ -363,12 +405,14 @@ class Connection(Association):
 
     def data_to_send(self) -> bytes:
         """Take everything that must go to the network now; it is the caller's from here on."""
-        data = bytes(self._outgoing.pending())
+        data = bytes(self.pending())
         self._outgoing.sent(len(data))
         return data
 
     def pending(self) -> memoryview:
         """What must go to the network, left here until :meth:`sent` says how much of it went."""
+        if self._messages is not None:
+            self._seal_messages()
         return self._outgoing.pending()
 
     def sent(self, n: int) -> None:
@@ -383,6 +427,8 @@ class Connection(Association):
         if self.state != "closed":
             self._become_closed(ConnectionClosed("the connection was abandoned"))
         self._received.clear()
+        if self._messages is not None:
+            self._messages.take_all()
         self._outgoing = Outgoing(self._account, self.counters, is_client=False)
         self._ticket_bytes = 0
         self._account.close()
@@ -396,7 +442,13 @@ class Connection(Association):
 
     def deadline(self) -> float | None:
         """When :meth:`wake` must be called next, on the clock of `now`; None for never."""
-        return self._rekey_at if self._deadline is None else self._deadline
+        if self._deadline is not None:
+            return self._deadline
+        rekey_at = self._rekey_at
+        look_at = None if self._messages is None else self._messages.deadline
+        if rekey_at is None or (look_at is not None and look_at < rekey_at):
+            return look_at
+        return rekey_at
 
     @property
     def _rekey_at(self) -> float | None:
@@ -411,8 +463,14 @@ class Connection(Association):
             seconds = f"{self._limits.handshake_seconds:g} seconds"
             self._account.note("handshake_seconds")
             self._fail(TimeoutError(f"the handshake did not finish within {seconds}"))
-        elif self._rekey_at is not None and now >= self._rekey_at:
+            return
+        if self._rekey_at is not None and now >= self._rekey_at:
             self._rekey_by_age(now)
+        if self._messages is not None:
+            try:
+                self._messages.wake(now)
+            except TimeoutError as error:
+                self._fail(error)
 
     def _rekey_by_age(self, now: float) -> None:
         assert self._opener is not None
@@ -428,14 +486,8 @@ class Connection(Association):
         self._apply_outputs()
         self.counters.rekeyed_by_age += 1
 
-    def _must_be_open(self) -> None:
-        if self.error is not None:
-            raise self.error
-        if self._write_closed:
-            raise ConnectionClosed("this side of the connection is closed")
 
-    def _must_be_complete(self) -> None:
-        if not self._handshake.complete:
-            if self.error is not None:
-                raise self.error
-            raise Error("the handshake is not finished")
+def _speaking(config: Config, messages: bool | str) -> tuple[Config, bytes | None]:
+    """`config` with message mode offered, and the name it is offered by; as it is, and None, without."""
+    protocol = protocol_name(messages)
+    return (config, None) if protocol is None else (config.speaking(protocol), protocol)

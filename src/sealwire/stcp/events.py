@@ -38,4 +38,9 @@ class TicketReceived:
     ticket: SessionTicket
 
 
-Event = Connected | PeerClosed | Closed | TicketReceived
+@dataclass(frozen=True, slots=True)
+class GoingAway:
+    """In message mode: the peer means to close before long.  Finish what is under way, begin nothing."""
+
+
+Event = Connected | PeerClosed | Closed | TicketReceived | GoingAway

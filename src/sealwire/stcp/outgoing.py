@@ -42,6 +42,8 @@ def charge(account: Account, purpose: Purpose, n: int) -> None:
 
 def check_room(account: Account, n: int) -> None:
     """Raise LimitReached unless `n` more bytes could be queued."""
+    if n <= 0:
+        return
     charge(account, Purpose.SEND_QUEUE, n)
     account.release(Purpose.SEND_QUEUE, n)
 

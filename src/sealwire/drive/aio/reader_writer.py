@@ -12,18 +12,21 @@ from typing import Any, Final
 
 from sealwire import stcp
 from sealwire.drive.aio.stream import Stream
-from sealwire.drive.facts import Facts
+from sealwire.drive.facts import StreamFacts
 from sealwire.errors import ConnectionClosed
 
 #: Longest line or separated record of :meth:`StreamReader.readuntil`, as asyncio's default.
 DEFAULT_LIMIT_BYTES: Final = 64 * 1024
 
 
-class StreamReader(Facts):
+class StreamReader(StreamFacts):
     """What the peer sends, with the methods of :class:`asyncio.StreamReader`.
 
     The end is the peer's close_notify.  If the TCP connection ends without one, data that came
     before is still given out and then :class:`sealwire.Truncated` is raised.
+
+    In message mode it gives messages, by `read_message`, `read_messages` or ``async for``, and the
+    methods for bytes raise :class:`sealwire.ConfigurationError`; without it the other way round.
     """
 
     def __init__(self, stream: Stream, limit: int = DEFAULT_LIMIT_BYTES) -> None:
@@ -38,7 +41,7 @@ class StreamReader(Facts):
 
     def at_eof(self) -> bool:
         """Whether the peer has closed and everything was read."""
-        return not self._available() and self._ended()
+        return not self._available() and not self.connection.messages_ready and self._ended()
 
     async def read(self, n: int = -1) -> bytes:
         """Up to `n` bytes as soon as there are any; everything to the end for -1; b"" at the end."""
@@ -105,10 +108,59 @@ class StreamReader(Facts):
         return self
 
     async def __anext__(self) -> bytes:
+        """The next line; in message mode the next message, until the peer closes between two."""
+        if self.connection.message_mode:
+            try:
+                return await self.read_message()
+            except ConnectionClosed as closed:
+                if closed is self.connection.error:
+                    raise
+                raise StopAsyncIteration from None
         line = await self.readline()
         if not line:
             raise StopAsyncIteration
         return line
+
+    # -- messages
+
+    async def read_message(self) -> bytes:
+        """The next message; b"" is one as well.
+
+        What was written in this turn of the loop is sent before it waits.
+
+        Raises:
+            ConnectionClosed: the peer closed, or this side did; what came before is given first.
+            ConfigurationError: the connection is not in message mode.
+            Error: what ended the connection.
+        """
+        self._check_process()
+        while True:
+            message = self.connection.read_message()
+            if message is not None:
+                self._stream.took()
+                return message
+            await self._arrival()
+
+    async def read_messages(self) -> list[bytes]:
+        """All messages that have come, at least one; see :meth:`read_message`.
+
+        This is the way to take many small ones: what a turn costs is divided by its messages.
+        """
+        self._check_process()
+        while True:
+            messages = self.connection.read_messages()
+            if messages:
+                self._stream.took()
+                return messages
+            await self._arrival()
+
+    async def _arrival(self) -> None:
+        if self.connection.peer_closed:
+            raise ConnectionClosed("the peer closed")
+        if self.connection.state == "closed":
+            raise ConnectionClosed("the connection is closed")
+        self._stream.flush()
+        await self._stream.changed()
 
     # -- the two places where bytes wait
 
@@ -121,6 +173,7 @@ class StreamReader(Facts):
     async def _more(self, n: int) -> bool:
         """Wait until `n` bytes are there; False at the end.  Raises what ended the connection."""
         self._check_process()
+        self.connection.must_be_plain()
         while self._available() < n:
             if self.connection.error is not None:
                 raise self.connection.error
@@ -149,7 +202,7 @@ class StreamReader(Facts):
         return taken
 
 
-class StreamWriter(Facts):
+class StreamWriter(StreamFacts):
     """What goes to the peer, with the methods of :class:`asyncio.StreamWriter`.
 
     `write` takes any amount at once, but raises :class:`sealwire.LimitReached` when
@@ -177,9 +230,31 @@ class StreamWriter(Facts):
         """Queue several pieces as one."""
         self._stream.write((b"".join(data),))
 
+    def write_message(self, data: bytes | bytearray | memoryview) -> None:
+        """Queue one message; b"" is one as well.
+
+        Those written in one turn of the loop are sealed and sent together at its end, or at the next
+        `drain` or `read_message`, whichever comes first.
+
+        Raises:
+            LimitReached: it is longer than ``Limits.message_bytes``, or too much waits already; nothing
+                was taken.
+            ConfigurationError: the connection is not in message mode.
+            Error: the connection is closed or failed.
+        """
+        self._stream.write_message(data)
+
+    def go_away(self) -> None:
+        """In message mode, tell the peer that we mean to close before long; messages still go and come.
+
+        Raises as :meth:`write_message`.
+        """
+        self._stream.go_away()
+
     async def drain(self) -> None:
         """Wait until at most half of ``Limits.send_queue_bytes`` waits.  Raises if the connection ended."""
         self._check_process()
+        self._stream.flush()
         while True:
             if self.connection.error is not None:
                 raise self.connection.error

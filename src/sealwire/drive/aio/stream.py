@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from sealwire import ownership, stcp
-from sealwire.drive.facts import Facts
+from sealwire.drive.facts import StreamFacts
 from sealwire.drive.sessions import Sessions
 from sealwire.drive.unclosed import HoldsDescriptor
 from sealwire.errors import ConnectionClosed, Error, LimitReached, Truncated
@@ -40,7 +40,7 @@ _STALL_SECONDS: Final = 0.1
 OnEarlyData = Callable[[stcp.Connection, bytes], None]
 
 
-class Stream(Facts, HoldsDescriptor):
+class Stream(StreamFacts, HoldsDescriptor):
     """A connected TCP socket under an engine.  Owned by a reader and a writer.
 
     Attributes:
@@ -83,6 +83,7 @@ class Stream(Facts, HoldsDescriptor):
         self._timer_at: float | None = None
         self._stall: asyncio.TimerHandle | None = None
         self._grace: asyncio.TimerHandle | None = None
+        self._turn_soon: asyncio.Handle | None = None
         self._close_notify_wanted = False
         self._closing = False
         self._fin_sent = False
@@ -125,11 +126,8 @@ class Stream(Facts, HoldsDescriptor):
 
     def write(self, pieces: Sequence[bytes | bytearray | memoryview]) -> None:
         """Queue data.  Raises what ended the connection, and LimitReached if drain was not awaited."""
-        self._check_process()
-        if self._connection.error is not None:
-            raise self._connection.error
-        if self._close_notify_wanted or self.closing or self._connection.state == "closed":
-            raise ConnectionClosed("this side of the connection is closed")
+        self._may_write()
+        self._connection.must_be_plain()
         for piece in pieces:
             if self.backlog >= self._limits.send_queue_bytes:
                 reason = f"{self.backlog} bytes already wait for the peer: await drain() between writes"
@@ -141,6 +139,35 @@ class Stream(Facts, HoldsDescriptor):
                 self._backlog_bytes += len(data)
         self._turn()
 
+    def write_message(self, data: bytes | bytearray | memoryview) -> None:
+        """Queue a message.  What is written in one turn of the loop is sealed and sent together."""
+        self._may_write()
+        self._connection.write_message(data)
+        if self._turn_soon is None:
+            self._turn_soon = self.loop.call_soon(self._late_turn)
+
+    def go_away(self) -> None:
+        """Tell the peer that we mean to close before long."""
+        self._may_write()
+        self._connection.go_away()
+        self._turn()
+
+    def flush(self) -> None:
+        """Send what was written in this turn of the loop, without waiting for its end."""
+        if self._turn_soon is not None:
+            self._turn()
+
+    def _late_turn(self) -> None:
+        if self._turn_soon is not None:
+            self._turn()
+
+    def _may_write(self) -> None:
+        self._check_process()
+        if self._connection.error is not None:
+            raise self._connection.error
+        if self._close_notify_wanted or self.closing or self._connection.state == "closed":
+            raise ConnectionClosed("this side of the connection is closed")
+
     def update_keys(self, *, request_peer: bool) -> None:
         """New sending keys from the next record on."""
         self._check_process()
@@ -149,7 +176,7 @@ class Stream(Facts, HoldsDescriptor):
 
     def took(self) -> None:
         """The application read something: reading from the network may go on."""
-        if not self.gone.done():
+        if not self._reading and not self.gone.done():
             self._choose_reading()
 
     def end_writing(self) -> None:
@@ -166,7 +193,8 @@ class Stream(Facts, HoldsDescriptor):
         self._closing = True
         if self._connection.state == "handshaking":
             self._drop_backlog()
-        self._set_grace(_FLUSH_SECONDS)
+        if not self._fin_sent:  # a connection that failed is on its way out already
+            self._set_grace(_FLUSH_SECONDS)
         self.end_writing()
 
     def abort(self, error: Error | TimeoutError | None = None) -> None:
@@ -183,6 +211,7 @@ class Stream(Facts, HoldsDescriptor):
         if not self._wants_read():
             self._choose_reading()  # others filled the ledger since the last turn
             return
+        now = time.monotonic()
         try:
             for _ in range(_READS):
                 data = self.sock.recv(_READ_BYTES)
@@ -192,7 +221,7 @@ class Stream(Facts, HoldsDescriptor):
                     break
                 if self._fin_sent or connection.error is not None:
                     continue  # lingering: read only so that the kernel need not reset
-                connection.receive_data(data)
+                connection.receive_data(data, now)
                 if len(data) < _READ_BYTES or not connection.want_read:
                     break
         except (BlockingIOError, InterruptedError):
@@ -221,6 +250,9 @@ class Stream(Facts, HoldsDescriptor):
     # -- a turn
 
     def _turn(self) -> None:
+        if self._turn_soon is not None:
+            self._turn_soon.cancel()
+            self._turn_soon = None
         if self.gone.done():
             return
         self._hand_early_data_on()
@@ -269,6 +301,8 @@ class Stream(Facts, HoldsDescriptor):
                 return False
             pending.release()
             connection.sent(n)
+        if connection.unsealed and not blocked:
+            self._look_again_later()  # no room in the ledger now
         if blocked != self._writing:
             self._writing = blocked
             if blocked:
@@ -298,7 +332,7 @@ class Stream(Facts, HoldsDescriptor):
                 self._backlog[0] = piece[len(part) :]
             else:
                 self._backlog.popleft()
-        if self._close_notify_wanted and not self._backlog:
+        if self._close_notify_wanted and not self._backlog and not connection.unsealed:
             connection.close()
 
     def _drop_backlog(self) -> None:

@@ -25,6 +25,7 @@ from sealwire.drive.reports import costliest, report
 from sealwire.drive.sessions import Sessions
 from sealwire.errors import Error, LimitReached
 from sealwire.limits import Budget, Ledger, Limits, Pressure, prefixes_of
+from sealwire.stcp.frames import protocol_name
 from sealwire.telemetry import ConnectionCounters, EndpointCounters, PeerReport
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ async def open_connection(
     family: int = 0,
     sock: socket.socket | None = None,
     send_replayable: bytes = b"",
+    messages: bool | str = False,
+    keepalive: stcp.Keepalive | None = None,
 ) -> tuple[StreamReader, StreamWriter]:
     """Connect over TCP, shake hands, and return a reader and a writer like asyncio's.
 
@@ -66,6 +69,8 @@ async def open_connection(
             the context's session store has a ticket that allows so much.  Somebody who records it can send
             it again, and the server may act on it each time: only what does no harm when it is done twice.
             It is lost if the server does not accept it: look at the writer's ``early_data``.
+        messages: speak in messages (docs/stcp.md): True, or the name of an application.
+        keepalive: in message mode, when to ask whether the peer is there; None for never.
 
     Raises:
         TimeoutError: it took too long.
@@ -96,6 +101,8 @@ async def open_connection(
                     limits=limits,
                     ticket=ticket,
                     early_data=sessions.allows(ticket, send_replayable),
+                    messages=messages,
+                    keepalive=keepalive,
                 )
                 if connection.max_replayable_bytes:
                     connection.send_replayable(send_replayable)
@@ -169,6 +176,8 @@ async def start_server(
     reuse_port: bool = False,
     start_serving: bool = True,
     on_early_data: OnEarlyData | None = None,
+    messages: bool | str = False,
+    keepalive: stcp.Keepalive | None = None,
 ) -> StreamServer:
     """Serve STCP; `client_connected_cb(reader, writer)` runs, as a task if it is a coroutine
     function, for each peer that finished its handshake.
@@ -182,6 +191,9 @@ async def start_server(
         on_early_data: called with ``(connection, data)`` as early data comes, before the client has proved
             to be there: its answer is ``connection.send_before_finished``.  Without it early data waits
             in `StreamReader.read_early`.
+        messages: speak in messages (docs/stcp.md): True, or the name of an application.  A client that
+            agrees neither on that nor on one of the context's ALPN protocols fails its handshake.
+        keepalive: in message mode, when to ask whether a peer is there; None for never.
 
     Raises:
         ConfigurationError: the context cannot serve (no certificate).
@@ -189,6 +201,8 @@ async def start_server(
     """
     loop = asyncio.get_running_loop()
     context.config()  # a context that cannot serve is an error here, not at the first peer
+    protocol_name(messages)  # and so is a name that cannot be
+    limits = limits_at_start(limits, streams=True)
     infos = await resolve_for_listening(loop, host, port, socket.SOCK_STREAM, family=family)
     sockets = bind(infos, reuse_port=reuse_port)
     server = StreamServer(
@@ -196,10 +210,12 @@ async def start_server(
         sockets,
         client_connected_cb,
         context,
-        limits_at_start(limits, streams=True),
+        limits,
         limit,
         backlog,
         on_early_data,
+        messages,
+        keepalive,
     )
     if start_serving:
         await server.start_serving()
@@ -226,6 +242,8 @@ class StreamServer(ProcessBound):
         limit: int,
         backlog: int,
         on_early_data: OnEarlyData | None,
+        messages: bool | str = False,
+        keepalive: stcp.Keepalive | None = None,
     ) -> None:
         super().__init__()
         self.sockets: tuple[socket.socket, ...] = tuple(sockets)
@@ -239,6 +257,8 @@ class StreamServer(ProcessBound):
         self._limit = limit
         self._backlog = backlog
         self._on_early_data = on_early_data
+        self._messages = messages
+        self._keepalive = keepalive
         self._serving = False
         self._streams: set[Stream] = set()
         # What connections that are gone have counted.
@@ -337,7 +357,13 @@ class StreamServer(ProcessBound):
             return
         try:
             connection = stcp.Connection.server(
-                self._context.config(), now=time.monotonic(), limits=limits, ledger=self.ledger, peer=address
+                self._context.config(),
+                now=time.monotonic(),
+                limits=limits,
+                ledger=self.ledger,
+                peer=address,
+                messages=self._messages,
+                keepalive=self._keepalive,
             )
         except LimitReached:
             self.counters.admissions_refused += 1

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, Unpack, overload
 
-from sealwire import dtls
+from sealwire import dtls, stcp
 from sealwire.drive.addresses import show
 from sealwire.drive.blocking.base import SecureSocket
 from sealwire.drive.blocking.datagram import ClientDatagramSocket, DatagramSocket, ServerDatagramSocket
@@ -17,6 +17,7 @@ from sealwire.dtls.connection import DEFAULT_MTU_BYTES
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP
 from sealwire.errors import Error
 from sealwire.limits import Limits
+from sealwire.stcp.frames import protocol_name
 
 if TYPE_CHECKING:
     from sealwire.context import Context
@@ -45,6 +46,8 @@ def wrap_socket(
     upkeep: dtls.Upkeep = DEFAULT_UPKEEP,
     send_replayable: bytes = b"",
     on_early_data: Callable[[Any, bytes], None] | None = None,
+    messages: bool | str = False,
+    keepalive: stcp.Keepalive | None = None,
 ) -> DatagramSocket | StreamSocket | ListeningSocket:
     """Secure `sock`, which belongs to the result from here on (as :meth:`ssl.SSLContext.wrap_socket`).
 
@@ -65,6 +68,8 @@ def wrap_socket(
             :func:`create_connection`.
         on_early_data: for a server, called with ``(connection, data)`` as early data comes, before the client
             has proved to be there: its answer is ``connection.send_before_finished``.
+        messages: for SOCK_STREAM, speak in messages (docs/stcp.md): True, or the name of an application.
+        keepalive: in message mode, when to ask whether the peer is there, inside calls; None for never.
 
     Raises:
         ValueError: the socket is neither kind, or not connected, bound or listening as it must be.
@@ -75,6 +80,7 @@ def wrap_socket(
     limits = limits or Limits()
     if sock.type not in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         raise ValueError("only SOCK_STREAM and SOCK_DGRAM sockets can be secured")
+    _check_kind(sock.type, messages)
     if server_side and server_hostname is not None:
         raise ValueError("server_hostname can only be specified in client mode")
     connected = _is_connected(sock)
@@ -85,6 +91,8 @@ def wrap_socket(
             limits=limits,
             do_handshake_on_connect=do_handshake_on_connect,
             on_early_data=on_early_data,
+            messages=messages,
+            keepalive=keepalive,
         )
     if not connected and not (server_side and sock.type == socket.SOCK_DGRAM):
         raise ValueError("the socket must be connected before it is secured")
@@ -100,6 +108,8 @@ def wrap_socket(
                 limits=limits,
                 replayable=send_replayable,
                 on_early_data=on_early_data,
+                messages=messages,
+                keepalive=keepalive,
             )
         elif server_side:
             secure = ServerDatagramSocket(
@@ -128,6 +138,12 @@ def wrap_socket(
     if do_handshake_on_connect and secure.gettimeout() != 0:
         _shake_hands(secure)
     return secure
+
+
+def _check_kind(kind: int, messages: bool | str) -> None:
+    """Raise ValueError for what that kind of socket has no use for, ConfigurationError for a bad name."""
+    if protocol_name(messages) is not None and kind == socket.SOCK_DGRAM:
+        raise ValueError("datagrams are messages already: messages is for SOCK_STREAM")
 
 
 def _shake_hands(secure: DatagramSocket | StreamSocket) -> None:
@@ -167,6 +183,8 @@ class _Options(TypedDict, total=False):
     connection_id: bytes
     upkeep: dtls.Upkeep
     send_replayable: bytes
+    messages: bool | str
+    keepalive: stcp.Keepalive | None
 
 
 @overload
@@ -209,6 +227,8 @@ def create_connection(
     connection_id: bytes = b"",
     upkeep: dtls.Upkeep = DEFAULT_UPKEEP,
     send_replayable: bytes = b"",
+    messages: bool | str = False,
+    keepalive: stcp.Keepalive | None = None,
 ) -> StreamSocket | DatagramSocket:
     """Connect and shake hands, as :func:`socket.create_connection` connects.
 
@@ -224,12 +244,14 @@ def create_connection(
             Somebody who records it can send it again, and the server may act on it each time: only what
             does no harm when it is done twice.  It is lost if the server does not accept it: look at
             the socket's ``early_data``.
+        messages, keepalive: for ``SOCK_STREAM``, message mode; see :func:`wrap_socket`.
 
     Raises:
         HandshakeError, CertificateError, PeerAlert: a peer answered and no connection came to be.
         TimeoutError, ConnectionRefusedError, OSError: nobody answered.
     """
     host, port = address
+    _check_kind(kind, messages)
     limits = limits or Limits()
     config = context.config()
     name = server_hostname or host
@@ -265,6 +287,8 @@ def create_connection(
                     limits=limits,
                     sessions=sessions,
                     replayable=send_replayable,
+                    messages=messages,
+                    keepalive=keepalive,
                 )
             else:
                 secure = ClientDatagramSocket(

@@ -6,13 +6,14 @@ import io
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from sealwire import stcp
 from sealwire.drive.blocking.base import SecureSocket
+from sealwire.drive.facts import StreamFacts
 from sealwire.drive.sessions import Sessions
-from sealwire.errors import Truncated
+from sealwire.errors import ConnectionClosed, Truncated
 from sealwire.limits import Limits
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ Readable = bytes | bytearray | memoryview
 OnEarlyData = Callable[[stcp.Connection, bytes], None]
 
 
-class StreamSocket(SecureSocket):
+class StreamSocket(StreamFacts, SecureSocket):
     """A secured byte stream; made by :func:`sealwire.wrap_socket`."""
 
     def __init__(
@@ -43,11 +44,15 @@ class StreamSocket(SecureSocket):
         sessions: Sessions | None = None,
         replayable: bytes = b"",
         on_early_data: OnEarlyData | None = None,
+        messages: bool | str = False,
+        keepalive: stcp.Keepalive | None = None,
     ) -> None:
         super().__init__(sock)
         now = time.monotonic()
         if server_side:
-            self._connection = stcp.Connection.server(config, now=now, limits=limits)
+            self._connection = stcp.Connection.server(
+                config, now=now, limits=limits, messages=messages, keepalive=keepalive
+            )
         else:
             sessions = sessions or Sessions.of_peer(config, "TLS 1.3", sock.getpeername(), server_hostname)
             ticket = sessions.take()
@@ -58,6 +63,8 @@ class StreamSocket(SecureSocket):
                 limits=limits,
                 ticket=ticket,
                 early_data=sessions.allows(ticket, replayable),
+                messages=messages,
+                keepalive=keepalive,
             )
             if self._connection.max_replayable_bytes:
                 self._connection.send_replayable(replayable)
@@ -84,7 +91,7 @@ class StreamSocket(SecureSocket):
                 self._lost(error)
                 break
             if data:
-                connection.receive_data(data)
+                connection.receive_data(data, now)
             else:
                 self._eof = True
                 connection.receive_eof()
@@ -136,6 +143,7 @@ class StreamSocket(SecureSocket):
         """Send a part of `data`, at most 64 KiB; how much.  Returns when the kernel has it."""
         view = memoryview(data).cast("B")[:_SEAL_BYTES]
         self.do_handshake()
+        self._connection.must_be_plain()
         # What an earlier call could not send comes first.
         self._until(self._flushed, self._timeout, receive=False)
         with self._lock:
@@ -167,6 +175,7 @@ class StreamSocket(SecureSocket):
         if n == 0:
             return b""
         self.do_handshake()
+        self._connection.must_be_plain()
         taken: list[bytes] = []
 
         def take() -> bool:
@@ -193,6 +202,66 @@ class StreamSocket(SecureSocket):
         self._raise_error()
         return connection.peer_closed or connection.state == "closed"
 
+    def write_message(self, data: Readable) -> None:
+        """Send one message; b"" is one as well.  Returns when the kernel has it or the timeout is over.
+
+        What the kernel has not taken by then goes with later calls, which wait for it first.
+
+        Raises:
+            TimeoutError, BlockingIOError: the message before this one is not sent; nothing was taken.
+            LimitReached: it is longer than ``Limits.message_bytes``, or too much waits; nothing was taken.
+            ConfigurationError: the connection is not in message mode.
+        """
+        self.do_handshake()
+        self._until(self._flushed, self._timeout, receive=False)
+        with self._lock:
+            self._connection.write_message(data)
+        try:
+            self._until(self._flushed, self._timeout, receive=False)
+        except (BlockingIOError, TimeoutError):
+            if self._connection.error is not None:
+                raise
+
+    def read_message(self) -> bytes:
+        """The next message; b"" is one as well.
+
+        Raises:
+            ConnectionClosed: the peer closed, or this side did; what came before is given first.
+            ConfigurationError: the connection is not in message mode.
+        """
+        self.do_handshake()
+        taken: list[bytes] = []
+
+        def take() -> bool:
+            message = self._connection.read_message()
+            if message is not None:
+                taken.append(message)
+            elif self._connection.peer_closed or self._connection.state == "closed":
+                raise ConnectionClosed(
+                    "the peer closed" if self._connection.peer_closed else "the connection is closed"
+                )
+            return bool(taken)
+
+        self._until(take, self._timeout, receive=True)
+        return taken[0]
+
+    def messages(self) -> Iterator[bytes]:
+        """Messages as they come, until the peer closes between two; errors as :meth:`read_message`."""
+        while True:
+            try:
+                yield self.read_message()
+            except ConnectionClosed as closed:
+                if closed is self._connection.error:
+                    raise
+                return
+
+    def go_away(self) -> None:
+        """In message mode, tell the peer that we mean to close before long; messages still go and come."""
+        self.do_handshake()
+        with self._lock:
+            self._connection.go_away()
+        self._until(self._flushed, self._timeout, receive=False)
+
     def recv_into(self, buffer: Writable, nbytes: int = 0) -> int:
         """As :meth:`recv`, into `buffer`; how many bytes."""
         view = memoryview(buffer).cast("B")
@@ -201,7 +270,7 @@ class StreamSocket(SecureSocket):
         return len(data)
 
     def pending(self) -> int:
-        """Bytes :meth:`recv` can give without waiting."""
+        """Bytes :meth:`recv` can give without waiting; in message mode those of whole messages."""
         return self._connection.buffered
 
     def makefile(self, mode: str = "r", buffering: int = -1, **text: Any) -> Any:
@@ -300,12 +369,16 @@ class ListeningSocket:
         limits: Limits,
         do_handshake_on_connect: bool,
         on_early_data: OnEarlyData | None = None,
+        messages: bool | str = False,
+        keepalive: stcp.Keepalive | None = None,
     ) -> None:
         self._sock = sock
         self._context = context
         self._limits = limits
         self._do_handshake_on_connect = do_handshake_on_connect
         self._on_early_data = on_early_data
+        self._messages = messages
+        self._keepalive = keepalive
 
     def accept(self) -> tuple[StreamSocket, Any]:
         """The next connection and its address; errors of one handshake are raised here.
@@ -323,6 +396,8 @@ class ListeningSocket:
                 server_hostname=None,
                 limits=self._limits,
                 on_early_data=self._on_early_data,
+                messages=self._messages,
+                keepalive=self._keepalive,
             )
         except BaseException:
             sock.close()

@@ -46,6 +46,7 @@ class Stream(StreamFacts, HoldsDescriptor):
     Attributes:
         opened: done when the handshake is; its exception is why it failed.
         gone: done when the socket is closed.
+        on_turn: called after each turn and when the socket is closed; it must not raise.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Stream(StreamFacts, HoldsDescriptor):
         self.sockname = sock.getsockname()
         self.opened: asyncio.Future[None] = loop.create_future()
         self.gone: asyncio.Future[None] = loop.create_future()
+        self.on_turn: Callable[[], None] | None = None
         self._connection = connection
         self._limits = limits
         self._on_gone = on_gone
@@ -204,6 +206,13 @@ class Stream(StreamFacts, HoldsDescriptor):
             self._connection.abort(error or ConnectionClosed("the connection was aborted"))
             self._close_socket()
 
+    def fail(self, error: Error) -> None:
+        """End the connection because of `error`; the peer is told its alert, unless it takes nothing."""
+        self._check_process()
+        if not self.gone.done():
+            self._connection.abort(error)
+            self._turn()
+
     # -- from the network
 
     def _readable(self) -> None:
@@ -270,6 +279,8 @@ class Stream(StreamFacts, HoldsDescriptor):
         self._choose_reading()
         self._set_timer()
         self._changed.set()
+        if self.on_turn is not None:
+            self.on_turn()
 
     def _hand_early_data_on(self) -> None:
         connection = self._connection
@@ -309,6 +320,8 @@ class Stream(StreamFacts, HoldsDescriptor):
                 self.loop.add_writer(self.sock.fileno(), self._turn)
             else:
                 self.loop.remove_writer(self.sock.fileno())
+        if blocked and connection.error is not None and self._grace is None:
+            self._set_grace(_FLUSH_SECONDS)  # only the alert is left, and nobody takes it
         return blocked or self._finish()
 
     def _seal(self) -> None:
@@ -429,6 +442,8 @@ class Stream(StreamFacts, HoldsDescriptor):
         self._changed.set()
         if self._on_gone is not None:
             self._on_gone(self)
+        if self.on_turn is not None:
+            self.on_turn()
 
 
 def _cancel(handle: asyncio.TimerHandle | None) -> None:

@@ -22,7 +22,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "sealwire"
 
 _FOUNDATION = {"errors", "limits", "ownership", "telemetry"}
 _ENGINE = {"tls13", "record", "wire", "crypto", "context"} | _FOUNDATION
-_USER = {"sealwire", "drive", "dtls", "stcp"} | _ENGINE
+_USER = {"sealwire", "drive", "dtls", "stcp", "proxy"} | _ENGINE
 
 # Room -> rooms it may import.  "sealwire" is the package itself, the paved path.
 ARROWS: dict[str, set[str]] = {
@@ -37,7 +37,8 @@ ARROWS: dict[str, set[str]] = {
     "context": {"crypto", "limits", "errors"},
     "dtls": _ENGINE,
     "stcp": _ENGINE,
-    "drive": {"dtls", "stcp", "context"} | _FOUNDATION,
+    "proxy": {"wire", "errors"},
+    "drive": {"dtls", "stcp", "context", "proxy"} | _FOUNDATION,
     "probe": {"tls13", "wire", "crypto", "drive", "context"} | _FOUNDATION,
     "monitor": {"telemetry", "limits"},
     "presets": {"dtls", "limits"},
@@ -65,7 +66,7 @@ MAY_BE_WORLDLY = (
     "sealwire.testing",
 )
 
-STANDARD_LIBRARY_ONLY = _FOUNDATION | {"wire", "tls13", "dtls", "stcp"}
+STANDARD_LIBRARY_ONLY = _FOUNDATION | {"wire", "tls13", "dtls", "stcp", "proxy"}
 
 CYTHON_IMPORT = re.compile(r"\s*(?:from\s+([\w.]+)\s+c?import|c?import\s+([\w.]+))\b")
 # importlib.import_module("...") hides an arrow from sight; these are the ones we know and want.

@@ -39,6 +39,7 @@ RUN_HERE = {
     "own_dissector.py",
     "padding.py",
     "presets.py",
+    "proxy.py",
     "reservation.py",
     "path_mtu.py",
     "psk_echo.py",
@@ -144,6 +145,12 @@ def test_early_data() -> None:
         "rejected: asked again, answer of 42",
         "accepted over TLSv1.3: answer of 42, before the handshake was over",
     ]
+
+
+def test_proxy() -> None:
+    done = run("proxy.py", *credentials(), *trust())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == b"hello to you, who asked for localhost over TLSv1.3\n"
 
 
 def test_presets() -> None:

@@ -204,6 +204,32 @@ class EndpointCounters(Counters):
     under_load_entered: int = counter("times", "times the endpoint went under load")
 
 
+@dataclass(slots=True)
+class ProxyCounters(Counters):
+    """What a proxy did, beside what its connections did."""
+
+    passages_finished: int = counter("connections", "proxied connections whose two sides ended in order")
+    passages_broken: int = counter("connections", "proxied connections that one side reset or cut short")
+    passages_idle: int = counter(
+        "connections", "proxied connections ended because nothing moved for too long"
+    )
+    passages_cut: int = counter("connections", "proxied connections ended because the proxy ended")
+    bytes_to_plain: int = counter("bytes", "bytes from the secure side to the plain one")
+    bytes_to_secure: int = counter("bytes", "bytes from the plain side to the secure one")
+    backends_unreachable: int = counter("connections", "connections onward that could not be made")
+    clients_refused: int = counter(
+        "connections", "clients that no route is for, or whose name is not allowed"
+    )
+    headers_refused: int = counter(
+        "connections", "connections without a valid PROXY protocol header, or from who may not send one"
+    )
+    accepts_paused: int = counter(
+        "times", "times no more connections were accepted because a limit was reached"
+    )
+    reloads: int = counter("times", "times certificates and keys were read again")
+    reloads_failed: int = counter("times", "times they could not be, and the ones before stayed")
+
+
 @dataclass(frozen=True, slots=True)
 class PeerReport:
     """What one peer costs now, for whoever runs the server.

@@ -34,6 +34,7 @@ VERBS: Final = {
     "cert": "make a development CA, server and client certificate",
     "serve": "accept DTLS (or, with --stream, TLS) connections",
     "connect": "connect to a DTLS (or, with --stream, TLS) server: stdin goes there, stdout has its answers",
+    "proxy": "secure a TCP service without touching it, or reach one that is secured",
     "status": "what a running server does, on one page",
     "limits": "each limit of a running server, how much of it is used, how often it was reached",
     "top": "the peers that cost a running server most, live",

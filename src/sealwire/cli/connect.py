@@ -60,6 +60,24 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, say: Say) -> Exit:
+    context = context_of(args)
+    where = common.written(*args.peer)
+    context.session_store = store = common.session_store(args)
+    try:
+        try:
+            asyncio.run((_stream if args.stream else _datagrams)(args, context, say))
+        finally:
+            if store is not None:
+                common.save_sessions(args, store)
+    except BrokenPipeError:
+        raise  # whoever read our stdout is gone
+    except OSError as error:
+        raise explain(error, where) from error
+    return Exit.OK
+
+
+def context_of(args: argparse.Namespace) -> sealwire.Context:
+    """A client's context as the options have it.  Raises Failure."""
     identity.own_key(args, "enable-client-rpk", args.enable_client_rpk)
     context = sealwire.Context(sealwire.PROTOCOL_CLIENT)
     key = common.psk(args)
@@ -78,19 +96,7 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
         )
     identity.apply_client(context, args)
     common.apply_transport_options(context, args)
-    where = common.written(*args.peer)
-    context.session_store = store = common.session_store(args)
-    try:
-        try:
-            asyncio.run((_stream if args.stream else _datagrams)(args, context, say))
-        finally:
-            if store is not None:
-                common.save_sessions(args, store)
-    except BrokenPipeError:
-        raise  # whoever read our stdout is gone
-    except OSError as error:
-        raise explain(error, where) from error
-    return Exit.OK
+    return context
 
 
 async def _datagrams(args: argparse.Namespace, context: sealwire.Context, say: Say) -> None:

@@ -18,6 +18,23 @@ _STAPLE_MODES = {
 
 
 def client_options(parser: argparse.ArgumentParser) -> None:
+    _client_options(parser)
+    _common_options(parser)
+
+
+def server_options(parser: argparse.ArgumentParser) -> None:
+    _server_options(parser)
+    _common_options(parser)
+
+
+def both_options(parser: argparse._ActionsContainer) -> None:
+    """Of a program that is one or the other."""
+    _client_options(parser)
+    _server_options(parser)
+    _common_options(parser)
+
+
+def _client_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--status",
         choices=tuple(_STAPLE_MODES),
@@ -27,10 +44,9 @@ def client_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--enable-client-rpk", action="store_true", help="show the public half of --key as a raw public key"
     )
-    _common_options(parser)
 
 
-def server_options(parser: argparse.ArgumentParser) -> None:
+def _server_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--status-file", metavar="FILE", help="OCSP response (DER) to staple; read again for each client"
     )
@@ -39,10 +55,9 @@ def server_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="show the public half of --key as a raw public key to clients that take one",
     )
-    _common_options(parser)
 
 
-def _common_options(parser: argparse.ArgumentParser) -> None:
+def _common_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--expected-rpks", metavar="FILE", help="accept peers with one of the raw public keys (PEM) in FILE"
     )

@@ -20,14 +20,25 @@ _PSK_IDENTITY = "Client_identity"
 
 def transport_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stream", action="store_true", help="TLS 1.3 over TCP instead of DTLS 1.3 over UDP")
+    protocol_options(parser)
+    datagram_options(parser)
+
+
+def protocol_options(parser: argparse._ActionsContainer) -> None:
+    """Those of every transport."""
     parser.add_argument("--alpn", metavar="A,B", help="application protocols, best first")
     parser.add_argument("--groups", metavar="A:B", help="key exchange groups, best first")
     parser.add_argument("--ciphersuites", metavar="A:B", help="cipher suites, best first")
     parser.add_argument(
-        "--use-srtp", metavar="A:B", help="agree on keys for SRTP with one of these profiles (DTLS)"
-    )
-    parser.add_argument(
         "--record-padding", type=block, metavar="N", help="pad every record to a multiple of N bytes"
+    )
+    parser.add_argument("--keylogfile", metavar="FILE", help="append the connections' secrets, for Wireshark")
+
+
+def datagram_options(parser: argparse.ArgumentParser) -> None:
+    """Those of DTLS alone."""
+    parser.add_argument(
+        "--use-srtp", metavar="A:B", help="agree on keys for SRTP with one of these profiles (DTLS)"
     )
     parser.add_argument(
         "--keepalive",
@@ -38,10 +49,9 @@ def transport_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-mtu", type=datagram, metavar="N", help="look for datagrams of up to N bytes on the path (DTLS)"
     )
-    parser.add_argument("--keylogfile", metavar="FILE", help="append the connections' secrets, for Wireshark")
 
 
-def psk_options(parser: argparse.ArgumentParser) -> None:
+def psk_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--psk",
         metavar="@FILE|HEX",
@@ -129,8 +139,8 @@ def save_sessions(args: argparse.Namespace, store: sealwire.SessionStore) -> Non
             configure(Exit.ENVIRONMENT, option, partial(store.save, path))
 
 
-def ticket_options(parser: argparse.ArgumentParser) -> None:
-    """Those of a server."""
+def ticket_options(parser: argparse._ActionsContainer, *, early_data: bool = True) -> None:
+    """Those of a server; `early_data` whether it may take some."""
     parser.add_argument(
         "--num-tickets",
         type=int,
@@ -145,6 +155,9 @@ def ticket_options(parser: argparse.ArgumentParser) -> None:
         help="keys for tickets that other servers accept as well, 32 bytes in hex on a line each; the first "
         "seals (default: random ones)",
     )
+    parser.set_defaults(max_early_data=0)
+    if not early_data:
+        return
     parser.add_argument(
         "--max-early-data",
         type=int,
@@ -195,7 +208,7 @@ def apply_transport_options(context: sealwire.Context, args: argparse.Namespace)
         configure(Exit.USAGE, "--ciphersuites", lambda: context.set_ciphersuites(args.ciphersuites))
     if args.alpn is not None:
         configure(Exit.USAGE, "--alpn", lambda: context.set_alpn_protocols(args.alpn.split(",")))
-    if args.use_srtp is not None:
+    if getattr(args, "use_srtp", None) is not None:
         configure(Exit.USAGE, "--use-srtp", lambda: context.use_srtp(args.use_srtp))
     if args.record_padding is not None:
         context.set_block_padding(args.record_padding)

@@ -60,7 +60,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, say: Say) -> Exit:
-    context = _context(args)
+    context = context_of(args)
     if args.workers == 1:
         return asyncio.run(_serve(args, context, say))
     if args.stream:
@@ -73,14 +73,15 @@ def _work(seat: Seat, args: argparse.Namespace) -> None:
     say = Say(json=args.json, text=sys.stderr)
     watching.for_worker(args, seat.index)
     try:
-        code = asyncio.run(_serve(args, _context(args), say, seat))
+        code = asyncio.run(_serve(args, context_of(args), say, seat))
     except Failure as failure:
         say.failure(failure)
         code = failure.code
     sys.exit(code)
 
 
-def _context(args: argparse.Namespace) -> sealwire.Context:
+def context_of(args: argparse.Namespace) -> sealwire.Context:
+    """A server's context as the options have it.  Raises Failure."""
     context = sealwire.Context(sealwire.PROTOCOL_SERVER)
     key = common.psk(args)
     identity.own_key(args, "enable-server-rpk", args.enable_server_rpk)

@@ -26,6 +26,10 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
         say.words("")
         for line in _of_server(name, server):
             say.words(line)
+    for name, counters in status["counted"].items():
+        say.words("")
+        for line in _of_counters(name, dict(counters)):
+            say.words(line)
     return Exit.OK if status["ready"] else Exit.NO
 
 
@@ -88,6 +92,20 @@ def _of_server(name: str, server: dict[str, Any]) -> list[str]:
         rows.append(["limits", ", ".join(f"{one['name']} reached {one['reached']} times" for one in reached)])
     state = server["transport"] + ("" if server["serving"] else ", closing")
     return [f"{name} ({state})", *(f"  {line}" for line in watching.columns(rows))]
+
+
+def _of_counters(name: str, counters: dict[str, Any]) -> list[str]:
+    part = counters.pop("part")
+    rows = [
+        [
+            counted.replace("_", " ").replace(".", ": "),
+            watching.size(n) if "bytes" in counted.split("_") else f"{n:,}",
+        ]
+        for counted, n in counters.items()
+        if n
+    ]
+    lines = watching.columns(rows, right=frozenset((1,))) if rows else ["nothing yet"]
+    return [f"{part} ({name})", *(f"  {line}" for line in lines)]
 
 
 def _span(seconds: float) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from sealwire.cli import options as common
 from sealwire.cli.say import Exit, Failure, Say
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from sealwire.monitor import Source
 
 
-def options(parser: argparse.ArgumentParser) -> None:
+def options(parser: argparse._ActionsContainer) -> None:
     """Add the options of verbs that serve."""
     parser.add_argument(
         "--metrics",
@@ -45,15 +46,27 @@ def for_worker(args: argparse.Namespace, index: int) -> None:
 
 
 @contextlib.asynccontextmanager
-async def watched(args: argparse.Namespace, source: Source, say: Say) -> AsyncIterator[None]:
-    """Have `source` watched as the options say, as long as this lasts."""
+async def watched(
+    args: argparse.Namespace,
+    source: Source | None,
+    say: Say,
+    counted: Mapping[str, tuple[str, Callable[[], Any], frozenset[str]]] = MappingProxyType({}),
+) -> AsyncIterator[None]:
+    """Have `source` watched as the options say, as long as this lasts.
+
+    `counted` are further counters by name: the word in the names of their metrics, what gives them, and
+    which of them are gauges.
+    """
     if args.metrics is None and args.control is None:
         yield
         return
     from sealwire import monitor
 
     watch = monitor.Monitor()
-    watch.watch(source)
+    if source is not None:
+        watch.watch(source)
+    for name, (part, read, gauges) in counted.items():
+        watch.count(name, monitor.Tally(part, read, gauges))
     async with contextlib.AsyncExitStack() as stack:
         recorder = await stack.enter_async_context(monitor.Recorder(watch))
         if args.metrics is not None:

@@ -4,6 +4,8 @@ from sealwire.drive.aio import (
     DatagramChannel,
     DatagramServer,
     DatagramTransport,
+    Proxy,
+    ProxySettings,
     StreamReader,
     StreamServer,
     StreamWriter,
@@ -11,6 +13,7 @@ from sealwire.drive.aio import (
     open_connection,
     open_datagram_channel,
     start_datagram_server,
+    start_proxy,
     start_server,
 )
 from sealwire.drive.blocking import (
@@ -33,6 +36,8 @@ __all__ = [
     "Facts",
     "Forked",
     "ListeningSocket",
+    "Proxy",
+    "ProxySettings",
     "Seat",
     "SecureSocket",
     "StreamReader",
@@ -47,6 +52,7 @@ __all__ = [
     "open_datagram_channel",
     "run_workers",
     "start_datagram_server",
+    "start_proxy",
     "start_server",
     "wrap_socket",
 ]

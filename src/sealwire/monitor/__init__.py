@@ -15,7 +15,7 @@ from sealwire.monitor.history import History, Indicators, Point
 from sealwire.monitor.http import MetricsServer, serve_metrics
 from sealwire.monitor.recorder import Recorder
 from sealwire.monitor.snapshot import snapshot
-from sealwire.monitor.sources import Monitor, Process, Reading, Source
+from sealwire.monitor.sources import Monitor, Process, Reading, Source, Tally
 
 __all__ = [
     "DEFAULT_RULES",
@@ -37,6 +37,7 @@ __all__ = [
     "SealwireCollector",
     "Severity",
     "Source",
+    "Tally",
     "Unavailable",
     "ask",
     "default_path",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from sealwire.monitor.metrics import OF_PROCESS, OF_SERVERS, Metric, of_process, of_reading
+from sealwire.monitor.metrics import OF_PROCESS, OF_SERVERS, Metric, of_process, of_reading, of_tally
 from sealwire.monitor.sources import Monitor, Process
 from sealwire.telemetry import Histogram
 
@@ -46,6 +46,7 @@ class SealwireCollector:
         """The families, without samples, so that registering reads nothing."""
         return [
             *(self._family(metric, ("server", *metric.labels)) for metric in OF_SERVERS),
+            *(self._family(metric, ("server",)) for metric in self._of_tallies()),
             *(self._family(metric, ()) for metric in OF_PROCESS),
         ]
 
@@ -55,12 +56,21 @@ class SealwireCollector:
             **{metric: self._family(metric, ("server", *metric.labels)) for metric in OF_SERVERS},
             **{metric: self._family(metric, ()) for metric in OF_PROCESS},
         }
+        for name, tally in self._monitor.tallies.items():
+            for sample in of_tally(tally):
+                if sample.metric not in families:
+                    families[sample.metric] = self._family(sample.metric, ("server",))
+                _add(families[sample.metric], [name], sample.value)
         for reading in self._monitor.read():
             for sample in of_reading(reading):
                 _add(families[sample.metric], [reading.server, *sample.labels], sample.value)
         for sample in of_process(Process.now()):
             _add(families[sample.metric], [], sample.value)
         yield from families.values()
+
+    def _of_tallies(self) -> list[Metric]:
+        found = (sample.metric for tally in self._monitor.tallies.values() for sample in of_tally(tally))
+        return list(dict.fromkeys(found))
 
     def _family(self, metric: Metric, labels: tuple[str, ...]) -> Any:
         core = self._client.core

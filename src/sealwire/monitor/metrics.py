@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Any, Final
 
 from sealwire.limits import Purpose
-from sealwire.monitor.sources import Process, Reading
-from sealwire.telemetry import ConnectionCounters, Counters, EndpointCounters, Histogram
+from sealwire.monitor.sources import Process, Reading, Tally
+from sealwire.telemetry import ConnectionCounters, Counters, EndpointCounters, Histogram, ProxyCounters
 
 PREFIX: Final = "sealwire"
 
@@ -44,16 +44,16 @@ def _named(part: str, name: str, unit: str, total: bool) -> str:
     return "_".join((PREFIX, part, *words, *(["total"] if total else [])))
 
 
-def _declared(part: str, kind: type[Counters]) -> dict[str, Metric]:
+def _declared(part: str, kind: type[Any], gauges: frozenset[str] = frozenset()) -> dict[str, Metric]:
     declared = {}
     for field in fields(kind):
         if not field.metadata:
             continue
-        histogram = "bounds" in field.metadata
+        histogram, gauge = "bounds" in field.metadata, field.name in gauges
         unit, meaning = field.metadata["unit"], field.metadata["meaning"]
         declared[field.name] = Metric(
-            _named(part, field.name, unit, total=not histogram),
-            "histogram" if histogram else "counter",
+            _named(part, field.name, unit, total=not histogram and not gauge),
+            "histogram" if histogram else "gauge" if gauge else "counter",
             f"{meaning[0].upper()}{meaning[1:]}.",
         )
     return declared
@@ -61,6 +61,7 @@ def _declared(part: str, kind: type[Counters]) -> dict[str, Metric]:
 
 ENDPOINT: Final = _declared("endpoint", EndpointCounters)
 CONNECTION: Final = _declared("connection", ConnectionCounters)
+PROXY: Final = _declared("proxy", ProxyCounters)
 ENDPOINT_DISCARDS: Final = Metric(
     "sealwire_endpoint_discards_total",
     "counter",
@@ -110,6 +111,7 @@ OF_SERVERS: Final = (
     *CONNECTION.values(),
     CONNECTION_DISCARDS,
 )
+OF_PROXIES: Final = tuple(PROXY.values())
 OF_PROCESS: Final = (RESIDENT, CPU, DESCRIPTORS)
 
 
@@ -139,6 +141,13 @@ def of_reading(reading: Reading) -> Iterator[Sample]:
             yield Sample(discards, (_label(reason.name),), n)
 
 
+def of_tally(tally: Tally) -> Iterator[Sample]:
+    """Every sample of further counters; labels without their name."""
+    counters = tally.read()
+    for name, metric in _declared(tally.part, type(counters), tally.gauges).items():
+        yield Sample(metric, (), getattr(counters, name))
+
+
 def of_process(process: Process) -> Iterator[Sample]:
     """Every sample of the process."""
     yield Sample(RESIDENT, (), process.resident_bytes)
@@ -153,8 +162,8 @@ def _label(text: str) -> str:
 def table() -> str:
     """The metrics as a table for docs/monitoring.md."""
     rows = ["| metric | type | labels | what it is |", "| --- | --- | --- | --- |"]
-    for metric in (*OF_SERVERS, *OF_PROCESS):
-        own = ("server", *metric.labels) if metric in OF_SERVERS else ()
+    for metric in (*OF_SERVERS, *OF_PROXIES, *OF_PROCESS):
+        own = () if metric in OF_PROCESS else ("server", *metric.labels)
         labels = ", ".join(f"`{label}`" for label in own) or "none"
         rows.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |")
     return "\n".join(rows)

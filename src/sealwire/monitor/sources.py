@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from sealwire.limits import Ledger, Limits, Policy, Pressure, Purpose
 from sealwire.limits.ledger import PURPOSE_LIMITS
@@ -40,6 +40,22 @@ class Source(Protocol):
     def endpoint_counters(self) -> EndpointCounters: ...
     def connection_counters(self) -> ConnectionCounters: ...
     def top_peers(self, n: int = ..., by: str = ...) -> list[PeerReport]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Counters of what is no server, or of what a server does beside serving.
+
+    Attributes:
+        part: the word in the names of its metrics: ``proxy`` for ``sealwire_proxy_...``.
+        read: gives the counters as they are: a dataclass whose fields are declared with unit and meaning
+            (:func:`sealwire.telemetry.counter`).
+        gauges: names of fields that fall as well.
+    """
+
+    part: str
+    read: Callable[[], Any]
+    gauges: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +184,11 @@ class Monitor:
 
     Attributes:
         sources: servers by the name they have in metrics: a closed set that you choose.
+        tallies: further counters, by the name they have there.
     """
 
     sources: dict[str, Source] = field(default_factory=dict)
+    tallies: dict[str, Tally] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
 
     def watch(self, source: Source, server: str = "") -> None:
@@ -184,13 +202,23 @@ class Monitor:
             raise ValueError(f"{server!r} is watched already: give this server another name")
         self.sources[server] = source
 
+    def count(self, name: str, tally: Tally) -> None:
+        """Show `tally` as ``server="name"``, which may be the name of a source.
+
+        Raises:
+            ValueError: there is one of that name.
+        """
+        if name in self.tallies:
+            raise ValueError(f"{name!r} is counted already: give these counters another name")
+        self.tallies[name] = tally
+
     def read(self) -> list[Reading]:
         """A reading of every source."""
         return [read(name, source) for name, source in self.sources.items()]
 
     def not_ready(self) -> str:
         """Why no new peer should be sent here, in words; "" if they may come."""
-        if not self.sources:
+        if not self.sources and not self.tallies:
             return "no server is watched"
         for name, source in self.sources.items():
             if not source.is_serving():

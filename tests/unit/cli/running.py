@@ -42,7 +42,7 @@ def sealwire(*arguments: str | Path, given: bytes = b"") -> Ended:
 
 
 class Server:
-    """`sealwire --json serve`, ready; what it says is read as it comes."""
+    """`sealwire --json serve`, or another verb that serves, ready; what it says is read as it comes."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
@@ -67,8 +67,15 @@ class Server:
 
 @contextmanager
 def serving(*arguments: str | Path) -> Iterator[Server]:
+    with started("serve", *arguments) as server:
+        yield server
+
+
+@contextmanager
+def started(verb: str, *arguments: str | Path) -> Iterator[Server]:
+    """A verb that serves."""
     process = subprocess.Popen(
-        command(["--json", "serve", *arguments]),
+        command(["--json", verb, *arguments]),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -60,6 +60,9 @@ class Alert(enum.IntEnum):
     GENERAL_ERROR = 117  # RFC 9846 [8446-ALERT-7]
     NO_APPLICATION_PROTOCOL = 120
 
+    # Members are equal to their numbers, so they hash like them; Enum's own hash is a Python call.
+    __hash__ = int.__hash__
+
     @classmethod
     def _missing_(cls, value: object) -> Alert | None:
         if not isinstance(value, int) or not 0 <= value <= 0xFF:

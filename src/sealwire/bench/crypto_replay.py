@@ -15,11 +15,13 @@ from sealwire import dtls
 from sealwire.context import Config
 from sealwire.crypto import signatures
 from sealwire.crypto.groups import Group, KeyShare
+from sealwire.crypto.hkdf import Secret
 from sealwire.crypto.providers.openssl import OpenSslProvider
 from sealwire.tls13 import authentication
 
 _ROUNDS = 12
 _LEAST_CALLS = 7
+_USUAL = OpenSslProvider()
 # Without signatures and chain.
 _LEAST_CALLS_RESUMED = 4
 
@@ -41,6 +43,13 @@ class _Recorder(OpenSslProvider):
     def hkdf_expand(self, hash_name: str, secret: bytes, info: bytes, n: int) -> bytes:
         self._calls.append(lambda: OpenSslProvider.hkdf_expand(self, hash_name, secret, info, n))
         return super().hkdf_expand(hash_name, secret, info, n)
+
+    def hkdf_secrets(
+        self, hash_name: str, secret: bytes, infos: tuple[tuple[bytes, int], ...]
+    ) -> list[Secret]:
+        # As the usual provider does it, which looks whether somebody has an HKDF of his own.
+        self._calls.append(lambda: _USUAL.hkdf_secrets(hash_name, secret, infos))
+        return _USUAL.hkdf_secrets(hash_name, secret, infos)
 
     def key_share(self, group: Group) -> KeyShare:
         self._calls.append(lambda: OpenSslProvider.key_share(self, group))

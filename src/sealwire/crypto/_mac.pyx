@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""HMAC through libcrypto's EVP_MAC, for the key schedule: some sixty of them make a handshake.
+"""HMAC and HKDF through libcrypto's EVP_MAC, for the key schedule: some sixty HMACs make a handshake.
 
 `hmac.digest` of the standard library looks the algorithm up by name each time, which costs three
 times what the hashing does.  Here one context per hash is fetched once and given a key at a time;
@@ -7,6 +7,7 @@ the GIL guards it, and afterwards it holds a key of zeros.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_GET_SIZE
+from cpython.tuple cimport PyTuple_GET_SIZE
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
 
@@ -26,6 +27,7 @@ cdef struct Parameter:
 cdef enum:
     TEXT = 4
     MAX_BYTES = 48
+    MOST_EXPANSIONS = 8
 
 ctypedef void* (*Fetch)(void* library, const char* name, const char* properties) noexcept nogil
 ctypedef void* (*New)(void* mac) noexcept nogil
@@ -116,3 +118,64 @@ def digest(str hash_name, key, data) -> bytes:
         _evp.api().clear_errors()
         raise Unavailable("libcrypto refused an HMAC")
     return out[:n]
+
+
+def expand(str hash_name, key, tuple infos, kind) -> list:
+    """HKDF-Expand (RFC 5869 section 2.3) of one secret, up to eight times, each at most one hash long.
+
+    Args:
+        infos: pairs of info and the number of bytes wanted, two at least.
+        kind: what to make of the bytes, :class:`sealwire.crypto.hkdf.Secret`.
+    """
+    cdef void* context
+    cdef uint8_t[MOST_EXPANSIONS * MAX_BYTES] out
+    cdef Py_ssize_t[MOST_EXPANSIONS] sizes
+    cdef size_t n = 0
+    cdef Py_ssize_t most, wanted, i = 0
+    cdef const Api* api = _evp.api()
+    cdef const uint8_t* counter = b"\x01"
+    cdef bytes derived
+    if not PyBytes_Check(key):
+        raise TypeError("an HMAC is made of bytes")
+    cdef size_t key_n = PyBytes_GET_SIZE(key)
+    if hash_name == "sha256":
+        context, most = _sha256, 32
+    elif hash_name == "sha384":
+        context, most = _sha384, 48
+    else:
+        raise KeyError(hash_name)
+    if _sha384 == NULL:
+        raise Unavailable("load() comes first")
+    for info, size in infos:
+        wanted = size
+        if not PyBytes_Check(info) or not 2 <= wanted <= most or i == MOST_EXPANSIONS:
+            raise TypeError("an expansion is of bytes and at most one hash long, and there are eight at most")
+        sizes[i] = wanted
+        i += 1
+    # A key of no bytes would mean the one before.
+    cdef bint done = _init(
+        context, <const uint8_t*>PyBytes_AS_STRING(key) if key_n else _zeros, key_n or 1, NULL
+    ) > 0
+    # Nothing of Python's runs from here until the context is free again: another thread would use it.
+    for i in range(PyTuple_GET_SIZE(infos)):
+        info = (<tuple>infos[i])[0]
+        # The key stays: what it was made into is taken again.
+        done = done and (
+            (i == 0 or _init(context, NULL, 0, NULL) > 0)
+            and _update(context, <const uint8_t*>PyBytes_AS_STRING(info), PyBytes_GET_SIZE(info)) > 0
+            and _update(context, counter, 1) > 0
+            and _final(context, out + i * MAX_BYTES, &n, MAX_BYTES) > 0
+        )
+    # The secret goes from the context whatever happened.
+    done = _init(context, _zeros, MAX_BYTES, NULL) > 0 and done
+    answers = []
+    if done:
+        for i in range(PyTuple_GET_SIZE(infos)):
+            derived = out[i * MAX_BYTES : i * MAX_BYTES + sizes[i]]
+            answers.append(kind(derived))
+            api.cleanse(PyBytes_AS_STRING(derived), sizes[i])
+    api.cleanse(out, MOST_EXPANSIONS * MAX_BYTES)
+    if not done:
+        api.clear_errors()
+        raise Unavailable("libcrypto refused an HMAC")
+    return answers

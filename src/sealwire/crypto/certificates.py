@@ -74,6 +74,8 @@ _SIGNATURE_CHECKS_MAXIMUM = 40
 
 # A peer that comes again shows the same certificate; the bytes alone decide what the key is.
 @lru_cache(maxsize=64)
+# A key that is known need not be decoded again; a chain is 48 KiB at most, by default.
+@lru_cache(maxsize=16)
 def leaf_public_key(der: bytes) -> PublicKey:
     """The key of an end-entity certificate, for checking CertificateVerify.
 

@@ -35,6 +35,9 @@ class CompressionAlgorithm(enum.IntEnum):
     BROTLI = 2
     ZSTD = 3
 
+    # Members are equal to their numbers, so they hash like them; Enum's own hash is a Python call.
+    __hash__ = int.__hash__
+
     @classmethod
     def _missing_(cls, value: object) -> CompressionAlgorithm | None:
         if not isinstance(value, int) or not 0 <= value <= 0xFFFF:

@@ -41,6 +41,9 @@ class Group(enum.IntEnum):
     X25519MLKEM768 = 0x11EC
     SECP384R1MLKEM1024 = 0x11ED
 
+    # Members are equal to their numbers, so they hash like them; Enum's own hash is a Python call.
+    __hash__ = int.__hash__
+
     @classmethod
     def _missing_(cls, value: object) -> Group | None:
         if not isinstance(value, int) or not 0 <= value <= 0xFFFF:

@@ -2,14 +2,14 @@
 
 Every secret of a connection is derived through :func:`expand_label`; the label prefix is the only
 difference between a stream and datagrams.  Derivation sits on the handshake's critical path (some
-forty calls), so the constant head of each HkdfLabel is built once and kept.
+forty of them), so the constant head of each HkdfLabel is built once and kept, and what comes of one
+secret is derived in one call (:func:`expand_labels`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sealwire.crypto.erasing import ERASES, erase
 
@@ -23,6 +23,7 @@ __all__ = [
     "Secret",
     "TrafficKeys",
     "expand_label",
+    "expand_labels",
     "next_traffic_secret",
     "traffic_keys",
 ]
@@ -86,11 +87,25 @@ def expand_label(
     return provider.hkdf_expand(hash_name, secret, info, n)
 
 
+def expand_labels(
+    provider: CryptoProvider,
+    hash_name: str,
+    secret: bytes,
+    prefix: bytes,
+    labels: tuple[bytes, ...],
+    context: bytes,
+    n: int,
+) -> list[Secret]:
+    """:func:`expand_label` with each of `labels` in turn, `n` bytes each, `n` at most one hash long."""
+    tail = bytes((len(context),)) + context
+    infos = tuple([(_label_head(prefix, label, n) + tail, n) for label in labels])
+    return provider.hkdf_secrets(hash_name, secret, infos)
+
+
 _NO_KEY: Final = Secret()
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class TrafficKeys:
+class TrafficKeys(NamedTuple):
     """What protects records of one direction and epoch; `sn_key` masks record numbers (DTLS only)."""
 
     key: Secret
@@ -101,16 +116,19 @@ class TrafficKeys:
         return f"TrafficKeys(key={self.key!r}, iv={self.iv!r}, sn_key={self.sn_key!r})"
 
 
+@lru_cache(maxsize=16)
+def _traffic_infos(prefix: bytes, key_bytes: int, iv_bytes: int) -> tuple[tuple[bytes, int], ...]:
+    parts = [(b"key", key_bytes), (b"iv", iv_bytes)]
+    if prefix == DTLS13_PREFIX:
+        # RFC 9147 section 4.2.3 [9147-4.2.3-2]: sn_key has the key length of the suite.
+        parts.append((b"sn", key_bytes))
+    return tuple((_label_head(prefix, label, n) + b"\0", n) for label, n in parts)
+
+
 def traffic_keys(provider: CryptoProvider, spec: SuiteSpec, secret: bytes, prefix: bytes) -> TrafficKeys:
     """Keys of a traffic secret (RFC 8446 section 7.3; RFC 9147 section 4.2.3 for ``sn``)."""
-    hash_name, size = spec.hash_name, spec.key_bytes
-    key = expand_label(provider, hash_name, secret, prefix, b"key", b"", size)
-    iv = expand_label(provider, hash_name, secret, prefix, b"iv", b"", spec.iv_bytes)
-    if prefix != DTLS13_PREFIX:
-        return TrafficKeys(Secret.taking(key), Secret.taking(iv))
-    # RFC 9147 section 4.2.3 [9147-4.2.3-2]: sn_key has the key length of the suite.
-    sn_key = expand_label(provider, hash_name, secret, prefix, b"sn", b"", size)
-    return TrafficKeys(Secret.taking(key), Secret.taking(iv), Secret.taking(sn_key))
+    infos = _traffic_infos(prefix, spec.key_bytes, spec.iv_bytes)
+    return TrafficKeys(*provider.hkdf_secrets(spec.hash_name, secret, infos))
 
 
 def next_traffic_secret(provider: CryptoProvider, spec: SuiteSpec, secret: bytes, prefix: bytes) -> Secret:

@@ -96,6 +96,8 @@ def judge(
         raise _bad("cannot be decoded") from None
 
 
+# Of certificates that were accepted, and no more than that many are kept.
+@lru_cache(maxsize=64)
 def must_staple(certificate: x509.Certificate) -> bool:
     """Whether `certificate` says that it comes with a staple (RFC 7633)."""
     features = extension(certificate, x509.TLSFeature)

@@ -62,6 +62,9 @@ class PskMode(enum.IntEnum):
     PSK_KE = 0
     PSK_DHE_KE = 1
 
+    # Members are equal to their numbers, so they hash like them; Enum's own hash is a Python call.
+    __hash__ = int.__hash__
+
 
 def parse_psk_modes(
     names: str | Sequence[str], *, allow_without_forward_secrecy: bool

@@ -72,6 +72,9 @@ class SignatureScheme(enum.IntEnum):
     MLDSA65 = 0x0905
     MLDSA87 = 0x0906
 
+    # Members are equal to their numbers, so they hash like them; Enum's own hash is a Python call.
+    __hash__ = int.__hash__
+
     @classmethod
     def _missing_(cls, value: object) -> SignatureScheme | None:
         if not isinstance(value, int) or not 0 <= value <= 0xFFFF:
@@ -102,6 +105,8 @@ class _Rule:
     hash: hashes.HashAlgorithm
     curve: str = ""
     keys: tuple[type[PlainPublicKey], type[PlainPrivateKey]] | tuple[()] = ()
+    #: The hash again, as ECDSA wants it told.
+    ecdsa: ec.ECDSA | None = None
 
 
 _S = SignatureScheme
@@ -116,19 +121,23 @@ def _plain(public: type[PlainPublicKey], private: type[PlainPrivateKey]) -> _Rul
     return _Rule(_Kind.PLAIN, hashes.SHA512(), keys=(public, private))
 
 
+def _ecdsa(hash_: hashes.HashAlgorithm, curve: str) -> _Rule:
+    return _Rule(_Kind.ECDSA, hash_, curve, ecdsa=ec.ECDSA(hash_))
+
+
 # The schemes of CertificateVerify.  RFC 8446 section 4.2.3: a scheme here binds its curve.
 _RULES: Mapping[SignatureScheme, _Rule] = MappingProxyType(
     {
-        _S.ECDSA_SECP256R1_SHA256: _Rule(_Kind.ECDSA, hashes.SHA256(), "secp256r1"),
+        _S.ECDSA_SECP256R1_SHA256: _ecdsa(hashes.SHA256(), "secp256r1"),
         _S.ED25519: _plain(Ed25519PublicKey, Ed25519PrivateKey),
         _S.RSA_PSS_RSAE_SHA256: _Rule(_Kind.RSAE, hashes.SHA256()),
-        _S.ECDSA_SECP384R1_SHA384: _Rule(_Kind.ECDSA, hashes.SHA384(), "secp384r1"),
+        _S.ECDSA_SECP384R1_SHA384: _ecdsa(hashes.SHA384(), "secp384r1"),
         _S.RSA_PSS_RSAE_SHA384: _Rule(_Kind.RSAE, hashes.SHA384()),
         _S.RSA_PSS_RSAE_SHA512: _Rule(_Kind.RSAE, hashes.SHA512()),
         _S.RSA_PSS_PSS_SHA256: _Rule(_Kind.PSS, hashes.SHA256()),
         _S.RSA_PSS_PSS_SHA384: _Rule(_Kind.PSS, hashes.SHA384()),
         _S.RSA_PSS_PSS_SHA512: _Rule(_Kind.PSS, hashes.SHA512()),
-        _S.ECDSA_SECP521R1_SHA512: _Rule(_Kind.ECDSA, hashes.SHA512(), "secp521r1"),
+        _S.ECDSA_SECP521R1_SHA512: _ecdsa(hashes.SHA512(), "secp521r1"),
         _S.ED448: _plain(Ed448PublicKey, Ed448PrivateKey),
         # draft-ietf-tls-mldsa: FIPS 204 without pre-hashing, the context empty.
         _S.MLDSA44: _plain(MLDSA44PublicKey, MLDSA44PrivateKey),
@@ -154,11 +163,12 @@ DEFAULT_SCHEMES: tuple[SignatureScheme, ...] = (
 
 
 def _fits(key: PublicKey | PrivateKey, rule: _Rule) -> bool:
+    # The common case first: each question to an abstract class costs as much as all else here.
+    if isinstance(key, ec.EllipticCurvePublicKey | ec.EllipticCurvePrivateKey):
+        return rule.kind is _Kind.ECDSA and key.curve.name == rule.curve
     if isinstance(key, PlainPublicKey | PlainPrivateKey):
         return isinstance(key, rule.keys)
     match key:
-        case ec.EllipticCurvePublicKey() | ec.EllipticCurvePrivateKey():
-            return rule.kind is _Kind.ECDSA and key.curve.name == rule.curve
         case PssPublicKey():
             return (
                 rule.kind is _Kind.PSS
@@ -225,7 +235,8 @@ def sign(private_key: PrivateKey, scheme: SignatureScheme, content: bytes) -> by
     if rule is None or not _fits(private_key, rule):
         raise ConfigurationError(f"this private key cannot sign with {scheme.name}")
     if isinstance(private_key, ec.EllipticCurvePrivateKey):
-        return private_key.sign(content, ec.ECDSA(rule.hash))
+        assert rule.ecdsa is not None
+        return private_key.sign(content, rule.ecdsa)
     if isinstance(private_key, RSAPrivateKey):
         return private_key.sign(content, _pss(rule.hash), rule.hash)
     return private_key.sign(content)
@@ -244,14 +255,16 @@ def verify(public_key: object, scheme: SignatureScheme, signature: bytes, conten
     """
     # RFC 8446 section 4.4.3 [8446-AUTH-2]: the table holds no PKCS #1 v1.5 and no SHA-1.
     rule = _RULES.get(scheme)
-    if rule is None or not isinstance(public_key, PublicKey) or not _fits(public_key, rule):
+    curve_key = isinstance(public_key, ec.EllipticCurvePublicKey)
+    if rule is None or not (curve_key or isinstance(public_key, PublicKey)) or not _fits(public_key, rule):
         name = SignatureScheme(scheme).name
         raise ProtocolError(
             Alert.ILLEGAL_PARAMETER, f"signature scheme {name} does not fit the certificate's key"
         )
     try:
         if isinstance(public_key, ec.EllipticCurvePublicKey):
-            public_key.verify(signature, content, ec.ECDSA(rule.hash))
+            assert rule.ecdsa is not None
+            public_key.verify(signature, content, rule.ecdsa)
         elif isinstance(public_key, PlainPublicKey):
             public_key.verify(signature, content)
         else:

@@ -27,6 +27,9 @@ class CipherSuite(enum.IntEnum):
     TLS_AES_128_CCM_SHA256 = 0x1304
     TLS_AES_128_CCM_8_SHA256 = 0x1305
 
+    # Members are equal to their numbers, so they hash like them; Enum's own hash is a Python call.
+    __hash__ = int.__hash__
+
     @classmethod
     def _missing_(cls, value: object) -> CipherSuite | None:
         if not isinstance(value, int) or not 0 <= value <= 0xFFFF:

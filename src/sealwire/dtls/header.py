@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from sealwire.errors import Discard, ProtocolError
-from sealwire.tls13.messages import HandshakeType
+from sealwire.tls13.messages import KINDS, HandshakeType
 from sealwire.wire import Buffer, Reader, Writer, decode_error
 
 
@@ -24,6 +24,9 @@ class ContentType(enum.IntEnum):
     APPLICATION_DATA = 23
     ACK = 26
     RETURN_ROUTABILITY = 27  # RFC 9853
+
+    # Members are equal to their numbers, so they hash like them; Enum's own hash is a Python call.
+    __hash__ = int.__hash__
 
 
 PLAINTEXT_HEADER_BYTES: Final = 13
@@ -122,7 +125,8 @@ def decode_fragments(content: Buffer) -> list[Fragment]:
     reader = Reader(content, "handshake fragment")
     fragments = []
     while True:
-        kind = HandshakeType(reader.u8())
+        number = reader.u8()
+        kind = KINDS.get(number) or HandshakeType(number)
         length = reader.u24()
         message_seq = reader.u16()
         offset = reader.u24()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
 
 from sealwire.crypto.compression import CompressionAlgorithm
@@ -28,6 +29,9 @@ class CertificateType(enum.IntEnum):
 
     X509 = 0
     RAW_PUBLIC_KEY = 2
+
+    # Members are equal to their numbers, so they hash like them; Enum's own hash is a Python call.
+    __hash__ = int.__hash__
 
     @classmethod
     def _missing_(cls, value: object) -> CertificateType | None:
@@ -50,16 +54,24 @@ class Where(enum.Enum):
     CERTIFICATE = "Certificate"
     NEW_SESSION_TICKET = "NewSessionTicket"
 
+    # Members are singletons; Enum's own hash is a Python call.
+    __hash__ = object.__hash__
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Extension(Generic[T]):
-    """A typed key into :class:`Extensions`."""
+    """A typed key into :class:`Extensions`.
+
+    `settled` values come from configuration: the same again in most hellos, and no larger than their sender
+    can help.  Their two forms are remembered side by side.
+    """
 
     code: int
     name: str
     where: tuple[Where, ...]
     decode: Callable[[Reader], T]
     encode: Callable[[Writer, T], None]
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +127,32 @@ ANY_OCSP_RESPONSE: Final = StatusRequest(STATUS_OCSP, bytes(4))
 
 #: RFC 8701 section 2: of extensions, suites, groups, schemes and versions sixteen of each are nobody's.
 GREASE_VALUES: Final = frozenset(0x0A0A + 0x1010 * n for n in range(16))
+
+
+# What a peer sends is remembered up to this length, and so many forms of it: 32 KiB in all.
+_REMEMBERED_BYTES: Final = 64
+_REMEMBERED: Final = 256
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _settled_form(key: Extension[T], value: T) -> bytes:
+    writer = Writer()
+    writer.u16(key.code)
+    with writer.length16():
+        key.encode(writer, value)
+    return writer.finish()
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _settled_value(key: Extension[T], body: bytes) -> T:
+    return _value(key, body)
+
+
+def _value(key: Extension[T], body: bytes) -> T:
+    reader = Reader(body, key.name)
+    value = key.decode(reader)
+    reader.finish()
+    return value
 
 
 class Extensions:
@@ -202,22 +240,24 @@ class Extensions:
     def decode(cls, reader: Reader, where: Where) -> Extensions:
         """Read a block with its two-byte length."""
         block = cls(where)
-        inner = reader.sub16(f"{where.value} extensions")
+        inner = reader.sub16(_BLOCK_NAMES[where])
+        entries, table = block._entries, _TABLES[where]
         while inner.remaining:
             code = inner.u16()
-            if code in block._entries:
+            if code in entries:
                 raise ProtocolError(Alert.ILLEGAL_PARAMETER, f"{where.value} repeats extension {code}")
-            key = _TABLE.get((code, where))
-            if key is not None:
-                body = inner.sub16(key.name)
-                value = key.decode(body)
-                body.finish()
-                block._entries[code] = value
-            elif code in _KNOWN_CODES:
-                block._misplaced = code
-                block._entries[code] = inner.vector16()
+            key = table.get(code)
+            if key is None:
+                if code in _KNOWN_CODES:
+                    block._misplaced = code
+                entries[code] = inner.vector16()
+            elif key.settled:
+                data = inner.vector16()
+                entries[code] = (_settled_value if len(data) <= _REMEMBERED_BYTES else _value)(key, data)
             else:
-                block._entries[code] = inner.vector16()
+                body = inner.sub16(key.name)
+                entries[code] = key.decode(body)
+                body.finish()
         if where is not Where.SERVER_HELLO:
             block.refuse_misplaced()
         return block
@@ -237,13 +277,17 @@ class Extensions:
 
     def encode(self, writer: Writer) -> None:
         """Write the block with its two-byte length."""
+        table = _TABLES[self.where]
         with writer.length16():
             for code, value in self._entries.items():
-                writer.u16(code)
-                key = _TABLE.get((code, self.where))
+                key = table.get(code)
                 if key is None:
+                    writer.u16(code)
                     writer.vector16(value)
+                elif key.settled:
+                    writer.raw(_settled_form(key, value))
                 else:
+                    writer.u16(code)
                     with writer.length16():
                         key.encode(writer, value)
 
@@ -258,7 +302,7 @@ def _decode_server_name(reader: Reader) -> str:
         raise decode_error("server_name")
     name = names.vector16(low=1)
     names.finish()
-    if not all(0x20 < byte < 0x7F for byte in name):
+    if min(name) <= 0x20 or max(name) >= 0x7F:
         # It goes to callbacks and into logs: nothing that is no part of any name.
         raise ProtocolError(Alert.ILLEGAL_PARAMETER, "server_name holds what no host name can")
     return name.decode("ascii")
@@ -474,15 +518,19 @@ _NST = Where.NEW_SESSION_TICKET
 
 SERVER_NAME = Extension(0, "server_name", (_CH,), _decode_server_name, _encode_server_name)
 SERVER_NAME_ACCEPTED = Extension(0, "server_name", (_EE,), _decode_empty, _encode_empty)
-STATUS_REQUEST = Extension(5, "status_request", (_CH,), _decode_status_request, _encode_status_request)
+STATUS_REQUEST = Extension(
+    5, "status_request", (_CH,), _decode_status_request, _encode_status_request, True
+)
 # RFC 8446 section 4.4.2.1: a server's request is empty, and the answer is the status itself.
 STATUS_REQUESTED = Extension(5, "status_request", (_CR,), _decode_empty, _encode_empty)
 CERTIFICATE_STATUS = Extension(5, "status_request", (_CT,), _decode_status, _encode_status)
-SUPPORTED_GROUPS = Extension(10, "supported_groups", (_CH, _EE), _decode_groups, _encode_u16_list)
-SIGNATURE_ALGORITHMS = Extension(13, "signature_algorithms", (_CH, _CR), _decode_schemes, _encode_u16_list)
+SUPPORTED_GROUPS = Extension(10, "supported_groups", (_CH, _EE), _decode_groups, _encode_u16_list, True)
+SIGNATURE_ALGORITHMS = Extension(
+    13, "signature_algorithms", (_CH, _CR), _decode_schemes, _encode_u16_list, True
+)
 USE_SRTP = Extension(14, "use_srtp", (_CH, _EE), _decode_srtp, _encode_srtp)
 ALPN = Extension(
-    16, "application_layer_protocol_negotiation", (_CH, _EE), _decode_protocols, _encode_protocols
+    16, "application_layer_protocol_negotiation", (_CH, _EE), _decode_protocols, _encode_protocols, True
 )
 # RFC 6962 section 3.3.1, in the messages RFC 8446 section 4.2 names: asked for with nothing, and answered
 # beside the certificate.
@@ -505,7 +553,7 @@ SERVER_CERTIFICATE_TYPE = Extension(
 # RFC 7685; its content means nothing, so it has no codec.
 PADDING_CODE: Final = 21
 COMPRESS_CERTIFICATE = Extension(
-    27, "compress_certificate", (_CH, _CR), _decode_compressions, _encode_compressions
+    27, "compress_certificate", (_CH, _CR), _decode_compressions, _encode_compressions, True
 )
 # RFC 8449
 RECORD_SIZE_LIMIT = Extension(28, "record_size_limit", (_CH, _EE), Reader.u16, Writer.u16)
@@ -513,20 +561,20 @@ PRE_SHARED_KEYS = Extension(41, "pre_shared_key", (_CH,), _decode_offered_psks, 
 SELECTED_PSK = Extension(41, "pre_shared_key", (_SH,), Reader.u16, Writer.u16)
 EARLY_DATA = Extension(42, "early_data", (_CH, _EE), _decode_empty, _encode_empty)
 MAX_EARLY_DATA = Extension(42, "early_data", (_NST,), Reader.u32, Writer.u32)
-SUPPORTED_VERSIONS = Extension(43, "supported_versions", (_CH,), _decode_versions, _encode_versions)
-SELECTED_VERSION = Extension(43, "supported_versions", (_SH, _HRR), Reader.u16, Writer.u16)
+SUPPORTED_VERSIONS = Extension(43, "supported_versions", (_CH,), _decode_versions, _encode_versions, True)
+SELECTED_VERSION = Extension(43, "supported_versions", (_SH, _HRR), Reader.u16, Writer.u16, True)
 COOKIE = Extension(
     44, "cookie", (_CH, _HRR), lambda reader: reader.vector16(low=1), lambda w, value: w.vector16(value)
 )
 PSK_KEY_EXCHANGE_MODES = Extension(
-    45, "psk_key_exchange_modes", (_CH,), _decode_modes, lambda w, value: w.vector8(value)
+    45, "psk_key_exchange_modes", (_CH,), _decode_modes, lambda w, value: w.vector8(value), True
 )
 CERTIFICATE_AUTHORITIES = Extension(
     47, "certificate_authorities", (_CH, _CR), _decode_authorities, _encode_authorities
 )
 POST_HANDSHAKE_AUTH = Extension(49, "post_handshake_auth", (_CH,), _decode_empty, _encode_empty)
 SIGNATURE_ALGORITHMS_CERT = Extension(
-    50, "signature_algorithms_cert", (_CH, _CR), _decode_schemes, _encode_u16_list
+    50, "signature_algorithms_cert", (_CH, _CR), _decode_schemes, _encode_u16_list, True
 )
 KEY_SHARES = Extension(51, "key_share", (_CH,), _decode_key_shares, _encode_key_shares)
 KEY_SHARE = Extension(51, "key_share", (_SH,), _decode_key_share, _encode_key_share)
@@ -542,7 +590,9 @@ RETURN_ROUTABILITY = Extension(61, "rrc", (_CH, _SH), _decode_empty, _encode_emp
 
 # RFC 9149 section 3: how many tickets a client wants after a full and after a resumed handshake; and the
 # server's answer, how many it is going to give.
-TICKET_REQUEST = Extension(58, "ticket_request", (_CH,), _decode_ticket_request, _encode_ticket_request)
+TICKET_REQUEST = Extension(
+    58, "ticket_request", (_CH,), _decode_ticket_request, _encode_ticket_request, True
+)
 TICKETS_EXPECTED = Extension(58, "ticket_request", (_EE,), Reader.u8, Writer.u8)
 
 _ALL: tuple[Extension[Any], ...] = (
@@ -582,9 +632,10 @@ _ALL: tuple[Extension[Any], ...] = (
     TICKETS_EXPECTED,
     RETURN_ROUTABILITY,
 )
-_TABLE: dict[tuple[int, Where], Extension[Any]] = {
-    (key.code, where): key for key in _ALL for where in key.where
+_TABLES: dict[Where, dict[int, Extension[Any]]] = {
+    where: {key.code: key for key in _ALL if where in key.where} for where in Where
 }
+_BLOCK_NAMES: Final = {where: f"{where.value} extensions" for where in Where}
 _KNOWN_CODES = frozenset(key.code for key in _ALL)
 
 

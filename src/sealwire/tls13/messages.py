@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Final
 
 from sealwire.crypto.compression import CompressionAlgorithm
@@ -41,6 +42,9 @@ class HandshakeType(enum.IntEnum):
     COMPRESSED_CERTIFICATE = 25
     MESSAGE_HASH = 254
 
+    # Members are equal to their numbers, so they hash like them; Enum's own hash is a Python call.
+    __hash__ = int.__hash__
+
     @classmethod
     def _missing_(cls, value: object) -> HandshakeType | None:
         if not isinstance(value, int) or not 0 <= value <= 0xFF:
@@ -51,6 +55,8 @@ class HandshakeType(enum.IntEnum):
         return member
 
 
+#: Those with a name, by number: calling an Enum is slow.
+KINDS: Final[dict[int, HandshakeType]] = {int(kind): kind for kind in HandshakeType}
 # RFC 8446 section 4.1.3: a ServerHello with this random is a HelloRetryRequest.
 HELLO_RETRY_RANDOM: Final = bytes.fromhex("CF21AD74E59A6111BE1D8C021E65B891C2A211167ABB8C5E079E09E2C8A8339C")
 # RFC 8446 section 4.1.3 [9147-5.3-3]: the last eight bytes of random when an older version was negotiated.
@@ -65,10 +71,29 @@ def frame(kind: HandshakeType, body: Buffer) -> bytes:
 def open_message(message: Buffer) -> tuple[HandshakeType, Reader]:
     """Type and body of one whole message in TLS form; decode_error unless it is exactly one."""
     reader = Reader(message, "handshake message")
-    kind = HandshakeType(reader.u8())
+    number = reader.u8()
+    kind = KINDS.get(number) or HandshakeType(number)
     body = reader.sub24(kind.name)
     reader.finish()
     return kind, body
+
+
+# Lists of suites are remembered up to this length, as settled extensions are.
+_REMEMBERED_SUITES: Final = 32
+
+
+@lru_cache(maxsize=64)
+def _suites_from(codes: tuple[int, ...]) -> tuple[CipherSuite, ...]:
+    return tuple(CipherSuite(code) for code in codes)
+
+
+@lru_cache(maxsize=64)
+def _suites_form(suites: tuple[CipherSuite, ...]) -> bytes:
+    writer = Writer()
+    with writer.length16():
+        for suite in suites:
+            writer.u16(suite)
+    return writer.finish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +116,12 @@ class ClientHello:
         random = reader.take(32)
         session_id = reader.vector8(high=32)
         cookie = reader.vector8() if flavor.has_legacy_cookie else b""
-        suites = tuple(CipherSuite(code) for code in reader.list16_of_u16())
+        codes = reader.list16_of_u16()
+        suites = (
+            _suites_from(codes)
+            if len(codes) <= _REMEMBERED_SUITES
+            else tuple(CipherSuite(code) for code in codes)
+        )
         compression = reader.vector8(low=1)
         # A hello without extensions is well formed in older versions; it offers no 1.3.
         extensions = (
@@ -114,9 +144,7 @@ class ClientHello:
         writer.vector8(self.legacy_session_id)
         if flavor.has_legacy_cookie:
             writer.vector8(self.legacy_cookie)
-        with writer.length16():
-            for suite in self.suites:
-                writer.u16(suite)
+        writer.raw(_suites_form(self.suites))
         writer.vector8(self.compression_methods)
         self.extensions.encode(writer)
         return frame(self.TYPE, writer.finish())

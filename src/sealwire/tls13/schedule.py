@@ -7,15 +7,28 @@ next stage needs, so nothing can be derived too early or from the wrong transcri
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
-from sealwire.crypto.hkdf import Secret, expand_label
+from sealwire.crypto.hkdf import Secret, expand_label, expand_labels
 from sealwire.crypto.providers import CryptoProvider
 from sealwire.crypto.suites import SuiteSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Deriver:
+@lru_cache(maxsize=8)
+def _empty_hash(provider: CryptoProvider, hash_name: str) -> bytes:
+    return provider.digest(hash_name).digest()
+
+
+@lru_cache(maxsize=8)
+def _without_key(provider: CryptoProvider, hash_name: str, hash_bytes: int, prefix: bytes) -> Secret:
+    """The salt of the handshake stage where there is no pre-shared key: everybody knows it."""
+    early = provider.hkdf_extract(hash_name, b"", bytes(hash_bytes))
+    empty = _empty_hash(provider, hash_name)
+    return expand_labels(provider, hash_name, early, prefix, (b"derived",), empty, hash_bytes)[0]
+
+
+class Deriver(NamedTuple):
     """HKDF-Expand-Label and Derive-Secret bound to a suite's hash and a flavor's prefix."""
 
     provider: CryptoProvider
@@ -27,49 +40,58 @@ class Deriver:
 
     def derive(self, secret: bytes, label: bytes, transcript_hash: bytes) -> Secret:
         """Derive-Secret, given the hash of the messages instead of the messages."""
-        return Secret.taking(self.expand(secret, label, transcript_hash, self.spec.hash_bytes))
+        return self.derive_all(secret, (label,), transcript_hash)[0]
+
+    def derive_all(self, secret: bytes, labels: tuple[bytes, ...], transcript_hash: bytes) -> list[Secret]:
+        """:meth:`derive` with each of `labels`."""
+        provider, spec, prefix = self
+        return expand_labels(
+            provider, spec.hash_name, secret, prefix, labels, transcript_hash, spec.hash_bytes
+        )
 
     def empty_hash(self) -> bytes:
-        return self.provider.digest(self.spec.hash_name).digest()
+        return _empty_hash(self.provider, self.spec.hash_name)
 
     def finished_mac(self, base_secret: Secret, transcript_hash: bytes) -> bytes:
         """verify_data (RFC 8446 section 4.4.4)."""
-        key = self.expand(base_secret, b"finished", b"", self.spec.hash_bytes)
+        key = self.derive(base_secret, b"finished", b"")
         return self.provider.hmac(self.spec.hash_name, key, transcript_hash)
 
 
-@dataclass(frozen=True, slots=True)
-class EarlyStage:
+class EarlyStage(NamedTuple):
     """Before the key exchange."""
 
     deriver: Deriver
-    secret: Secret
+    #: None without a pre-shared key, where nothing but the next stage follows.
+    secret: Secret | None
 
     @classmethod
     def start(cls, deriver: Deriver, psk: bytes = b"") -> EarlyStage:
         """With a pre-shared key; zeros stand in where there is none."""
-        secret = psk or bytes(deriver.spec.hash_bytes)
-        return cls(deriver, Secret.taking(deriver.provider.hkdf_extract(deriver.spec.hash_name, b"", secret)))
+        if not psk:
+            return cls(deriver, None)
+        return cls(deriver, Secret.taking(deriver.provider.hkdf_extract(deriver.spec.hash_name, b"", psk)))
 
     def client_early_secret(self, hello_hash: bytes) -> Secret:
         """What protects early data, with the transcript up to ClientHello."""
+        assert self.secret is not None, "there is no early data without a key"
         return self.deriver.derive(self.secret, b"c e traffic", hello_hash)
 
     def handshake(self, shared_secret: bytes, hello_hash: bytes) -> HandshakeStage:
         """With the (EC)DHE or hybrid secret, and the transcript up to ServerHello."""
         deriver = self.deriver
-        salt = deriver.derive(self.secret, b"derived", deriver.empty_hash())
-        secret = Secret.taking(deriver.provider.hkdf_extract(deriver.spec.hash_name, salt, shared_secret))
+        provider, spec = deriver.provider, deriver.spec
+        if self.secret is None:
+            salt = _without_key(provider, spec.hash_name, spec.hash_bytes, deriver.prefix)
+        else:
+            salt = deriver.derive(self.secret, b"derived", deriver.empty_hash())
+        secret = Secret.taking(provider.hkdf_extract(spec.hash_name, salt, shared_secret))
         return HandshakeStage(
-            deriver,
-            secret,
-            client_secret=deriver.derive(secret, b"c hs traffic", hello_hash),
-            server_secret=deriver.derive(secret, b"s hs traffic", hello_hash),
+            deriver, secret, *deriver.derive_all(secret, (b"c hs traffic", b"s hs traffic"), hello_hash)
         )
 
 
-@dataclass(frozen=True, slots=True)
-class HandshakeStage:
+class HandshakeStage(NamedTuple):
     """From ServerHello to Finished."""
 
     deriver: Deriver
@@ -83,17 +105,11 @@ class HandshakeStage:
         salt = deriver.derive(self.secret, b"derived", deriver.empty_hash())
         zeros = bytes(deriver.spec.hash_bytes)
         main = Secret.taking(deriver.provider.hkdf_extract(deriver.spec.hash_name, salt, zeros))
-        return ApplicationStage(
-            deriver,
-            main,
-            client_secret=deriver.derive(main, b"c ap traffic", server_finished_hash),
-            server_secret=deriver.derive(main, b"s ap traffic", server_finished_hash),
-            exporter_secret=deriver.derive(main, b"exp master", server_finished_hash),
-        )
+        labels = (b"c ap traffic", b"s ap traffic", b"exp master")
+        return ApplicationStage(deriver, main, *deriver.derive_all(main, labels, server_finished_hash))
 
 
-@dataclass(frozen=True, slots=True)
-class ApplicationStage:
+class ApplicationStage(NamedTuple):
     """From the server's Finished on."""
 
     deriver: Deriver

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from sealwire.crypto.groups import Group, KeyShare
 
 if TYPE_CHECKING:
+    from sealwire.crypto.hkdf import Secret
     from sealwire.crypto.suites import SuiteSpec
     from sealwire.wire import Buffer
 
@@ -69,6 +70,12 @@ class CryptoProvider(Protocol):
 
         Each call makes bytes of its own: whoever asked overwrites them when they were used.
         """
+        ...
+
+    def hkdf_secrets(
+        self, hash_name: str, secret: bytes, infos: tuple[tuple[bytes, int], ...]
+    ) -> list[Secret]:
+        """:meth:`hkdf_expand` of one secret with several infos, each with the bytes wanted: one hash at most."""
         ...
 
     def supports(self, group: Group) -> bool:

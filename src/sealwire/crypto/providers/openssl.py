@@ -49,8 +49,12 @@ _CURVES: dict[Group, type[ec.EllipticCurve]] = {
 }
 
 
-def _choose_hmac() -> Callable[[str, bytes, bytes], bytes]:
-    """HMAC of (hash name, key, data): the compiled one where it works."""
+# HKDF of one secret several times, as :func:`sealwire.crypto._mac.expand`.
+_Expand = Callable[[str, bytes, tuple[tuple[bytes, int], ...], type[Secret]], list[Secret]]
+
+
+def _choose_hmac() -> tuple[Callable[[str, bytes, bytes], bytes], _Expand | None]:
+    """HMAC of (hash name, key, data), and HKDF above it: the compiled ones where they work."""
     reason = ""
     if os.environ.get("SEALWIRE_PURE") != "1":
         try:
@@ -64,14 +68,13 @@ def _choose_hmac() -> Callable[[str, bytes, bytes], bytes]:
             except evp.Unavailable as error:
                 reason = str(error)
             else:
-                compiled: Callable[[str, bytes, bytes], bytes] = mac.digest
-                return compiled
+                return mac.digest, mac.expand
     if reason and os.environ.get("SEALWIRE_REQUIRE_COMPILED") == "1":
         raise ImportError(f"SEALWIRE_REQUIRE_COMPILED=1, but {reason}")
-    return lambda hash_name, key, data: hmac.digest(key, data, hash_name)
+    return (lambda hash_name, key, data: hmac.digest(key, data, hash_name)), None
 
 
-_hmac = _choose_hmac()
+_hmac, _expand = _choose_hmac()
 
 
 class OpenSslProvider:
@@ -110,6 +113,14 @@ class OpenSslProvider:
             block = _hmac(hash_name, secret, block + info + bytes((counter,)))
             output += block
         return bytes(output[:n])
+
+    def hkdf_secrets(
+        self, hash_name: str, secret: bytes, infos: tuple[tuple[bytes, int], ...]
+    ) -> list[Secret]:
+        # A provider with an HKDF of its own is obeyed.
+        if _expand is not None and type(self).hkdf_expand is OpenSslProvider.hkdf_expand:
+            return _expand(hash_name, secret, infos, Secret)
+        return [Secret.taking(self.hkdf_expand(hash_name, secret, info, n)) for info, n in infos]
 
     def supports(self, group: Group) -> bool:
         return group in GROUPS and _available(group)

@@ -123,6 +123,9 @@ class Discard(enum.Enum):
     # Members are singletons; Enum's own hash is a Python call, and floods are counted by reason.
     __hash__ = object.__hash__
 
+    # Members are singletons; Enum's own hash is a Python call.
+    __hash__ = object.__hash__
+
 
 class Error(OSError):
     """Base of every error sealwire raises on its own account."""

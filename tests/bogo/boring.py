@@ -16,10 +16,11 @@ from sealwire.dtls import association, flight, layer
 from sealwire.dtls.header import RecordNumber
 from sealwire.tls13 import certificatetypes, extensions, presentation, server, tickets
 from sealwire.tls13.contract import Settings
-from sealwire.tls13.extensions import CertificateType, Extensions
+from sealwire.tls13.extensions import Extensions
 from sealwire.tls13.handshake import Handshake
 from sealwire.tls13.messages import ClientHello
 from sealwire.tls13.presentation import Wishes
+from sealwire.tls13.values import CertificateType
 from sealwire.wire import Buffer
 from tests.bogo import compressions
 from tests.bogo.flags import Flags

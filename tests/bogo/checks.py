@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sealwire.crypto.transparency import encode_timestamps
 from sealwire.tls13.contract import Session
-from sealwire.tls13.extensions import CertificateType
+from sealwire.tls13.values import CertificateType
 from sealwire.wire import Writer
 from tests.bogo.flags import Flags
 

@@ -33,7 +33,7 @@ from sealwire.crypto.ticketkeys import TicketKeys
 from sealwire.crypto.transparency import parse_timestamps
 from sealwire.errors import Alert, CertificateError, CertificateFailure, HandshakeError
 from sealwire.limits import Limits
-from sealwire.tls13.extensions import CertificateType
+from sealwire.tls13.values import CertificateType
 from tests.bogo import compressions
 from tests.bogo.flags import CredentialFlags, Flags, UnknownFlag
 from tests.bogo.wire import Clock

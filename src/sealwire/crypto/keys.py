@@ -65,7 +65,8 @@ PlainPublicKey = Ed25519PublicKey | Ed448PublicKey | MLDSA44PublicKey | MLDSA65P
 PlainPrivateKey = (
     Ed25519PrivateKey | Ed448PrivateKey | MLDSA44PrivateKey | MLDSA65PrivateKey | MLDSA87PrivateKey
 )
-PublicKey = RSAPublicKey | PssPublicKey | ec.EllipticCurvePublicKey | PlainPublicKey
+# The usual ones first: that is the order in which isinstance() asks.
+PublicKey = ec.EllipticCurvePublicKey | RSAPublicKey | PssPublicKey | PlainPublicKey
 PrivateKey = RSAPrivateKey | ec.EllipticCurvePrivateKey | PlainPrivateKey
 
 # RFC 4055 section 3.1, DER: the AlgorithmIdentifiers a TLS 1.3 PSS key may carry.  Without parameters

@@ -255,8 +255,7 @@ def verify(public_key: object, scheme: SignatureScheme, signature: bytes, conten
     """
     # RFC 8446 section 4.4.3 [8446-AUTH-2]: the table holds no PKCS #1 v1.5 and no SHA-1.
     rule = _RULES.get(scheme)
-    curve_key = isinstance(public_key, ec.EllipticCurvePublicKey)
-    if rule is None or not (curve_key or isinstance(public_key, PublicKey)) or not _fits(public_key, rule):
+    if rule is None or not isinstance(public_key, PublicKey) or not _fits(public_key, rule):
         name = SignatureScheme(scheme).name
         raise ProtocolError(
             Alert.ILLEGAL_PARAMETER, f"signature scheme {name} does not fit the certificate's key"

@@ -157,7 +157,7 @@ class Association:
         self.address_shown = address_proved
 
         #: How the peer behaves, in the totals of its endpoint.
-        self.conduct = Conduct(totals or EndpointCounters(), now, limits.handshake_seconds)
+        self.conduct = Conduct(totals, now, limits.handshake_seconds)
         self._account = account
         padding = Padding(config.block_padding, config.padding_callback)
         self._sealing = Sealing(config.provider, plain_sequence, limits.records_per_key, padding)

@@ -31,7 +31,8 @@ class Conduct:
 
     __slots__ = ("_slow", "_slow_at", "totals", "used")
 
-    def __init__(self, totals: EndpointCounters, began: float, handshake_seconds: float) -> None:
+    def __init__(self, totals: EndpointCounters | None, began: float, handshake_seconds: float) -> None:
+        """`totals` are None where no endpoint adds up, as for a client: then nothing is."""
         self.totals = totals
         self._slow_at = began + SLOW_PART * handshake_seconds
         self._slow = False
@@ -41,40 +42,47 @@ class Conduct:
     def first_use(self) -> None:
         """Application data came or went for the first time."""
         self.used = True
-        self.totals.connections_used += 1
+        if self.totals is not None:
+            self.totals.connections_used += 1
 
     def heard_in_handshake(self, now: float) -> None:
         """Something came while the handshake is not complete."""
         if now >= self._slow_at and not self._slow:
             self._slow = True
-            self.totals.handshakes_slow += 1
+            if self.totals is not None:
+                self.totals.handshakes_slow += 1
 
     def offer(self, fragment: Fragment, epoch: int, reassembly: Reassembly) -> Discard | None:
         """Give a handshake fragment to reassembly, as :meth:`Reassembly.offer`, and count what came of it."""
+        if self.totals is None:
+            return reassembly.offer(fragment, epoch)
         # What it raises for is refused, too.
         reason: Discard | None = Discard.BAD_FRAGMENT
         try:
             reason = reassembly.offer(fragment, epoch)
         finally:
-            self._count(fragment, reason)
+            self._count(self.totals, fragment, reason)
         return reason
 
-    def _count(self, fragment: Fragment, reason: Discard | None) -> None:
-        totals = self.totals
+    @staticmethod
+    def _count(totals: EndpointCounters, fragment: Fragment, reason: Discard | None) -> None:
         totals.fragments_received += 1
-        totals.fragments_small += (
-            len(fragment.data) < _SMALL_FRAGMENT_BYTES and fragment.end < fragment.length
-        )
-        totals.fragments_refused += reason in _REFUSED
+        if len(fragment.data) < _SMALL_FRAGMENT_BYTES and fragment.end < fragment.length:
+            totals.fragments_small += 1
+        if reason is not None and reason in _REFUSED:
+            totals.fragments_refused += 1
 
     def key_update(self, in_a_row: int) -> None:
         """A KeyUpdate came, so many since the last application data."""
-        self.totals.key_updates_idle += in_a_row > _KEY_UPDATES_IN_A_ROW
+        if self.totals is not None:
+            self.totals.key_updates_idle += in_a_row > _KEY_UPDATES_IN_A_ROW
 
     def idle_ack(self) -> None:
         """An ACK came that acknowledged nothing."""
-        self.totals.acks_idle += 1
+        if self.totals is not None:
+            self.totals.acks_idle += 1
 
     def forged(self, records: int) -> None:
         """So many records did not authenticate."""
-        self.totals.records_forged += records
+        if self.totals is not None:
+            self.totals.records_forged += records

@@ -322,7 +322,10 @@ class Opening:
     @property
     def overlong(self) -> int:
         """Authentic records that were longer, under the keys that live."""
-        return sum(opener.overlong for opener in self._openers.values())
+        total = 0
+        for opener in self._openers.values():
+            total += opener.overlong
+        return total
 
     def opener(self, low_bits: int) -> Opener | None:
         """The opener for records that show these epoch bits: of the newest such epoch [9147-4.2.2-3]."""
@@ -374,7 +377,10 @@ class Opening:
     @property
     def forged(self) -> int:
         """Failed authentications under the keys that live."""
-        return sum(opener.forged for opener in self._openers.values())
+        total = 0
+        for opener in self._openers.values():
+            total += opener.forged
+        return total
 
     def forged_part(self) -> float:
         """The part of the forgery limit that is used up, of the keys that suffered most."""

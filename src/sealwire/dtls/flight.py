@@ -116,11 +116,14 @@ class Flight:
         "deadline",
         "expiries",
         "next_seq",
+        "outstanding_bytes",
         "timeout",
     )
 
     def __init__(self, initial_timeout: float, next_seq: int = 0) -> None:
         self._messages: list[_Message] = []
+        #: Bytes of the messages kept.
+        self.outstanding_bytes = 0
         self._sent: OrderedDict[RecordNumber, _Sent] = OrderedDict()
         #: message_seq of the next message.
         self.next_seq = next_seq
@@ -162,11 +165,6 @@ class Flight:
         return bool(self._sent)
 
     @property
-    def outstanding_bytes(self) -> int:
-        """Bytes of the messages kept."""
-        return sum(len(message.body) for message in self._messages)
-
-    @property
     def epochs(self) -> set[int]:
         """Epochs whose sending keys are still needed."""
         return {message.epoch for message in self._messages}
@@ -184,6 +182,7 @@ class Flight:
             self._cursor_seq, self._cursor_offset = self.next_seq, 0
         # RFC 9147 section 5.2 [9147-5.2-2]: one number per message, the same in every transmission.
         self._messages.append(_Message(self.next_seq, epoch, message, handle))
+        self.outstanding_bytes += len(message) - HEADER_BYTES
         self.next_seq += 1
         if not self._sending:
             self._sending = True
@@ -310,7 +309,9 @@ class Flight:
     def _collect(self) -> list[int]:
         handles = []
         while self._messages and not self._messages[0].missing:
-            handles.append(self._messages.pop(0).handle)
+            message = self._messages.pop(0)
+            self.outstanding_bytes -= len(message.body)
+            handles.append(message.handle)
         if not self._messages:
             # RFC 9147 section 7.2 [9147-7.2-3]: all resending stops.
             self._sent.clear()

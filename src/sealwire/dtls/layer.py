@@ -276,8 +276,8 @@ class HandshakeLayer:
         self._conduct.key_update(self._key_updates_in_a_row)
         if self._key_updates_in_a_row > self._limits.key_updates_in_a_row:
             # [8446-POST-3]
-            reason = "too many KeyUpdates without data between them"
-            raise ProtocolError(Alert.UNEXPECTED_MESSAGE, reason, "key_updates_in_a_row")
+            why = "too many KeyUpdates without data between them"
+            raise ProtocolError(Alert.UNEXPECTED_MESSAGE, why, "key_updates_in_a_row")
 
     def data_received(self) -> None:
         """Application data came: KeyUpdates and requests before it were no flood."""
@@ -313,46 +313,48 @@ class HandshakeLayer:
         if agreed.record_size_limit:
             self._opening.limit_records(agreed.receive_limit)
         for output in self.engine.outputs():
-            match output:
-                case SendMessage(epoch, message, handle):
-                    if not self.engine.complete or epoch < EPOCH_APPLICATION:
-                        # Our next flight answers the peer's: the list of records to acknowledge
-                        # starts over (RFC 9147 section 7 [9147-7-4]).
-                        self._to_acknowledge.clear()
-                        self._ack_deadline = None
-                        # Its silence may have been loss; this flight finds out for itself.
-                        self._mtu = self._full_mtu
-                    self._check_message_numbers()
-                    self._flight.add(epoch, message, handle)
-                case InstallKeys(Direction.SEND):
-                    cid = self._cids.current if self.engine.complete else self.engine.connection_ids.theirs
-                    self._sealing.install(output, cid)
-                    self._sealing.forget_before(output.epoch, self._flight.epochs | {EPOCH_HANDSHAKE})
-                case InstallKeys(Direction.RECEIVE, epoch):
-                    self._opening.install(output, self.engine.connection_ids.ours)
-                    if epoch == EPOCH_EARLY:
-                        # No message comes there.  RFC 9147 section 5.6 [9147-5.6-2]: nor for long.
-                        self._opening.expire_at(EPOCH_EARLY, now + EARLY_SECONDS)
-                    else:
-                        self._reassembly.change_keys(epoch)
-                case EarlyDataAnswered(accepted):
-                    if not accepted:
-                        self._sealing.forget(EPOCH_EARLY)
-                case HandshakeDone():
-                    self._opening.forget(EPOCH_EARLY)
-                    self._opening.linger(now)
-                    self._cids = CidPool(self.engine.connection_ids, self.issue_cid, self._spare_cids)
-                    if self._spare_cids and self.engine.connection_ids.theirs:
-                        self._cids_wanted_at = now + _CID_PATIENCE_SECONDS
-                    self._sealing.use_cid(self._cids.current)
-                    self._sealing.forget_before(self._sealing.epoch, self._flight.epochs)
-                case TicketReceived(_, ticket):
-                    self.tickets.append(ticket)
-                    del self.tickets[:-_MAX_TICKETS]
-                case _:
-                    # RFC 9147 section 5 [9147-5-2]: above all no ChangeCipherSpec.
-                    raise AssertionError(f"{output} is for streams")
+            if isinstance(output, SendMessage):
+                if not self.engine.complete or output.epoch < EPOCH_APPLICATION:
+                    # RFC 9147 section 7 [9147-7-4]: our next flight answers the peer's; the list starts over.
+                    self._to_acknowledge.clear()
+                    self._ack_deadline = None
+                    # The peer's silence may have been loss; this flight finds out for itself.
+                    self._mtu = self._full_mtu
+                self._check_message_numbers()
+                self._flight.add(*output)
+            elif isinstance(output, InstallKeys):
+                self._install(output, now)
+            elif isinstance(output, EarlyDataAnswered):
+                if not output.accepted:
+                    self._sealing.forget(EPOCH_EARLY)
+            elif isinstance(output, HandshakeDone):
+                self._opening.forget(EPOCH_EARLY)
+                self._opening.linger(now)
+                self._cids = CidPool(self.engine.connection_ids, self.issue_cid, self._spare_cids)
+                if self._spare_cids and self.engine.connection_ids.theirs:
+                    self._cids_wanted_at = now + _CID_PATIENCE_SECONDS
+                self._sealing.use_cid(self._cids.current)
+                self._sealing.forget_before(self._sealing.epoch, self._flight.epochs)
+            elif isinstance(output, TicketReceived):
+                self.tickets.append(output.ticket)
+                del self.tickets[:-_MAX_TICKETS]
+            else:
+                # RFC 9147 section 5 [9147-5-2]: above all no ChangeCipherSpec.
+                raise AssertionError(f"{output} is for streams")
         self._charge_flight()
+
+    def _install(self, keys: InstallKeys, now: float) -> None:
+        ids = self.engine.connection_ids
+        if keys.direction is Direction.SEND:
+            self._sealing.install(keys, self._cids.current if self.engine.complete else ids.theirs)
+            self._sealing.forget_before(keys.epoch, self._flight.epochs | {EPOCH_HANDSHAKE})
+            return
+        self._opening.install(keys, ids.ours)
+        if keys.epoch == EPOCH_EARLY:
+            # No message comes there.  RFC 9147 section 5.6 [9147-5.6-2]: nor for long.
+            self._opening.expire_at(EPOCH_EARLY, now + EARLY_SECONDS)
+        else:
+            self._reassembly.change_keys(keys.epoch)
 
     def _check_message_numbers(self) -> None:
         if self._flight.next_seq > 0xFFFF:
@@ -381,10 +383,6 @@ class HandshakeLayer:
             and self._flight.next_seq + pending < self._limits.handshake_messages
         )
 
-    def _note_exhaustion(self) -> None:
-        epoch = self._sealing.epoch + self.engine.pending_key_updates
-        self._account.note("epochs" if epoch >= self._limits.epochs else "handshake_messages")
-
     @property
     def outstanding(self) -> bool:
         """Whether messages of ours wait to be acknowledged."""
@@ -410,7 +408,8 @@ class HandshakeLayer:
             KeysExhausted: nothing is left for another one.
         """
         if not self.may_update_keys:
-            self._note_exhaustion()
+            epoch = self._sealing.epoch + self.engine.pending_key_updates
+            self._account.note("epochs" if epoch >= self._limits.epochs else "handshake_messages")
             raise KeysExhausted("epochs or handshake message numbers are nearly used up")
         self.engine.update_keys(request_peer=request_peer)
         self._counters.key_updates += 1

@@ -33,7 +33,7 @@ class _Partial:
         # Sorted pieces with gaps between them: starts[i] <= x < ends[i] is in pieces[i].
         self.starts: list[int] = []
         self.ends: list[int] = []
-        self.pieces: list[bytearray] = []
+        self.pieces: list[bytes | bytearray] = []
 
     def agrees(self, fragment: Fragment) -> bool:
         """Whether all bytes of `fragment` that are here already are the same."""
@@ -67,7 +67,8 @@ class _Partial:
             joined = bytearray(data)
         else:
             # The first of them grows, so that fragments in order cost nothing but their bytes.
-            joined, position = self.pieces[first], self.ends[first]
+            piece, position = self.pieces[first], self.ends[first]
+            joined = piece if isinstance(piece, bytearray) else bytearray(piece)
             if start < self.starts[first]:
                 joined[:0] = data[: self.starts[first] - start]
             for i in range(first + 1, last):
@@ -141,6 +142,14 @@ class Reassembly:
         partial = self._partial.get(seq)
         if partial is None:
             partial = _Partial(fragment, epoch)
+            if fragment.data and len(fragment.data) == fragment.length:
+                # All at once, as most come: one piece, which nothing is going to be joined to.
+                if not self._charge(partial, 2 * _PIECE_OVERHEAD_BYTES + fragment.length):
+                    return Discard.OVER_BUDGET
+                partial.missing = 0
+                partial.starts, partial.ends, partial.pieces = [0], [fragment.length], [fragment.data]
+                self._partial[seq] = partial
+                return None
             if not self._charge(partial, _PIECE_OVERHEAD_BYTES):
                 return Discard.OVER_BUDGET
             self._partial[seq] = partial

@@ -47,6 +47,13 @@ PURPOSE_LIMITS: dict[Purpose, str] = {
 }
 
 
+# A purpose without a cap of its own has the one over all.
+_CAPS: tuple[tuple[Purpose, str], ...] = tuple(
+    (purpose, PURPOSE_LIMITS.get(purpose, "total_bytes")) for purpose in Purpose
+)
+_NOTHING_HELD: dict[Purpose, int] = dict.fromkeys(Purpose, 0)
+
+
 class Ledger:
     """Running account of bytes held for peers, with one cap over all of them.
 
@@ -92,10 +99,8 @@ class Ledger:
         self.reached: dict[str, int] = {}
         self.level = Pressure.NONE
         self.prefixes = PrefixTable(limits)
-        self._by_purpose = dict.fromkeys(Purpose, 0)
-        # A purpose without a cap of its own has the one over all.
-        caps = {purpose: getattr(limits, name) for purpose, name in PURPOSE_LIMITS.items()}
-        self._caps = {purpose: caps.get(purpose, self.limit) for purpose in Purpose}
+        self._by_purpose = _NOTHING_HELD.copy()
+        self._caps = {purpose: getattr(limits, name) for purpose, name in _CAPS}
         self._listeners: list[PressureListener] = []
         self._follow_level()
 

@@ -56,12 +56,18 @@ class Train:
 
 def count_of(datagrams: Iterable[Buffer | Train]) -> int:
     """How many datagrams these are, those of trains counted each."""
-    return sum(one.count if isinstance(one, Train) else 1 for one in datagrams)
+    total = 0
+    for one in datagrams:
+        total += one.count if isinstance(one, Train) else 1
+    return total
 
 
 def bytes_of(datagrams: Iterable[Buffer | Train]) -> int:
     """Their bytes."""
-    return sum(len(one.data) if isinstance(one, Train) else len(one) for one in datagrams)
+    total = 0
+    for one in datagrams:
+        total += len(one.data) if isinstance(one, Train) else len(one)
+    return total
 
 
 def split_all(datagrams: Iterable[DatagramT | Train]) -> list[DatagramT | bytes]:

@@ -25,8 +25,9 @@ from sealwire.crypto.ocsp import StapleMode
 from sealwire.errors import Alert, CertificateError, CertificateFailure, HandshakeError
 from sealwire.tls13 import extensions as ext
 from sealwire.tls13.contract import VERIFY_NONE, PeerIdentity, Settings
-from sealwire.tls13.extensions import ANY_OCSP_RESPONSE, CertificateType, Extensions, Where
+from sealwire.tls13.extensions import Extensions, Where
 from sealwire.tls13.messages import Certificate, CompressedCertificate, HandshakeType
+from sealwire.tls13.values import ANY_OCSP_RESPONSE, CertificateType
 from sealwire.wire import Reader
 
 _AUTHORITIES_MAXIMUM_BYTES: Final = 1024

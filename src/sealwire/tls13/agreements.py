@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 from sealwire.crypto.srtp import SrtpProfile
 from sealwire.errors import Alert, HandshakeError
 from sealwire.tls13 import extensions as ext
-from sealwire.tls13.extensions import Extensions, SrtpOffer
+from sealwire.tls13.extensions import Extensions
+from sealwire.tls13.values import SrtpOffer
 from sealwire.wire import decode_error
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from sealwire.errors import Alert, CertificateError, CertificateFailure, HandshakeError
 from sealwire.tls13 import extensions as ext
 from sealwire.tls13.contract import VERIFY_NONE, Settings
-from sealwire.tls13.extensions import CertificateType, Extensions
+from sealwire.tls13.extensions import Extensions
+from sealwire.tls13.values import CertificateType
 
 _X509_ONLY = (CertificateType.X509,)
 

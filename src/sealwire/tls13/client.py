@@ -41,7 +41,7 @@ from sealwire.tls13.contract import (
     Session,
     Settings,
 )
-from sealwire.tls13.extensions import CertificateType, Extensions, KeyShareEntry, Where
+from sealwire.tls13.extensions import Extensions, Where
 from sealwire.tls13.grease import greased
 from sealwire.tls13.messages import (
     CertificateRequest,
@@ -57,6 +57,7 @@ from sealwire.tls13.serverhello import check_hello, older_version
 from sealwire.tls13.states import Connected, State
 from sealwire.tls13.tickets import SessionTicket
 from sealwire.tls13.transcript import Transcript, message_hash
+from sealwire.tls13.values import CertificateType, KeyShareEntry
 from sealwire.wire import Reader
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from sealwire.crypto.certificates import CertificateVerifier, Credential, PeerCertificate, RawPublicKey
 from sealwire.crypto.compression import CompressionAlgorithm
@@ -142,8 +142,7 @@ class Direction(enum.Enum):
     RECEIVE = "receive"
 
 
-@dataclass(frozen=True, slots=True)
-class SendMessage:
+class SendMessage(NamedTuple):
     """Send `message` (whole, TLS form) under the keys of `epoch`.
 
     `handle` names it for :meth:`Handshake.acknowledged`.
@@ -159,8 +158,7 @@ class SendCompatibilityCcs:
     """Send a ChangeCipherSpec for middleboxes (RFC 8446 appendix D.4).  Streams only."""
 
 
-@dataclass(frozen=True, slots=True)
-class InstallKeys:
+class InstallKeys(NamedTuple):
     """Protect one direction with the keys of `secret` from here on.
 
     RFC 8446 section 5.1: no handshake message may straddle this point.

@@ -19,28 +19,18 @@ from sealwire.crypto.groups import Group
 from sealwire.crypto.signatures import SignatureScheme
 from sealwire.crypto.transparency import decode_timestamps, encode_timestamps
 from sealwire.errors import Alert, ProtocolError
+from sealwire.tls13.values import (
+    STATUS_OCSP,
+    CertificateType,
+    KeyShareEntry,
+    OfferedPsks,
+    PskIdentity,
+    SrtpOffer,
+    StatusRequest,
+)
 from sealwire.wire import Reader, Writer, decode_error
 
 T = TypeVar("T")
-
-
-class CertificateType(enum.IntEnum):
-    """CertificateType (RFC 7250 section 3).  Unknown codes survive."""
-
-    X509 = 0
-    RAW_PUBLIC_KEY = 2
-
-    # Members are equal to their numbers, so they hash like them; Enum's own hash is a Python call.
-    __hash__ = int.__hash__
-
-    @classmethod
-    def _missing_(cls, value: object) -> CertificateType | None:
-        if not isinstance(value, int) or not 0 <= value <= 0xFF:
-            return None
-        member = int.__new__(cls, value)
-        member._name_ = f"CERTIFICATE_TYPE_{value}"
-        member._value_ = value
-        return member
 
 
 class Where(enum.Enum):
@@ -72,57 +62,6 @@ class Extension(Generic[T]):
     decode: Callable[[Reader], T]
     encode: Callable[[Writer, T], None]
     settled: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class KeyShareEntry:
-    """A group and a public value for it (RFC 8446 section 4.2.8)."""
-
-    group: Group
-    share: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class SrtpOffer:
-    """SRTP profiles by number, and a master key identifier (RFC 5764); an answer names one."""
-
-    profiles: tuple[int, ...]
-    mki: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class PskIdentity:
-    """One offered pre-shared key (RFC 8446 section 4.2.11)."""
-
-    identity: bytes
-    obfuscated_ticket_age: int
-
-
-@dataclass(frozen=True, slots=True)
-class OfferedPsks:
-    """The pre_shared_key extension of a ClientHello."""
-
-    identities: tuple[PskIdentity, ...]
-    binders: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StatusRequest:
-    """A client's status_request (RFC 6066 section 8).
-
-    Attributes:
-        kind: CertificateStatusType; only OCSP is used.
-        body: what follows it, well-formed for OCSP.
-    """
-
-    kind: int
-    body: bytes
-
-
-#: CertificateStatusType ocsp.
-STATUS_OCSP: Final = 1
-#: A request for any OCSP response: no responder preferred, no extensions.
-ANY_OCSP_RESPONSE: Final = StatusRequest(STATUS_OCSP, bytes(4))
 
 
 #: RFC 8701 section 2: of extensions, suites, groups, schemes and versions sixteen of each are nobody's.
@@ -518,9 +457,7 @@ _NST = Where.NEW_SESSION_TICKET
 
 SERVER_NAME = Extension(0, "server_name", (_CH,), _decode_server_name, _encode_server_name)
 SERVER_NAME_ACCEPTED = Extension(0, "server_name", (_EE,), _decode_empty, _encode_empty)
-STATUS_REQUEST = Extension(
-    5, "status_request", (_CH,), _decode_status_request, _encode_status_request, True
-)
+STATUS_REQUEST = Extension(5, "status_request", (_CH,), _decode_status_request, _encode_status_request, True)
 # RFC 8446 section 4.4.2.1: a server's request is empty, and the answer is the status itself.
 STATUS_REQUESTED = Extension(5, "status_request", (_CR,), _decode_empty, _encode_empty)
 CERTIFICATE_STATUS = Extension(5, "status_request", (_CT,), _decode_status, _encode_status)
@@ -590,9 +527,7 @@ RETURN_ROUTABILITY = Extension(61, "rrc", (_CH, _SH), _decode_empty, _encode_emp
 
 # RFC 9149 section 3: how many tickets a client wants after a full and after a resumed handshake; and the
 # server's answer, how many it is going to give.
-TICKET_REQUEST = Extension(
-    58, "ticket_request", (_CH,), _decode_ticket_request, _encode_ticket_request, True
-)
+TICKET_REQUEST = Extension(58, "ticket_request", (_CH,), _decode_ticket_request, _encode_ticket_request, True)
 TICKETS_EXPECTED = Extension(58, "ticket_request", (_EE,), Reader.u8, Writer.u8)
 
 _ALL: tuple[Extension[Any], ...] = (

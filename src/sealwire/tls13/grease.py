@@ -16,8 +16,9 @@ from sealwire.crypto.providers import CryptoProvider
 from sealwire.crypto.signatures import SignatureScheme
 from sealwire.crypto.suites import CipherSuite
 from sealwire.tls13 import extensions as ext
-from sealwire.tls13.extensions import GREASE_VALUES, Extensions, KeyShareEntry, Where
+from sealwire.tls13.extensions import GREASE_VALUES, Extensions, Where
 from sealwire.tls13.messages import ClientHello
+from sealwire.tls13.values import KeyShareEntry
 
 _VALUES: Final = tuple(sorted(GREASE_VALUES))
 

@@ -63,11 +63,13 @@ __all__ = [
 class Handshake:
     """One handshake and what follows it on the same connection.  Not thread-safe."""
 
-    __slots__ = ("_exchange", "_state")
+    __slots__ = ("_exchange", "_state", "complete")
 
     def __init__(self, exchange: Exchange, state: State) -> None:
         self._exchange = exchange
         self._state = state
+        #: Whether the peer's Finished was verified, and nothing was wrong since.
+        self.complete = isinstance(state, Connected)
 
     @classmethod
     def client(
@@ -153,11 +155,6 @@ class Handshake:
         return cls(exchange, server.ExpectReturned(exchange, spec, group, transcript))
 
     @property
-    def complete(self) -> bool:
-        """Whether the peer's Finished was verified."""
-        return isinstance(self._state, Connected)
-
-    @property
     def receive_epoch(self) -> int:
         """The epoch the next message must come in."""
         return self._state.epoch
@@ -198,19 +195,25 @@ class Handshake:
                 raise ProtocolError(
                     Alert.UNEXPECTED_MESSAGE, f"{kind.name} came in epoch {epoch} instead of {state.epoch}"
                 )
-            self._state = state.receive(kind, body, bytes(message))
+            self._state = following = state.receive(kind, body, bytes(message))
+            if following is not state:
+                self.complete = isinstance(following, Connected)
         except ProtocolError as error:
             cause = error.__cause__
             if not self.complete and not isinstance(error, HandshakeError):
                 error = HandshakeError(error.alert, error.reason, error.limit)
-            self._state = Failed(self._exchange, error)
+            self._failed(error)
             raise error from cause
         except Exception as cause:
             # A signer, a key log or another callback of the application failed: the peer is told, and
             # a server with other peers goes on.
             failure = HandshakeError(Alert.INTERNAL_ERROR, f"a callback failed: {cause}")
-            self._state = Failed(self._exchange, failure)
+            self._failed(failure)
             raise failure from cause
+
+    def _failed(self, error: ProtocolError) -> None:
+        self._state = Failed(self._exchange, error)
+        self.complete = False
 
     def outputs(self) -> list[Output]:
         """What is to be done, in order; each output is given once."""
@@ -258,7 +261,7 @@ class Handshake:
         """End the handshake because of something the transport saw; returns the error to raise."""
         kind = ProtocolError if self.complete else HandshakeError
         error = kind(alert, reason)
-        self._state = Failed(self._exchange, error)
+        self._failed(error)
         return error
 
     def _connected(self) -> Connected:

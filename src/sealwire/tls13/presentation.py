@@ -18,7 +18,7 @@ from sealwire.errors import Alert, HandshakeError
 from sealwire.tls13 import extensions as ext
 from sealwire.tls13.authentication import signed_content
 from sealwire.tls13.contract import Settings
-from sealwire.tls13.extensions import STATUS_OCSP, CertificateType, Extensions, Where
+from sealwire.tls13.extensions import Extensions, Where
 from sealwire.tls13.messages import (
     HEADER_BYTES,
     Certificate,
@@ -27,6 +27,7 @@ from sealwire.tls13.messages import (
     CompressedCertificate,
 )
 from sealwire.tls13.transcript import Transcript
+from sealwire.tls13.values import STATUS_OCSP, CertificateType
 
 # CertificateStatus is a byte and a three-byte length before it, in an extension of 65,535 bytes at most.
 _STAPLE_MAXIMUM_BYTES: Final = 0xFFFF - 4

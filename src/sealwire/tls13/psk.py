@@ -18,10 +18,11 @@ from sealwire.errors import Alert, HandshakeError
 from sealwire.tls13 import extensions as ext
 from sealwire.tls13 import tickets
 from sealwire.tls13.contract import VERIFY_NONE, Exchange, PeerIdentity, Settings
-from sealwire.tls13.extensions import Extensions, OfferedPsks, PskIdentity, Where
+from sealwire.tls13.extensions import Extensions, Where
 from sealwire.tls13.messages import ClientHello
 from sealwire.tls13.tickets import EarlyGrant, SessionTicket
 from sealwire.tls13.transcript import Transcript
+from sealwire.tls13.values import OfferedPsks, PskIdentity
 
 # Looking an identity up costs a call into the application, so a hello buys only a few.
 _MAX_IDENTITIES: Final = 5

@@ -21,11 +21,13 @@ def _empty_hash(provider: CryptoProvider, hash_name: str) -> bytes:
 
 
 @lru_cache(maxsize=8)
-def _without_key(provider: CryptoProvider, hash_name: str, hash_bytes: int, prefix: bytes) -> Secret:
-    """The salt of the handshake stage where there is no pre-shared key: everybody knows it."""
-    early = provider.hkdf_extract(hash_name, b"", bytes(hash_bytes))
+def _without_key(
+    provider: CryptoProvider, hash_name: str, hash_bytes: int, prefix: bytes
+) -> tuple[Secret, Secret]:
+    """Early secret, and salt of the handshake's, where there is no pre-shared key: everybody knows them."""
+    early = Secret(provider.hkdf_extract(hash_name, b"", bytes(hash_bytes)))
     empty = _empty_hash(provider, hash_name)
-    return expand_labels(provider, hash_name, early, prefix, (b"derived",), empty, hash_bytes)[0]
+    return early, expand_labels(provider, hash_name, early, prefix, (b"derived",), empty, hash_bytes)[0]
 
 
 class Deriver(NamedTuple):
@@ -62,29 +64,27 @@ class EarlyStage(NamedTuple):
     """Before the key exchange."""
 
     deriver: Deriver
-    #: None without a pre-shared key, where nothing but the next stage follows.
-    secret: Secret | None
+    secret: Secret
+    #: Salt of the next stage, where it is known already.
+    salt: Secret | None = None
 
     @classmethod
     def start(cls, deriver: Deriver, psk: bytes = b"") -> EarlyStage:
         """With a pre-shared key; zeros stand in where there is none."""
         if not psk:
-            return cls(deriver, None)
+            provider, spec, prefix = deriver
+            return cls(deriver, *_without_key(provider, spec.hash_name, spec.hash_bytes, prefix))
         return cls(deriver, Secret.taking(deriver.provider.hkdf_extract(deriver.spec.hash_name, b"", psk)))
 
     def client_early_secret(self, hello_hash: bytes) -> Secret:
         """What protects early data, with the transcript up to ClientHello."""
-        assert self.secret is not None, "there is no early data without a key"
         return self.deriver.derive(self.secret, b"c e traffic", hello_hash)
 
     def handshake(self, shared_secret: bytes, hello_hash: bytes) -> HandshakeStage:
         """With the (EC)DHE or hybrid secret, and the transcript up to ServerHello."""
         deriver = self.deriver
         provider, spec = deriver.provider, deriver.spec
-        if self.secret is None:
-            salt = _without_key(provider, spec.hash_name, spec.hash_bytes, deriver.prefix)
-        else:
-            salt = deriver.derive(self.secret, b"derived", deriver.empty_hash())
+        salt = self.salt or deriver.derive(self.secret, b"derived", deriver.empty_hash())
         secret = Secret.taking(provider.hkdf_extract(spec.hash_name, salt, shared_secret))
         return HandshakeStage(
             deriver, secret, *deriver.derive_all(secret, (b"c hs traffic", b"s hs traffic"), hello_hash)

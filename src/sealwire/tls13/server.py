@@ -48,7 +48,7 @@ from sealwire.tls13.contract import (
     Session,
     Settings,
 )
-from sealwire.tls13.extensions import CertificateType, Extensions, KeyShareEntry, Where
+from sealwire.tls13.extensions import Extensions, Where
 from sealwire.tls13.messages import (
     CertificateRequest,
     ClientHello,
@@ -62,6 +62,7 @@ from sealwire.tls13.schedule import ApplicationStage, Deriver, EarlyStage, Hands
 from sealwire.tls13.selection import Selection, check_hello, retry_request, select
 from sealwire.tls13.states import Connected, State
 from sealwire.tls13.transcript import Transcript, message_hash
+from sealwire.tls13.values import CertificateType, KeyShareEntry
 from sealwire.wire import Reader
 
 

@@ -11,18 +11,7 @@ from sealwire.crypto.groups import Group
 from sealwire.crypto.signatures import SignatureScheme
 from sealwire.crypto.suites import CipherSuite
 from sealwire.tls13 import extensions as ext
-from sealwire.tls13.extensions import (
-    STATUS_OCSP,
-    CertificateType,
-    Extension,
-    Extensions,
-    KeyShareEntry,
-    OfferedPsks,
-    PskIdentity,
-    SrtpOffer,
-    StatusRequest,
-    Where,
-)
+from sealwire.tls13.extensions import Extension, Extensions, Where
 from sealwire.tls13.flavor import Flavor
 from sealwire.tls13.messages import (
     HELLO_RETRY_RANDOM,
@@ -37,6 +26,15 @@ from sealwire.tls13.messages import (
     KeyUpdate,
     NewSessionTicket,
     ServerHello,
+)
+from sealwire.tls13.values import (
+    STATUS_OCSP,
+    CertificateType,
+    KeyShareEntry,
+    OfferedPsks,
+    PskIdentity,
+    SrtpOffer,
+    StatusRequest,
 )
 
 u8 = st.integers(0, 0xFF)

@@ -14,9 +14,10 @@ from sealwire.crypto.srtp import EXPORTER_LABEL, SrtpKeys, SrtpProfile, parse_sr
 from sealwire.errors import Alert, ConfigurationError, HandshakeError, ProtocolError
 from sealwire.tls13 import extensions as ext
 from sealwire.tls13.agreements import MAX_RECORD_BYTES
-from sealwire.tls13.extensions import Extension, Extensions, SrtpOffer, Where
+from sealwire.tls13.extensions import Extension, Extensions, Where
 from sealwire.tls13.flavor import DTLS, TLS, Flavor
 from sealwire.tls13.messages import ClientHello, EncryptedExtensions, HandshakeType, open_message
+from sealwire.tls13.values import SrtpOffer
 from sealwire.wire import Reader
 from tests.record_layers import REFERENCE
 from tests.unit.tls13.engines import Delivery, Pair, client, each_flavor, server

@@ -17,10 +17,11 @@ from sealwire.crypto.chainsignatures import VERIFIABLE, accepted_in_chains, sign
 from sealwire.crypto.credentials import Credential
 from sealwire.crypto.signatures import DEFAULT_SCHEMES, SignatureScheme, sign
 from sealwire.tls13 import extensions as ext
-from sealwire.tls13.extensions import CertificateType, Extensions, Where
+from sealwire.tls13.extensions import Extensions, Where
 from sealwire.tls13.flavor import DTLS, TLS, Flavor
 from sealwire.tls13.messages import HandshakeType
 from sealwire.tls13.presentation import Wishes, choose
+from sealwire.tls13.values import CertificateType
 from tests import certificates, configs
 from tests.certificates import Kind
 from tests.unit.crypto.authority import NOW, Issued, authority, issue, named, rsa_key

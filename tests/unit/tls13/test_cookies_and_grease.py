@@ -19,6 +19,7 @@ from sealwire.tls13.handshake import Handshake
 from sealwire.tls13.messages import ClientHello, EncryptedExtensions, HandshakeType
 from sealwire.tls13.selection import retry_request, select
 from sealwire.tls13.transcript import message_hash
+from sealwire.tls13.values import KeyShareEntry
 from tests.unit.tls13.engines import (
     Pair,
     certificate_request,
@@ -113,7 +114,7 @@ def _greased(flavor: Flavor, settings: tuple[Config, Config]) -> Pair:
         block = put(block, key.code, (*GREASE_U16, *block.require(key), *GREASE_U16))  # type: ignore[misc]
     block = put(block, ext.ALPN.code, (b"\x0a\x0a", b"b/2"))
     shares = block.require(ext.KEY_SHARES)
-    block = put(block, ext.KEY_SHARES.code, (ext.KeyShareEntry(Group(0x0A0A), b"\0"), *shares))
+    block = put(block, ext.KEY_SHARES.code, (KeyShareEntry(Group(0x0A0A), b"\0"), *shares))
     block = put(block, 0x0A0A, b"", first=True)
     for code in GREASE_U16[1:]:
         block = put(block, code, bytes(code & 7))

@@ -12,7 +12,9 @@ from sealwire.crypto.compression import CompressionAlgorithm
 from sealwire.crypto.groups import Group
 from sealwire.errors import Alert, ProtocolError
 from sealwire.tls13 import extensions as ext
-from sealwire.tls13.extensions import CertificateType, Extension, Extensions, Where
+from sealwire.tls13 import values
+from sealwire.tls13.extensions import Extension, Extensions, Where
+from sealwire.tls13.values import CertificateType
 from sealwire.wire import Reader, Writer
 from tests.unit.tls13.strategies import VALUES, blocks
 
@@ -110,7 +112,7 @@ _EXAMPLES: dict[Extension[Any], Any] = {
     ext.SUPPORTED_GROUPS: (Group.X25519, Group(0x1A1A)),
     ext.SIGNATURE_ALGORITHMS: (0x0403,),
     ext.ALPN: (b"h2", b"http/1.1"),
-    ext.PRE_SHARED_KEYS: ext.OfferedPsks((ext.PskIdentity(b"i", 7),), (bytes(32),)),
+    ext.PRE_SHARED_KEYS: values.OfferedPsks((values.PskIdentity(b"i", 7),), (bytes(32),)),
     ext.SELECTED_PSK: 0,
     ext.EARLY_DATA: True,
     ext.MAX_EARLY_DATA: 0xFFFFFFFF,
@@ -121,16 +123,16 @@ _EXAMPLES: dict[Extension[Any], Any] = {
     ext.CERTIFICATE_AUTHORITIES: (b"\x30\x00",),
     ext.POST_HANDSHAKE_AUTH: True,
     ext.SIGNATURE_ALGORITHMS_CERT: (0x0804,),
-    ext.KEY_SHARES: (ext.KeyShareEntry(Group.X25519, bytes(32)),),
-    ext.KEY_SHARE: ext.KeyShareEntry(Group.X25519, bytes(32)),
+    ext.KEY_SHARES: (values.KeyShareEntry(Group.X25519, bytes(32)),),
+    ext.KEY_SHARE: values.KeyShareEntry(Group.X25519, bytes(32)),
     ext.KEY_SHARE_REQUEST: Group.X25519,
     ext.CONNECTION_ID: b"\x01\x02",
     ext.TICKET_REQUEST: (3, 1),
-    ext.USE_SRTP: ext.SrtpOffer((7, 1), b"key"),
+    ext.USE_SRTP: values.SrtpOffer((7, 1), b"key"),
     ext.RECORD_SIZE_LIMIT: 600,
     ext.TICKETS_EXPECTED: 2,
     ext.RETURN_ROUTABILITY: True,
-    ext.STATUS_REQUEST: ext.ANY_OCSP_RESPONSE,
+    ext.STATUS_REQUEST: values.ANY_OCSP_RESPONSE,
     ext.STATUS_REQUESTED: True,
     ext.CERTIFICATE_STATUS: b"\x30\x03\x0a\x01\x00",
     ext.TIMESTAMPS_REQUESTED: True,

@@ -15,11 +15,12 @@ from sealwire.crypto.suites import SUITES, CipherSuite
 from sealwire.errors import Alert, HandshakeError
 from sealwire.tls13 import extensions as ext
 from sealwire.tls13.contract import Direction
-from sealwire.tls13.extensions import CertificateType, Extensions, OfferedPsks, Where
+from sealwire.tls13.extensions import Extensions, Where
 from sealwire.tls13.flavor import DTLS, TLS, Flavor
 from sealwire.tls13.handshake import Handshake
 from sealwire.tls13.messages import CertificateRequest, ClientHello, HandshakeType
 from sealwire.tls13.presentation import Wishes, certificate_message
+from sealwire.tls13.values import CertificateType, OfferedPsks
 from tests import certificates, psks
 from tests.psks import DEVICE, SECRET
 from tests.unit.tls13 import engines

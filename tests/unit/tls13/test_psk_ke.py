@@ -12,9 +12,9 @@ from sealwire.crypto.groups import Group
 from sealwire.crypto.psk import ExternalPsk, PskMode
 from sealwire.errors import Alert, ConfigurationError
 from sealwire.tls13 import extensions as ext
-from sealwire.tls13.extensions import KeyShareEntry
 from sealwire.tls13.flavor import DTLS, TLS, Flavor
 from sealwire.tls13.messages import HandshakeType
+from sealwire.tls13.values import KeyShareEntry
 from tests import certificates, configs, psks
 from tests.psks import DEVICE
 from tests.unit.tls13.cells import Cell, Change, cells, replaced

@@ -22,10 +22,11 @@ from sealwire.context import (
 from sealwire.crypto.certificates import RawPublicKey
 from sealwire.errors import Alert, CertificateError, CertificateFailure, ConfigurationError
 from sealwire.tls13 import extensions as ext
-from sealwire.tls13.extensions import CertificateType, Extensions, Where
+from sealwire.tls13.extensions import Extensions, Where
 from sealwire.tls13.flavor import DTLS, Flavor
 from sealwire.tls13.handshake import Handshake
 from sealwire.tls13.messages import Certificate, CertificateEntry, HandshakeType
+from sealwire.tls13.values import CertificateType
 from tests import certificates
 from tests.certificates import Identity, Kind
 from tests.unit.tls13.cells import Cell, Change, cells, replaced

@@ -14,14 +14,7 @@ from sealwire.crypto.signatures import SignatureScheme
 from sealwire.crypto.suites import SUITES, CipherSuite
 from sealwire.errors import Alert
 from sealwire.tls13 import extensions as ext
-from sealwire.tls13.extensions import (
-    Extension,
-    Extensions,
-    KeyShareEntry,
-    OfferedPsks,
-    PskIdentity,
-    Where,
-)
+from sealwire.tls13.extensions import Extension, Extensions, Where
 from sealwire.tls13.flavor import DTLS, TLS, Flavor
 from sealwire.tls13.handshake import Handshake
 from sealwire.tls13.messages import (
@@ -31,6 +24,7 @@ from sealwire.tls13.messages import (
 )
 from sealwire.tls13.selection import retry_request, select
 from sealwire.tls13.transcript import message_hash
+from sealwire.tls13.values import KeyShareEntry, OfferedPsks, PskIdentity
 from tests.unit.tls13.cells import Cell, Change, cells
 from tests.unit.tls13.engines import (
     Delivery,

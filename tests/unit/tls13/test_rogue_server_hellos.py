@@ -12,7 +12,7 @@ from sealwire.crypto.groups import Group
 from sealwire.crypto.suites import CipherSuite
 from sealwire.errors import Alert
 from sealwire.tls13 import extensions as ext
-from sealwire.tls13.extensions import Extensions, KeyShareEntry, Where
+from sealwire.tls13.extensions import Extensions, Where
 from sealwire.tls13.flavor import DTLS, TLS, Flavor
 from sealwire.tls13.messages import (
     HandshakeType,
@@ -20,6 +20,7 @@ from sealwire.tls13.messages import (
     frame,
 )
 from sealwire.tls13.selection import retry_request
+from sealwire.tls13.values import KeyShareEntry
 from tests.unit.tls13.cells import Cell, Change, cells, replaced
 from tests.unit.tls13.engines import (
     Delivery,

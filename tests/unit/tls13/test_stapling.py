@@ -17,10 +17,10 @@ from sealwire.crypto.credentials import Staple
 from sealwire.crypto.ocsp import StapleMode
 from sealwire.errors import Alert, CertificateError, CertificateFailure
 from sealwire.tls13 import extensions as ext
-from sealwire.tls13.extensions import ANY_OCSP_RESPONSE, StatusRequest
 from sealwire.tls13.flavor import DTLS, Flavor
 from sealwire.tls13.messages import CertificateEntry, HandshakeType
 from sealwire.tls13.tickets import SessionTicket
+from sealwire.tls13.values import ANY_OCSP_RESPONSE, StatusRequest
 from tests import certificates, configs
 from tests.certificates import Identity
 from tests.staples import REVOKED, UNKNOWN, staple

@@ -50,6 +50,8 @@ Mask = Callable[[bytes], bytes]
 class CryptoProvider(Protocol):
     """What the protocol needs from cryptography.  `hash_name` is ``"sha256"`` or ``"sha384"``."""
 
+    def __hash__(self) -> int: ...
+
     @property
     def name(self) -> str: ...
 
@@ -75,7 +77,7 @@ class CryptoProvider(Protocol):
     def hkdf_secrets(
         self, hash_name: str, secret: bytes, infos: tuple[tuple[bytes, int], ...]
     ) -> list[Secret]:
-        """:meth:`hkdf_expand` of one secret with several infos, each with the bytes wanted: one hash at most."""
+        """:meth:`hkdf_expand` of one secret for each info and number of bytes, one hash at most."""
         ...
 
     def supports(self, group: Group) -> bool:

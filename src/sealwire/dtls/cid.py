@@ -18,6 +18,8 @@ from sealwire.wire import Reader, Writer, decode_error
 
 # Ids we accept records under, and spare ones of the peer that we keep [9147-9-4].
 _MAX_IDS: Final = 8
+# Ids of ours that are not counted any more, under which records may still be on their way.
+_MAX_LINGERING: Final = 8
 # Requests answered before data must come in between [9147-9-13].
 _MAX_REQUESTS: Final = 16
 # What we ask for by ourselves before we send data in between: well below what a peer like us answers.
@@ -63,7 +65,7 @@ class CidPool:
     """The ids of one connection, both ways.
 
     Attributes:
-        ours: ids records to us may carry, oldest first.
+        ours: ids the peer may put into records, oldest first.
         requests_sent: requests of ours since we last sent data.
         retired: ids that records to us may carry no more; whoever routes by them empties it.
         current: the id our records carry.
@@ -73,6 +75,7 @@ class CidPool:
         "_agreed",
         "_issue",
         "_left",
+        "_lingering",
         "_new_pending",
         "_owed",
         "_replaced",
@@ -108,11 +111,17 @@ class CidPool:
         self.requests_sent = 0
         # How many of `ours` the peer has gone past: its newest record carries a later one.
         self._left = 0
+        self._lingering: tuple[bytes, ...] = ()
+
+    @property
+    def accepted(self) -> list[bytes]:
+        """All ids records to us may carry: `ours`, and before them those the network may still bring."""
+        return [*self._lingering, *self.ours]
 
     def freeze(self) -> bytes:
         """All of it, for :meth:`thaw` in another process."""
         writer = Writer()
-        for cids in (self.ours, [self.current], self._spare):
+        for cids in (self.ours, [self.current], self._spare, self._lingering):
             with writer.length16():
                 for cid in cids:
                     writer.vector8(cid)
@@ -127,7 +136,7 @@ class CidPool:
         """Be as the one that was frozen.  ProtocolError(decode_error) for anything else."""
         reader = Reader(data, "connection ids")
         lists = []
-        for _ in range(3):
+        for _ in range(4):
             block = reader.sub16()
             cids = []
             while block.remaining:
@@ -135,7 +144,8 @@ class CidPool:
             lists.append(cids)
         if len(lists[1]) != 1:
             raise decode_error("connection ids")
-        self.ours, (self.current,), self._spare = lists
+        self.ours, (self.current,), self._spare = lists[:3]
+        self._lingering = tuple(lists[3])
         self._superseded, self._replaced, self._owed = reader.u16(), reader.u16(), reader.u16()
         self._requests, self._wanted = reader.u16(), reader.u16()
         self.requests_sent, self._left, pending = reader.u8(), reader.u8(), reader.u8()
@@ -234,7 +244,7 @@ class CidPool:
         # ones not every draw is new.
         for _ in range(4 * n):
             cid = self._issue(len(self.ours[0]))
-            if len(fresh) < n and cid not in fresh and cid not in self.ours:
+            if len(fresh) < n and cid not in fresh and cid not in self.accepted:
                 fresh.append(cid)
         return fresh
 
@@ -247,7 +257,12 @@ class CidPool:
         self._superseded = 0
 
     def _retire(self, n: int) -> None:
-        self.retired += self.ours[:n]
+        # What is asked for or offered next may overtake a record under an id the peer has given up, so the
+        # last few of those still open; who changes ids faster than the network forgets loses some.
+        lingering = self._lingering + tuple(self.ours[:n])
+        past = max(len(lingering) - _MAX_LINGERING, 0)
+        self.retired += lingering[:past]
+        self._lingering = lingering[past:]
         del self.ours[:n]
         self._left = max(self._left - n, 0)
 

@@ -438,7 +438,7 @@ class HandshakeLayer:
 
     def _follow_cids(self) -> None:
         self._sealing.use_cid(self._cids.current)
-        self._opening.cids = list(self._cids.ours)
+        self._opening.cids = self._cids.accepted
 
     def offer_cids(self, count: int, usage: Usage) -> None:
         """Give the peer further ids for its records; Error as :meth:`CidPool.offer` says."""

@@ -157,12 +157,12 @@ class Peers:
         cids = connection.cids
         while cids.retired:
             self.by_cid.pop(cids.retired.pop(), None)
-        for cid in cids.ours:
+        for cid in cids.accepted:
             self.by_cid.setdefault(cid, connection)
 
     def forget(self, connection: Connection, address: Address) -> bool:
         """A connection is over: whether it was here still."""
-        for cid in (connection.connection_ids.ours, *connection.cids.ours):
+        for cid in (connection.connection_ids.ours, *connection.cids.accepted):
             if self.by_cid.get(cid) is connection:
                 del self.by_cid[cid]
         for table in (self.by_address, self.replacements):

@@ -13,58 +13,25 @@ from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy, memset
 
+from sealwire.drive._sockets cimport (
+    CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_SPACE, IPPROTO_IP, IPPROTO_IPV6, MSG_DONTWAIT, PKTINFO, PKTINFO6,
+    PyErr_SetFromErrno, cmsghdr, iovec, mmsghdr, msghdr, recvmmsg, sendmmsg, sockaddr_storage,
+)
 from sealwire.dtls cimport _gate
 from sealwire.dtls._gate cimport Sieve
 from sealwire.dtls._places cimport Place, place_of_sockaddr
 
 from sealwire.drive.peers import Reached, unpack_address
 
-cdef extern from "Python.h":
-    object PyErr_SetFromErrno(object kind)
-
 cdef extern from "<errno.h>" nogil:
     int errno, EAGAIN, EINTR
-
-cdef extern from "<sys/socket.h>" nogil:
-    struct iovec:
-        void* iov_base
-        size_t iov_len
-    struct msghdr:
-        void* msg_name
-        unsigned int msg_namelen
-        iovec* msg_iov
-        size_t msg_iovlen
-        void* msg_control
-        size_t msg_controllen
-        int msg_flags
-    struct mmsghdr:
-        msghdr msg_hdr
-        unsigned int msg_len
-    struct cmsghdr:
-        size_t cmsg_len
-        int cmsg_level
-        int cmsg_type
-    struct sockaddr_storage:
-        pass
-    int recvmmsg(int fd, mmsghdr* messages, unsigned int n, int flags, void* timeout)
-    int sendmmsg(int fd, mmsghdr* messages, unsigned int n, int flags)
-    cmsghdr* CMSG_FIRSTHDR(msghdr* message)
-    uint8_t* CMSG_DATA(cmsghdr* control)
-    size_t CMSG_LEN(size_t n)
-    size_t CMSG_SPACE(size_t n)
-    int MSG_DONTWAIT
-
-cdef extern from "<netinet/in.h>" nogil:
-    int IPPROTO_IP, IPPROTO_IPV6
 
 cdef enum:
     SLOTS = 64
     # The longest datagram.  Pages that no datagram reached are never touched.
     SLOT_BYTES = 65536
     CONTROL_BYTES = 64
-    PKTINFO = 8  # linux/in.h: IP_PKTINFO
     PKTINFO_BYTES = 12
-    PKTINFO6 = 50  # linux/in6.h: IPV6_PKTINFO
     PKTINFO6_BYTES = 20
     # RFC 7983 section 7: first bytes of DTLS.
     FIRST = 20

@@ -13,46 +13,18 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 
+from sealwire.drive._sockets cimport (
+    CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_NXTHDR, CMSG_SPACE, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP, MSG_DONTWAIT,
+    PKTINFO, PKTINFO6, SOL_SOCKET, PyErr_SetFromErrno, cmsghdr, iovec, mmsghdr, msghdr, recvmmsg, sendmmsg,
+    sockaddr_storage,
+)
+
 from sealwire.drive.batches import MOST_RECEIVED, MOST_SENT
 from sealwire.drive.peers import Reached, pack_address, unpack_address
 from sealwire.dtls import Train
 
 cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject** data, Py_ssize_t n) except -1
-    object PyErr_SetFromErrno(object kind)
-
-cdef extern from "<sys/socket.h>" nogil:
-    struct iovec:
-        void* iov_base
-        size_t iov_len
-    struct msghdr:
-        void* msg_name
-        unsigned int msg_namelen
-        iovec* msg_iov
-        size_t msg_iovlen
-        void* msg_control
-        size_t msg_controllen
-        int msg_flags
-    struct mmsghdr:
-        msghdr msg_hdr
-        unsigned int msg_len
-    struct cmsghdr:
-        size_t cmsg_len
-        int cmsg_level
-        int cmsg_type
-    struct sockaddr_storage:
-        pass
-    int recvmmsg(int fd, mmsghdr* messages, unsigned int n, int flags, void* timeout)
-    int sendmmsg(int fd, mmsghdr* messages, unsigned int n, int flags)
-    cmsghdr* CMSG_FIRSTHDR(msghdr* message)
-    cmsghdr* CMSG_NXTHDR(msghdr* message, cmsghdr* control)
-    uint8_t* CMSG_DATA(cmsghdr* control)
-    size_t CMSG_LEN(size_t n)
-    size_t CMSG_SPACE(size_t n)
-    int SOL_SOCKET, MSG_DONTWAIT
-
-cdef extern from "<netinet/in.h>" nogil:
-    int IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP
 
 cdef enum:
     SLOTS = 16
@@ -64,9 +36,7 @@ cdef enum:
     SEGMENT = 103  # linux/udp.h: UDP_SEGMENT, UDP_GRO
     GRO = 104
     RXQ_OVFL = 40  # asm-generic/socket.h: SO_RXQ_OVFL
-    PKTINFO = 8  # linux/in.h: IP_PKTINFO, IP_TOS
-    TOS = 1
-    PKTINFO6 = 50  # linux/in6.h: IPV6_PKTINFO, IPV6_TCLASS
+    TOS = 1  # linux/in.h: IP_TOS, in6.h: IPV6_TCLASS
     TCLASS = 67
     CONGESTION = 3  # RFC 3168: both ECN bits
 

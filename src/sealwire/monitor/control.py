@@ -17,9 +17,9 @@ import struct
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
+from sealwire.monitor.attending import Attending
 from sealwire.monitor.history import History
 from sealwire.monitor.snapshot import snapshot
 from sealwire.monitor.sources import Monitor
@@ -28,7 +28,6 @@ _REQUEST_BYTES: Final = 4 * 1024
 _ANSWER_BYTES: Final = 16 * 1024 * 1024
 # A client that says nothing for so long is cut off.
 _SECONDS: Final = 60.0
-_CONNECTIONS: Final = 16
 _MOST_PEERS: Final = 1_000
 # struct ucred: pid, uid, gid.
 _CREDENTIALS: Final = struct.Struct("3i")
@@ -50,16 +49,15 @@ def default_path() -> Path:
     return Path("/run/sealwire.sock") if os.geteuid() == 0 else Path.home() / ".sealwire.sock"
 
 
-class ControlServer:
+class ControlServer(Attending):
     """Answers on a Unix socket; see :func:`serve_control`."""
 
     def __init__(self, monitor: Monitor, history: History | None = None) -> None:
+        super().__init__()
         self._monitor = monitor
         self._history = history
         self._path: Path | None = None
         self._identity = (0, 0)
-        self._server: asyncio.Server | None = None
-        self._open: set[asyncio.Task[None]] = set()
         self._asked: dict[str, Callable[[dict[str, Any]], object]] = {
             "status": lambda _: snapshot(monitor, history),
             "top": self._top,
@@ -94,14 +92,7 @@ class ControlServer:
 
     async def aclose(self) -> None:
         """Stop, and take the socket away if it is still ours."""
-        if self._server is not None:
-            self._server.close()
-        for task in list(self._open):
-            task.cancel()
-        if self._open:
-            await asyncio.wait(self._open)
-        if self._server is not None:
-            await self._server.wait_closed()
+        await super().aclose()
         if self._path is not None:
             try:
                 found = self._path.stat()
@@ -111,34 +102,17 @@ class ControlServer:
                 pass
             self._path = None
 
-    async def __aenter__(self) -> ControlServer:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
     # -- one client
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        if len(self._open) >= _CONNECTIONS or not _allowed(writer.get_extra_info("socket")):
-            writer.transport.abort()
-            return
-        self._open.add(task)
-        try:
-            while True:
-                async with asyncio.timeout(_SECONDS):
-                    line = await reader.readuntil(b"\n")
-                    writer.write(json.dumps(self._answer(line)).encode() + b"\n")
-                    await writer.drain()
-        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
-            pass  # gone, too long a request, or silent for too long (TimeoutError is an OSError)
-        finally:
-            self._open.discard(task)
-            writer.close()
+    def _admits(self, writer: asyncio.StreamWriter) -> bool:
+        return _allowed(writer.get_extra_info("socket"))
+
+    async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            async with asyncio.timeout(_SECONDS):
+                line = await reader.readuntil(b"\n")
+                writer.write(json.dumps(self._answer(line)).encode() + b"\n")
+                await writer.drain()
 
     def _answer(self, line: bytes) -> dict[str, object]:
         try:

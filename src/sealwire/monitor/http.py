@@ -12,9 +12,9 @@ import asyncio
 import json
 from collections.abc import Callable
 from http import HTTPStatus
-from types import TracebackType
 from typing import Final
 
+from sealwire.monitor.attending import Attending
 from sealwire.monitor.exposition import Exposition
 from sealwire.monitor.history import History
 from sealwire.monitor.snapshot import snapshot
@@ -22,21 +22,19 @@ from sealwire.monitor.sources import Monitor
 
 _REQUEST_BYTES: Final = 8 * 1024
 _SECONDS: Final = 5.0
-_CONNECTIONS: Final = 16
 
 Answer = tuple[HTTPStatus, str, bytes]
 _TEXT: Final = "text/plain; charset=utf-8"
 
 
-class MetricsServer:
+class MetricsServer(Attending):
     """Serves `monitor` over HTTP; see :func:`serve_metrics`."""
 
     def __init__(self, monitor: Monitor, history: History | None = None) -> None:
+        super().__init__()
         self._monitor = monitor
         self._history = history
         self._exposition = Exposition(monitor)
-        self._server: asyncio.Server | None = None
-        self._open: set[asyncio.Task[None]] = set()
         self._pages: dict[str, Callable[[str], Answer]] = {
             "/metrics": self._metrics,
             "/healthz": self._healthz,
@@ -53,44 +51,13 @@ class MetricsServer:
         """Where it listens."""
         return [] if self._server is None else [sock.getsockname()[:2] for sock in self._server.sockets]
 
-    async def aclose(self) -> None:
-        """Stop, and cut off who is being answered."""
-        if self._server is not None:
-            self._server.close()
-        for task in list(self._open):
-            task.cancel()
-        if self._open:
-            await asyncio.wait(self._open)
-        if self._server is not None:
-            await self._server.wait_closed()
-
-    async def __aenter__(self) -> MetricsServer:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
     # -- one request
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        if len(self._open) >= _CONNECTIONS:
-            writer.transport.abort()
-            return
-        self._open.add(task)
-        try:
-            async with asyncio.timeout(_SECONDS):
-                head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(self._answer(head))
-                await writer.drain()
-        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
-            pass  # not a request, too long a one, or nobody is there any more (TimeoutError is an OSError)
-        finally:
-            self._open.discard(task)
-            writer.close()
+    async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with asyncio.timeout(_SECONDS):
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(self._answer(head))
+            await writer.drain()
 
     def _answer(self, head: bytes) -> bytes:
         lines = head.decode("latin-1").split("\r\n")

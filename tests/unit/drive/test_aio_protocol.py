@@ -153,13 +153,62 @@ def test_writing_is_paused_while_the_socket_is_full() -> None:
             while protocol.last() != ("pause",):
                 assert len(protocol.calls) < 5
                 transport.sendto(bytes(1_000))
+            low, high = transport.get_write_buffer_limits()
+            assert (low, high) == (1_250, 5_000)
+            assert high < transport.get_write_buffer_size() <= high + 1_100
             for _ in range(10):
                 transport.sendto(bytes(1_000))
             assert protocol.last()[0] == "error"  # the queue has an end
+            assert transport.get_write_buffer_size() <= 10_000
             reluctant.taking = True
             await eventually(lambda: ("resume",) in protocol.calls)
             transport.abort()
             await asyncio.sleep(0)
+
+    run(main())
+
+
+def test_marks_of_a_transport_that_serves() -> None:
+    """Each peer counts by itself: one that is full pauses the protocol, until its queue has ebbed."""
+
+    async def main() -> None:
+        transport, protocol = await create_datagram_endpoint(
+            Recorder, local_addr=("127.0.0.1", 0), context=server_context()
+        )
+        address = transport.get_extra_info("sockname")
+        clients = [
+            await create_datagram_endpoint(Recorder, remote_addr=address, context=client_context())
+            for _ in range(2)
+        ]
+        for client, _ in clients:
+            client.sendto(b"here")
+        await eventually(lambda: len(protocol.calls) == 3)
+        peers = [client.get_extra_info("sockname") for client, _ in clients]
+        assert transport._port is not None
+        reluctant = Reluctant(transport._port.udp)
+        reluctant.taking = False
+        transport.sendto(bytes(500), peers[0])
+        await asyncio.sleep(0.01)
+        for peer in peers:
+            for _ in range(3):
+                transport.sendto(bytes(500), peer)
+        size = transport.get_write_buffer_size()
+        assert 3_000 <= size <= 4_000
+        assert ("pause",) not in protocol.calls
+        transport.set_write_buffer_limits(high=1_000, low=0)
+        assert protocol.calls.count(("pause",)) == 1
+        with pytest.raises(ValueError, match="high"):
+            transport.set_write_buffer_limits(high=1, low=2)
+        transport.sendto(bytes(500), peers[0])
+        assert protocol.calls.count(("pause",)) == 1
+        reluctant.taking = True
+        await eventually(lambda: ("resume",) in protocol.calls)
+        assert protocol.calls.count(("resume",)) == 1
+        assert transport.get_write_buffer_size() == 0
+        for client, _ in clients:
+            client.abort()
+        transport.abort()
+        await asyncio.sleep(0)
 
     run(main())
 

@@ -245,6 +245,43 @@ def test_everything_arrives_in_the_end_with_a_full_socket() -> None:
     run(main())
 
 
+def test_a_send_waits_above_the_high_mark_until_the_low_one() -> None:
+    async def main() -> None:
+        async with await serve() as server, connect(server) as channel:
+            assert channel.get_write_buffer_limits() == (1 << 16, 1 << 18)
+            channel.set_write_buffer_limits(high=8_000)
+            assert channel.get_write_buffer_limits() == (2_000, 8_000)
+            channel.set_write_buffer_limits(low=1_500)
+            assert channel.get_write_buffer_limits() == (1_500, 6_000)
+            for high, low in ((10, 20), (None, -1), (-4, None)):
+                with pytest.raises(ValueError, match="high"):
+                    channel.set_write_buffer_limits(high, low)
+            assert channel.get_write_buffer_limits() == (1_500, 6_000)
+            faulty = Faulty(channel._port.udp)
+            faulty.error = BlockingIOError(errno.EAGAIN, "full")
+            sent = 0
+
+            async def pour() -> None:
+                nonlocal sent
+                while sent < 20:
+                    await channel.send(MESSAGE)
+                    sent += 1
+
+            pouring = asyncio.create_task(pour())
+            await asyncio.sleep(0.1)
+            # The first turn's are with the socket, and of the second the one above the mark waits.
+            assert 10 <= sent <= 12
+            assert 6_000 < channel.get_write_buffer_size() <= 6_000 + 2 * len(MESSAGE)
+            faulty.error = None
+            await pouring
+            await channel.drain()
+            assert channel.get_write_buffer_size() == 0
+            channel.set_write_buffer_limits()
+            assert channel.get_write_buffer_limits() == (1 << 16, 1 << 18)
+
+    run(main())
+
+
 def test_batches_on_blocking_sockets() -> None:
     async def main() -> None:
         async with await serve() as server:

@@ -15,6 +15,7 @@ from typing import Final
 
 from sealwire import dtls
 from sealwire.drive.aio.port import Port
+from sealwire.drive.aio.watermarks import Watermarks
 from sealwire.drive.datagrams import DatagramFacts, T
 from sealwire.drive.pacing import Pacer
 from sealwire.drive.udp import Address, UdpSocket
@@ -46,6 +47,8 @@ class DatagramChannel(DatagramFacts):
         self._ready: deque[bytes] = deque()
         self._peer_closed = False
         self._pacer: Pacer | None = None
+        # None until somebody sets them: then only a full send queue is waited for.
+        self._marks: Watermarks | None = None
         self._changed = asyncio.Event()
 
     @property
@@ -118,6 +121,15 @@ class DatagramChannel(DatagramFacts):
             else:
                 break
         self._port.schedule()
+        if self._marks is not None and self._connection.send_queue_bytes > self._marks.high:
+            await self._ebb(self._marks.low)
+
+    async def _ebb(self, low: int) -> None:
+        """Wait until no more than `low` bytes wait for the kernel."""
+        self._port.turn()
+        while self._port.udp.blocked and self._connection.send_queue_bytes > low and not self.closed:
+            await self._port.unblocked()
+            self._port.turn()
 
     async def drain(self) -> None:
         """Wait until what was given to :meth:`send` is with the kernel; as for asyncio's writers."""
@@ -128,11 +140,32 @@ class DatagramChannel(DatagramFacts):
             self._port.turn()
 
     def get_write_buffer_size(self) -> int:
-        """Bytes given to :meth:`send` that the kernel has not taken, with a charge for each message.
+        """Bytes given to :meth:`send` that wait for a turn of the socket, with a charge for each message.
 
-        Never above ``Limits.send_queue_bytes``, at which :meth:`send` waits.
+        Never above ``Limits.send_queue_bytes``, at which :meth:`send` waits.  While the kernel takes nothing
+        one turn's worth waits at the socket beside it.
         """
         return self._connection.send_queue_bytes
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Have :meth:`send` wait when more than `high` bytes wait for the kernel, until `low` or less do.
+
+        Without it, and without arguments, `high` is ``Limits.send_queue_bytes``; `low` is a quarter of it.
+
+        Raises:
+            ValueError: `low` is negative or above `high`.
+        """
+        marks = self._marks or self._usual_marks()
+        marks.set(high, low)
+        self._marks = marks
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """The low and the high limit; see :meth:`set_write_buffer_limits`."""
+        marks = self._marks or self._usual_marks()
+        return marks.low, marks.high
+
+    def _usual_marks(self) -> Watermarks:
+        return Watermarks(self._connection.limits.send_queue_bytes)
 
     def early_messages(self) -> list[bytes]:
         """Early data the client sent, unless a server's ``on_early_data`` took it.

@@ -19,6 +19,7 @@ from sealwire.drive.aio.listener import (
     listening_sockets,
 )
 from sealwire.drive.aio.port import Port
+from sealwire.drive.aio.watermarks import Watermarks
 from sealwire.drive.facts import Facts
 from sealwire.drive.udp import Address
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
@@ -98,7 +99,9 @@ class DatagramTransport(Facts, asyncio.DatagramTransport):
         self._port: Port | None = None
         self._listener: Listener[_Peer] | None = None
         self._closing = False
-        self._paused = False
+        self._marks = Watermarks(limits.send_queue_bytes // 2)
+        # Whose queues are above the high mark; writing is paused while there are any.
+        self._full: dict[dtls.Connection, None] = {}
 
     @property
     def connection(self) -> dtls.Connection:
@@ -180,15 +183,45 @@ class DatagramTransport(Facts, asyncio.DatagramTransport):
 
     # -- backpressure
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Call pause_writing when more than `high` bytes wait for a peer, resume_writing at `low` or less.
+
+        `high` is half of ``Limits.send_queue_bytes`` unless given, and `low` a quarter of `high`.  A serving
+        transport counts each peer by itself and is paused while any has too much.
+
+        Raises:
+            ValueError: `low` is negative or above `high`.
+        """
+        self._marks.set(high, low)
+        for found in self._reached():
+            self._look_at_queue(found.connection)
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """The low and the high limit; see :meth:`set_write_buffer_limits`."""
+        return self._marks.low, self._marks.high
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes given to :meth:`sendto`, for all peers, that wait for a turn of the socket; see channels'."""
+        return sum(found.connection.send_queue_bytes for found in self._reached())
+
+    def _reached(self) -> list[_Peer]:
+        if self._listener is not None:
+            return list(self._listener.peers.values())
+        return [] if self._only is None else [self._only]
+
     def _look_at_queue(self, connection: dtls.Connection) -> None:
-        if not self._paused and connection.send_queue_bytes > self._limits.send_queue_bytes // 2:
-            self._paused = True
-            self._protocol.pause_writing()
+        if connection.send_queue_bytes > self._marks.high and connection not in self._full:
+            first = not self._full
+            self._full[connection] = None
+            if first:
+                self._protocol.pause_writing()
 
     def _turned(self) -> None:
-        if self._paused and self._port is not None and not self._port.udp.blocked:
-            self._paused = False
-            self._protocol.resume_writing()
+        if self._full:
+            low = self._marks.low
+            self._full = {one: None for one in self._full if one.send_queue_bytes > low}
+            if not self._full:
+                self._protocol.resume_writing()
 
     # -- making one
 

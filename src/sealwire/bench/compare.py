@@ -25,6 +25,8 @@ from sealwire.bench.statistics import holm, student_tail
 FAMILY_ERROR: Final = 0.05
 # Bytes per unit below which a change of memory is no change.
 _LEAST_BYTES: Final = 64.0
+_LEAST_LOST: Final = 0.5
+_COUNTS: Final = (Kind.MEMORY, Kind.LOSS)
 # Fewer unchanged figures say nothing about noise.
 _FEWEST_CONTROLS: Final = 4
 # What disturbs them differs: whoever else uses the machine takes time on the wall, hardly CPU time; but
@@ -149,7 +151,7 @@ def compare(old: Result, new: Result, thresholds: Thresholds | None = None) -> C
     for (row, _), shift, drift, controls in zip(pairs, shifts, drifts, unchanged, strict=True):
         noise = noises[_class(row)]
         # A count has no noise: when all turns agree it is known exactly.
-        exact = shift.error == 0 and row.figure.kind is Kind.MEMORY
+        exact = shift.error == 0 and row.figure.kind in _COUNTS
         between = 0.0 if exact else noise.size
         moved = drift if noise.corrected and not exact else 0.0
         # Where the row's own rivals moved by far more than others did, so may we have.
@@ -218,7 +220,7 @@ def _turns(row: Row) -> int:
 def _logs(entry: Entry, row: Row) -> list[float]:
     """Logarithms of the turns, turned so that more is worse."""
     sign = -1 if row.figure.kind is Kind.RATE else 1
-    least = _LEAST_BYTES if row.figure.kind is Kind.MEMORY else 1e-12
+    least = {Kind.MEMORY: _LEAST_BYTES, Kind.LOSS: _LEAST_LOST}.get(row.figure.kind, 1e-12)
     return [sign * math.log(max(value, least)) for value in entry.values(row.figure.name)]
 
 
@@ -244,13 +246,13 @@ def _entry(row: Row, role: Role) -> Entry | None:
 def _drift(old: Row, new: Row) -> float:
     """By how much slower the yardstick was in this row, as a difference of logarithms."""
     before, after = _entry(old, Role.YARDSTICK), _entry(new, Role.YARDSTICK)
-    if before is None or after is None or old.figure.kind is Kind.MEMORY:
+    if before is None or after is None or old.figure.kind in _COUNTS:
         return 0.0
     return math.log(statistics.median(after.values("")) / statistics.median(before.values("")))
 
 
 def _class(row: Row) -> str:
-    if row.figure.kind is Kind.MEMORY:
+    if row.figure.kind in _COUNTS:
         return _MEMORY
     if row.figure.unit != "us":
         return _WALL

@@ -21,7 +21,9 @@ from sealwire.crypto.hkdf import TrafficKeys
 from sealwire.crypto.providers import Aead, CryptoProvider, Mask, default_provider
 from sealwire.crypto.providers.openssl import OpenSslProvider
 from sealwire.crypto.suites import SuiteSpec
+from sealwire.dtls import incoming, outgoing
 from sealwire.record import protect, reference
+from sealwire.record.train import MOST_BYTES, MOST_DATAGRAMS, Train
 from sealwire.tls13 import authentication
 from sealwire.wire import Buffer
 
@@ -49,6 +51,9 @@ class Crypto:
 
     def config(self, config: Config) -> Config:
         return config
+
+    def equip(self, context: Any) -> None:
+        """Have the connections of `context`, made by drivers of this process, use this crypto."""
 
 
 class NoCrypto(Crypto):
@@ -90,6 +95,16 @@ class NoCrypto(Crypto):
             ),
         )
 
+    def equip(self, context: Any) -> None:
+        frozen = self.config(context.config())
+        # The drivers ask the context at each new peer; that is where the crypto of handshakes goes.
+        context.config = lambda: frozen
+        # Runs of data are sealed and opened here and nowhere else.
+        sending: Any = outgoing
+        sending.seal_trains = _frame_trains
+        receiving: Any = incoming
+        receiving.open_data = _unframe_trains
+
 
 def crypto(on: bool) -> Crypto:
     """The crypto, or nothing in its place."""
@@ -121,6 +136,40 @@ class _FramingOpener:
         self.opened += len(datagrams)
         entries = [(23, index, bytes(datagram[_HEADER_BYTES:-17])) for datagram in datagrams]
         return entries, len(datagrams), 0
+
+
+def _frame_trains(
+    sealer: Sealer, content_type: int, messages: Sequence[bytes], block: int, longest: int
+) -> list[bytes | Train]:
+    """As `protect.seal_trains` for messages of one length, without crypto and without padding."""
+    size = len(messages[0])
+    cid = sealer.cid
+    first = bytes((0x2C | (0x10 if cid else 0) | sealer.epoch & 3,))
+    head = b"".join((first, cid, b"\0\0", (size + 17).to_bytes(2, "big")))
+    between = bytes((content_type,)) + _TAG + head
+    whole = len(head) + size + 17
+    count = max(1, min(MOST_DATAGRAMS, MOST_BYTES // whole))
+    return [
+        Train(b"".join((head, between.join(messages[at : at + count]), between[:17])), whole)
+        for at in range(0, len(messages), count)
+    ]
+
+
+def _unframe_trains(
+    opener: Opener, datagrams: Sequence[Buffer | Train], index: int, offset: int
+) -> tuple[list[bytes], list[tuple[int, int]], Entry | None, int, int, int]:
+    """What the other one made; records with crypto, which end a connection, go the usual way."""
+    head = _HEADER_BYTES + len(opener.cid)
+    messages: list[bytes] = []
+    for at in range(index, len(datagrams)):
+        one = datagrams[at]
+        data, size = (one.data, one.size) if isinstance(one, Train) else (one, len(one))
+        if data[-16:] != _TAG:
+            if at == index:
+                return protect.open_data(opener, datagrams, index, offset)
+            return messages, [], None, 0, at, 0
+        messages += [bytes(data[start : start + size - head - 17]) for start in range(head, len(data), size)]
+    return messages, [], None, 0, len(datagrams), 0
 
 
 class _NoAead:

@@ -46,6 +46,8 @@ class Kind(enum.Enum):
     TIME = "time"
     RATE = "rate"
     MEMORY = "memory"
+    #: What should not happen, counted: 0 is what is wanted, and one is an alarm.
+    LOSS = "loss"
 
     @property
     def direction(self) -> str:

@@ -16,7 +16,7 @@ _OFFERED: Final = 0.97
 class RateSearch(abc.ABC):
     """A Body that offers rates to its Peer, which answers "count" and "settled" with what came.
 
-    Values: "" units a second, "sender" and "receiver" microseconds of CPU a unit on each side.
+    Values: "" units a second, "sender" and "receiver" microseconds of CPU a unit on each side, "cpu" on both.
     """
 
     def __init__(self, bench: Bench) -> None:
@@ -53,7 +53,12 @@ class RateSearch(abc.ABC):
             raise OSError("datagrams were lost at every rate")
         best_rate, sender_cpu, receiver_cpu = best
         return Reading(
-            values={"": best_rate, "sender": sender_cpu, "receiver": receiver_cpu},
+            values={
+                "": best_rate,
+                "sender": sender_cpu,
+                "receiver": receiver_cpu,
+                "cpu": sender_cpu + receiver_cpu,
+            },
             units=units,
             wall_seconds=seconds,
             cpu_seconds=(sender_cpu + receiver_cpu) * 1e-6 * units,

@@ -19,6 +19,9 @@ GROUPS: Mapping[str, str] = {
     "memory": "Memory of a server",
     "crypto": "Primitives",
     "udp": "Plain UDP, the floor",
+    "bulk": "Bulk over loopback UDP",
+    "workers": "Workers on one port",
+    "changes": "Changes under load",
     "tcp": "Plain TCP, the floor",
 }
 _SHOWN = (Role.OURS, Role.RIVAL, Role.CRYPTO_ALONE)

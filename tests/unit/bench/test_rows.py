@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from sealwire.bench import rows, runner
+from sealwire.bench import crypto_switch, rows, runner
 from sealwire.bench.advice import advise
 from sealwire.bench.clocks import Stopwatch
 from sealwire.bench.closed_loop import little
@@ -15,8 +16,11 @@ from sealwire.bench.crypto_replay import Replay
 from sealwire.bench.crypto_switch import Crypto
 from sealwire.bench.measurement import Absent, Bench, Role, Scale
 from sealwire.bench.rivals.openssl_memory import pyopenssl_presence
-from sealwire.bench.rows import handshake
+from sealwire.bench.rows import changes, handshake, record
 from sealwire.cli import authority
+from sealwire.record import protect
+from sealwire.record.train import bytes_of, count_of
+from sealwire.sim import Link
 from sealwire.tls13 import authentication
 from tests.unit.bench import made
 
@@ -81,6 +85,58 @@ def test_a_row_of_each_kind_runs(directory: Path) -> None:
             assert len(entry.readings) == SCALE.runs
     (ledger,) = (row for row in result.rows() if row.name == "memory.idle.ledger")
     assert all(value > 1_000 for value in ledger.ours.values("ledger"))
+
+
+def test_changes_on_a_simulated_link_lose_nothing(directory: Path) -> None:
+    body = changes.Simulated(Bench(directory, SCALE, Crypto(), Stopwatch(), {}, lambda question: {}))
+    body._seed = 1  # those that follow lost messages while ids were given up at once
+    reading = body.run(0.1)
+    assert {kind: reading.values[kind] for kind in ("", *changes.KINDS)} == dict.fromkeys(
+        ("", *changes.KINDS), 0.0
+    )
+    assert reading.values["changes"] > 100
+    assert all(check.passed for check in reading.checks)
+    assert body.run(0.1).values[""] == 0.0
+
+
+def test_what_a_simulated_link_loses_is_in_the_figure(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "Link", partial(Link, loss=0.01))
+    body = changes.Simulated(Bench(directory, SCALE, Crypto(), Stopwatch(), {}, lambda question: {}))
+    reading = body.run(0.1)
+    assert reading.values[""] > 10
+
+
+def test_rows_of_several_processes_run(directory: Path) -> None:
+    names = ("workers.record", "workers.handshake", "changes.sockets", "bulk.1200")
+    chosen = [one for one in rows.ROWS if one.name in names]
+    assert len(chosen) == len(names)
+    plan = runner.Plan(location=rows.LOCATION, directory=directory, scale=SCALE, rivals=False)
+    result = runner.run(chosen, plan)
+    for one in result.measured:
+        for entry in one.entries:
+            assert (entry.status, entry.reason) == ("measured", ""), (one.name, entry.name)
+        for check in one.checks:
+            assert check.passed or check.name == "sabotage" or "clock" in check.name, (one.name, check)
+    (lost,) = (row for row in result.rows() if row.name == "changes.sockets")
+    assert lost.ours.values("") == [0.0] * SCALE.runs
+
+
+def test_what_stands_in_for_runs_of_records_carries_the_same_messages() -> None:
+    sealer = Crypto().sealer(record._SPEC, record.keys(), 3)
+    opener = Crypto().opener(record._SPEC, record.keys(), 3)
+    for size, count in ((1, 1), (64, 130), (1200, 100)):
+        messages = [bytes([n]) * size for n in range(count)]
+        framed = crypto_switch._frame_trains(sealer, 23, messages, 0, 16_385)
+        sealed = protect.seal_trains(sealer, 23, messages, 0, 16_385)
+        assert bytes_of(framed) == bytes_of(sealed)
+        assert count_of(framed) == count
+        alert = sealer.seal(21, b"\x01\0")
+        assert crypto_switch._unframe_trains(opener, [*framed, alert], 0, 0)[0] == messages
+        found = crypto_switch._unframe_trains(opener, [*framed, alert], len(framed), 0)
+        assert found[2] is not None
+        assert found[2][0] == 21
 
 
 @pytest.mark.parametrize(

@@ -127,13 +127,24 @@ def test_every_row_is_declared_once_and_of_a_known_group() -> None:
     names = [one.row_name(figure) for one in rows.ROWS for figure in one.figures]
     assert len(set(names)) == len(names)
     groups = {one.group for one in rows.ROWS}
-    assert groups == {"record", "bulk", "handshake", "memory", "crypto", "udp", "tcp", "seal"}
+    assert groups == {
+        "record",
+        "bulk",
+        "handshake",
+        "memory",
+        "crypto",
+        "udp",
+        "tcp",
+        "seal",
+        "workers",
+        "changes",
+    }
 
 
 def test_a_secured_row_can_be_sabotaged() -> None:
     for one in rows.ROWS:
         roles = {contender.role for contender in one.contenders}
-        if one.group in ("record", "handshake"):
+        if one.group in ("record", "handshake", "bulk"):
             assert {Role.WITHOUT_CRYPTO, Role.CRYPTO_ALONE} <= roles, one.name
 
 

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from sealwire.bench.loops import Loop
-from sealwire.bench.measurement import Absent, Bench, Body, Contender, Present, Role
+from sealwire.bench.measurement import Absent, Bench, Body, Present
 from sealwire.crypto.hkdf import DTLS13_PREFIX, traffic_keys
 from sealwire.crypto.providers import default_provider
 from sealwire.crypto.suites import SUITES, CipherSuite
@@ -26,15 +26,6 @@ _CALLS = (
     *(f"EVP_{way}{step}" for way in ("Encrypt", "Decrypt") for step in ("Init_ex2", "Update", "Final_ex")),
     "EVP_CIPHER_CTX_ctrl",
 )
-
-
-def contender(size: int, run: int, sealing: bool, role: Role) -> Contender:
-    """The loop over runs of at most 64 records of `size` bytes."""
-
-    def open_here(bench: Bench) -> Body:
-        return open_(bench, size, run, sealing)
-
-    return Contender("bare EVP loop in C", role, open_here, presence=presence)
 
 
 def presence() -> Present | Absent:

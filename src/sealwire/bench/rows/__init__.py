@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from sealwire.bench.measurement import Measurement
-from sealwire.bench.rows import bulk, crypto, handshake, handshake_rate, memory, probe, record, seal, tcp, udp
+from sealwire.bench.rows import (
+    bulk,
+    changes,
+    crypto,
+    handshake,
+    handshake_rate,
+    memory,
+    probe,
+    record,
+    seal,
+    tcp,
+    udp,
+    workers,
+)
 
 #: What `registry` finds.
 LOCATION = "sealwire.bench.rows:ROWS"
@@ -16,6 +29,8 @@ ROWS: tuple[Measurement, ...] = (
     *crypto.ROWS,
     *udp.ROWS,
     *bulk.ROWS,
+    *workers.ROWS,
+    *changes.ROWS,
     *tcp.ROWS,
     *probe.rows(),
     *seal.ROWS,

@@ -15,10 +15,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 import sealwire
+from sealwire.bench.clocks import Stopwatch
 from sealwire.bench.measurement import (
     Bench,
     Body,
@@ -28,11 +30,12 @@ from sealwire.bench.measurement import (
     Measurement,
     Peer,
     Promise,
+    Reading,
     Role,
 )
 from sealwire.bench.rate_search import RateSearch
 from sealwire.bench.rivals import programs, udp_loop
-from sealwire.bench.rows import udp
+from sealwire.bench.rows import record, udp
 from sealwire.bench.rows.handshake import FULL, contexts
 from sealwire.drive import aio
 
@@ -48,18 +51,12 @@ class Receiver:
 
     def __init__(self, bench: Bench, batched: bool) -> None:
         self._context, _ = contexts(bench.directory, FULL)
-        self._frozen(bench)
+        bench.crypto.equip(self._context)
         self._batched = batched
         self._count = 0
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._address: dict[str, Any] = {}
-
-    def _frozen(self, bench: Bench) -> None:
-        if not bench.crypto.on:
-            config = bench.crypto.config(self._context.config())
-            anything: Any = self._context
-            anything.config = lambda: config
 
     @property
     def address(self) -> Mapping[str, Any]:
@@ -102,10 +99,7 @@ class Sender(RateSearch):
     def __init__(self, bench: Bench, batched: bool, size: int) -> None:
         super().__init__(bench)
         _, context = contexts(bench.directory, FULL)
-        if not bench.crypto.on:
-            config = bench.crypto.config(context.config())
-            anything: Any = context
-            anything.config = lambda: config
+        bench.crypto.equip(context)
         self._batched = batched
         self._messages = [os.urandom(size) for _ in range(_RUN)]
         self._loop = asyncio.new_event_loop()
@@ -149,13 +143,53 @@ def _figures(promise: Promise | None) -> tuple[Figure, ...]:
         Figure("", "1/s", Kind.RATE, "messages without loss", promise),
         Figure("sender", "us", Kind.TIME, "sender's CPU per message"),
         Figure("receiver", "us", Kind.TIME, "receiver's CPU per message"),
+        Figure("cpu", "us", Kind.TIME, "CPU of both per message"),
     )
 
 
-def _ours(batched: bool, size: int) -> Contender:
+class RecordCrypto:
+    """A Body: what the crypto of a message costs alone, sealing and opening together."""
+
+    def __init__(self, bench: Bench, size: int) -> None:
+        self._watches = [Stopwatch(), Stopwatch()]
+        self._ways = [
+            record.crypto_alone(replace(bench, stopwatch=watch), size, sealing)
+            for sealing, watch in zip((True, False), self._watches, strict=True)
+        ]
+
+    def run(self, seconds: float) -> Reading:
+        for watch in self._watches:
+            watch.reset()
+        seal, open_ = (way.run(seconds) for way in self._ways)
+        return Reading(
+            values={"cpu": seal.values[""] + open_.values[""]},
+            units=seal.units,
+            wall_seconds=seal.wall_seconds + open_.wall_seconds,
+            cpu_seconds=seal.cpu_seconds + open_.cpu_seconds,
+        )
+
+    def verify(self) -> None:
+        for way in self._ways:
+            way.verify()
+
+    def close(self) -> None:
+        for way in self._ways:
+            way.close()
+
+
+def _ours(batched: bool, size: int) -> tuple[Contender, ...]:
     open_: Callable[[Bench], Body] = partial(Sender, batched=batched, size=size)
     peer: Callable[[Bench], Peer] = partial(Receiver, batched=batched)
-    return Contender("sealwire", Role.OURS, open_, peer=peer)
+    return (
+        Contender("sealwire", Role.OURS, open_, peer=peer),
+        Contender("sealwire without crypto", Role.WITHOUT_CRYPTO, open_, peer=peer),
+        Contender(
+            "the crypto alone",
+            Role.CRYPTO_ALONE,
+            partial(RecordCrypto, size=size),
+            presence=record.crypto_alone_presence,
+        ),
+    )
 
 
 def _plain(batched: bool, size: int) -> Contender:
@@ -171,12 +205,13 @@ def _row(size: int) -> Measurement:
         f"bulk over loopback, messages of {size:,} B, batches",
         _figures(Promise(100_000.0, "above 100,000 small messages a second") if size == 64 else None),
         (
-            _ours(True, size),
+            *_ours(True, size),
             udp_loop.contender(size),
             _plain(False, size),
             _plain(True, size),
             *programs.bulk_contenders(size),
         ),
+        crypto_figure="cpu",
     )
 
 
@@ -185,7 +220,8 @@ def _messages(size: int) -> Measurement:
         f"bulk.messages.{size}",
         f"one awaited send for each message of {size:,} B",
         _figures(Promise(145_000.0, "145,000 messages of 64 B a second") if size == 64 else None),
-        (_ours(False, size), _plain(False, size)),
+        (*_ours(False, size), _plain(False, size)),
+        crypto_figure="cpu",
     )
 
 

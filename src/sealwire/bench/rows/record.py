@@ -11,14 +11,17 @@ from collections.abc import Callable, Sequence
 
 from sealwire.bench.loops import Loop
 from sealwire.bench.measurement import (
+    Absent,
     Bench,
     Body,
     Contender,
     Figure,
     Kind,
     Measurement,
+    Present,
     Promise,
     Role,
+    here,
 )
 from sealwire.bench.rivals import evp_loop, openssl_memory, programs
 from sealwire.crypto.hkdf import DTLS13_PREFIX, TrafficKeys, traffic_keys
@@ -163,12 +166,25 @@ class ProviderSealing:
         pass
 
 
-def _alone(size: int, sealing: bool) -> Contender:
-    """What the crypto costs alone, in the way the record layer in use calls it."""
+def crypto_alone(bench: Bench, size: int, sealing: bool) -> Body:
+    """A Body of what the crypto costs alone, in the way the record layer in use calls it."""
     if protect.COMPILED:
-        return evp_loop.contender(size, run_of(size), sealing, Role.CRYPTO_ALONE)
+        return evp_loop.open_(bench, size, run_of(size), sealing)
+    return Loop(bench, ProviderSealing(size, sealing))
+
+
+def crypto_alone_presence() -> Present | Absent:
+    """Whether that can be measured here."""
+    return evp_loop.presence() if protect.COMPILED else here()
+
+
+def _alone(size: int, sealing: bool) -> Contender:
+    name = "bare EVP loop in C" if protect.COMPILED else "AEAD and mask alone"
     return Contender(
-        "AEAD and mask alone", Role.CRYPTO_ALONE, lambda bench: Loop(bench, ProviderSealing(size, sealing))
+        name,
+        Role.CRYPTO_ALONE,
+        lambda bench: crypto_alone(bench, size, sealing),
+        presence=crypto_alone_presence,
     )
 
 

@@ -52,8 +52,8 @@ class Crypto:
     def config(self, config: Config) -> Config:
         return config
 
-    def equip(self, context: Any) -> None:
-        """Have the connections of `context`, made by drivers of this process, use this crypto."""
+    def switch_runs(self) -> None:
+        """Have the connections of this process use this crypto for runs of data."""
 
 
 class NoCrypto(Crypto):
@@ -95,11 +95,8 @@ class NoCrypto(Crypto):
             ),
         )
 
-    def equip(self, context: Any) -> None:
-        frozen = self.config(context.config())
-        # The drivers ask the context at each new peer; that is where the crypto of handshakes goes.
-        context.config = lambda: frozen
-        # Runs of data are sealed and opened here and nowhere else.
+    def switch_runs(self) -> None:
+        # They are sealed and opened here and nowhere else.
         sending: Any = outgoing
         sending.seal_trains = _frame_trains
         receiving: Any = incoming

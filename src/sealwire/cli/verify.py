@@ -65,7 +65,9 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
     plain = [path for path in args.what if not path.is_dir()]
     for spool in spools:
         worst = max(worst, _chain(args, say, trust, now, sealed.files(spool), str(spool)))
-    proofs = [path for path in plain if sealed.read(path)[:2] not in (b"\x28\xb5", b"\x50\x2a", b"\x82\xd2", b"")]
+    proofs = [
+        path for path in plain if sealed.read(path)[:2] not in (b"\x28\xb5", b"\x50\x2a", b"\x82\xd2", b"")
+    ]
     for path in proofs:
         worst = max(worst, _proof(args, say, trust, now, path))
     if rest := [path for path in plain if path not in proofs]:

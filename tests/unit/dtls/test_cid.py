@@ -9,6 +9,7 @@ import pytest
 from sealwire import dtls
 from sealwire.dtls.cid import CidPool
 from sealwire.dtls.header import ContentType, RecordNumber, encode_ack, is_ciphertext
+from sealwire.dtls.peers import address_of
 from sealwire.errors import Alert, ConnectionClosed, Discard, Error, PeerAlert, ProtocolError
 from sealwire.limits import Ledger, Limits
 from sealwire.record.protect import CiphertextHeader, parse_ciphertext_header
@@ -596,7 +597,7 @@ def test_a_record_overtaken_by_a_change_of_ids_still_opens() -> None:
         site.run()
     assert len(server.messages()) == 5
     assert late[1:9] not in server.cids.ours
-    site.endpoint.receive([(late, server.address)], site.now)
+    site.endpoint.receive([(late, address_of(server))], site.now)
     assert server.messages() == [b"before"]
     for _ in range(10):
         server.offer_connection_ids(1, immediate=True)

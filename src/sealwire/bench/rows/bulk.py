@@ -36,7 +36,7 @@ from sealwire.bench.measurement import (
 from sealwire.bench.rate_search import RateSearch
 from sealwire.bench.rivals import programs, udp_loop
 from sealwire.bench.rows import record, udp
-from sealwire.bench.rows.handshake import FULL, contexts
+from sealwire.bench.rows.handshake import FULL, contexts, without_crypto
 from sealwire.drive import aio
 
 _NAME: Final = "localhost"
@@ -51,7 +51,8 @@ class Receiver:
 
     def __init__(self, bench: Bench, batched: bool) -> None:
         self._context, _ = contexts(bench.directory, FULL)
-        bench.crypto.equip(self._context)
+        without_crypto(bench, self._context)
+        bench.crypto.switch_runs()
         self._batched = batched
         self._count = 0
         self._loop = asyncio.new_event_loop()
@@ -99,7 +100,8 @@ class Sender(RateSearch):
     def __init__(self, bench: Bench, batched: bool, size: int) -> None:
         super().__init__(bench)
         _, context = contexts(bench.directory, FULL)
-        bench.crypto.equip(context)
+        without_crypto(bench, context)
+        bench.crypto.switch_runs()
         self._batched = batched
         self._messages = [os.urandom(size) for _ in range(_RUN)]
         self._loop = asyncio.new_event_loop()

@@ -43,6 +43,7 @@ __all__ = [
     "GapReason",
     "Heartbeat",
     "Key",
+    "Policy",
     "Start",
     "Stop",
     "as_json",
@@ -61,6 +62,10 @@ class GapReason(enum.IntEnum):
     MISSING = 5  #: segments that had been written were not there at a restart
     PROBE_ENDED = 6  #: the program that captures ended without saying so
     SIGNER_LOST = 7  #: the signer ended and was started again; at most so many events were on their way
+    SAMPLED = 8  #: under pressure only one of so many events was kept
+    LOWEST_CLASS = (
+        9  #: under more pressure flows that nobody answered and of which nothing is known went first
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +145,19 @@ class Clock(Event):
     step: int
 
 
+@dataclass(frozen=True, slots=True)
+class Policy(Event):
+    """From here on events are treated otherwise, because they come faster than they go (pressure.Step)."""
+
+    SCHEMA: ClassVar[int] = 10
+
+    treatment: int  #: the pressure.Step that was reached
+    fill: int  #: of the fuller one of queue and spool, thousandths
+    sample: int  #: one event of so many is kept; 1 for all
+
+
 SCHEMAS: Final[dict[int, type[Event]]] = {
-    kind.SCHEMA: kind for kind in (Start, Stop, Heartbeat, Gap, Key, Clock)
+    kind.SCHEMA: kind for kind in (Start, Stop, Heartbeat, Gap, Key, Clock, Policy)
 }
 _BYTES: Final = {"public_key", "hash"}
 _OPTIONAL: Final = {field.name for field in fields(Gap)} - {"time", "reason"}

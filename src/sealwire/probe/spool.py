@@ -24,6 +24,7 @@ from typing import Final, Protocol
 from sealwire.errors import ConfigurationError, Error
 from sealwire.probe.seal import frames
 from sealwire.probe.seal.cose import Malformed
+from sealwire.probe.seal.delivered import Delivered
 from sealwire.probe.seal.segment import SEGMENT_EVENTS, Segment
 
 SUFFIX: Final = ".seal.zst"
@@ -120,6 +121,9 @@ class _File:
     size: int
     #: What was written to it; None where that is not known, or in doubt.
     holds: Range | None = None
+    #: How much of it is durable, and which segments that is; None where that is not known.
+    durable: int = 0
+    keeps: Range | None = None
 
 
 @dataclass(slots=True)
@@ -134,11 +138,15 @@ class _Walk:
 
 @dataclass(slots=True)
 class Spool:
-    """Segments on a disk, at most `most_bytes` of them, in files of about `file_bytes`."""
+    """Segments on a disk, at most `most_bytes` of them, in files of about `file_bytes`.
+
+    With `delivered`, they stay until they are: only then the oldest may make room.
+    """
 
     disk: Disk
     most_bytes: int
     file_bytes: int = 0
+    delivered: Delivered | None = None
     found: Found = field(default_factory=Found)
     _files: list[_File] = field(default_factory=list)
     _open: bool = False
@@ -152,6 +160,47 @@ class Spool:
     def held(self) -> int:
         """What the spool's files take now."""
         return sum(file.size for file in self._files)
+
+    @property
+    def undelivered(self) -> int:
+        """Bytes of what no collector has, as well as can be told without looking; 0 where none is asked."""
+        if self.delivered is None:
+            return 0
+        left = 0
+        for file in self._files:
+            if (keeps := self._keeps(file)) is not None:
+                n = keeps.last_segment - keeps.first_segment + 1
+                there = self.delivered.numbers.within(keeps.first_segment, keeps.last_segment)
+                left += file.size * (n - there) // n
+        return left
+
+    def readable(self) -> list[tuple[str, int]]:
+        """The files, oldest first, and how much of each is durable: what may be sent."""
+        return [(file.name, file.durable) for file in self._files if file.durable]
+
+    def drop_delivered(self) -> bool:
+        """Remove the oldest file if a collector has all of it; whether that was so.  Raises OSError."""
+        if self.delivered is None or not self._files or (self._open and len(self._files) == 1):
+            return False
+        keeps = self._keeps(self._files[0])
+        if keeps is None:
+            # Nothing in it was ever durable: what it may hold was said to be in doubt.
+            self.remove_oldest()
+            return True
+        if not self.delivered.numbers.covers(keeps.first_segment, keeps.last_segment):
+            return False
+        self.delivered.write()
+        self.drop_oldest(keeps.last_segment + 1)
+        self.delivered.forget(keeps.last_segment)
+        return True
+
+    def _keeps(self, file: _File) -> Range | None:
+        """The durable segments of a file."""
+        if file.keeps is None and file.durable:
+            walk = self._walk(file.name)
+            if walk.first is not None and walk.last is not None:
+                file.keeps = Range.of(walk.first).to(walk.last)
+        return file.keeps
 
     @property
     def crowded(self) -> bool:
@@ -209,6 +258,8 @@ class Spool:
         except OSError as error:
             raise self._poisoned(error) from error
         self._uncommitted.clear()
+        file = self._files[-1]
+        file.durable, file.keeps = file.size, file.holds
 
     def _poisoned(self, error: OSError) -> Poisoned:
         lost, self._uncommitted = self._uncommitted, []
@@ -275,6 +326,8 @@ class Spool:
                 file.size = walk.good
             if walk.last is not None:
                 self.found.last = walk.last
+                # A signer that was killed may have written it and not made it durable.
+                self.disk.sync(file.name)
                 break
             if file.size == 0:
                 self.disk.remove(file.name)
@@ -284,8 +337,14 @@ class Spool:
             self.found.doubtful_events = self.found.doubtful_segments * SEGMENT_EVENTS
         if self.found.last is not None:
             first = next(filter(None, (self._first(file.name) for file in self._files)), None)
-            if first is not None and first.header.segment > begin:
+            if first is not None and first.header.segment > begin and not self._went(first.header.segment):
                 self.found.missing_before = first
+        for file in self._files:
+            file.durable = file.size
+
+    def _went(self, first: int) -> bool:
+        """Whether what came before segment `first` was delivered."""
+        return self.delivered is not None and self.delivered.numbers.covers(first - 1, first - 1)
 
     def _begin(self) -> int:
         try:

@@ -58,6 +58,11 @@ class PublicKey:
         """SHA-256 of the SubjectPublicKeyInfo, 32 bytes."""
         return hashlib.sha256(self.spki).digest()
 
+    def pem(self) -> bytes:
+        """The key as a file has it."""
+        found: bytes = self._key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        return found
+
     def verify(self, signature: bytes, data: bytes) -> bool:
         """Whether `signature` over `data` is this key's.  Never raises."""
         try:

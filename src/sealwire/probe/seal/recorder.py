@@ -159,6 +159,11 @@ class Recorder:
             )
 
     @property
+    def probe(self) -> bytes:
+        """The probe's id: that of its first key."""
+        return self._probe
+
+    @property
     def stalled(self) -> bool:
         """Whether the disk is full, so that nothing can be taken."""
         return self._pending is not None
@@ -293,6 +298,11 @@ class Recorder:
             except NoRoom:
                 if self._spool.held:
                     self._try_commit()
+                if self._spool.delivered is not None:
+                    if self._drop_delivered():
+                        continue
+                    self._pending = segment
+                    return
                 dropped = self._spool.oldest()
                 if dropped is None:
                     self._pending = segment
@@ -349,7 +359,11 @@ class Recorder:
             self._durable(self._written)
 
     def _make_room(self, now: Moment) -> None:
-        """Let the oldest files go, each once it is said durably."""
+        """Let the oldest files go: delivered, or else each once it is said durably."""
+        if self._spool.delivered is not None:
+            while self._spool.crowded and self._drop_delivered():
+                pass
+            return
         while self._spool.crowded and not self.stalled and (oldest := self._spool.oldest()) is not None:
             self.event(_dropped(oldest, now), now)
             self._end_segment(now)
@@ -363,6 +377,12 @@ class Recorder:
                 return
             self._durable(self._written)
             self._spool.drop_oldest(oldest.last_segment + 1)
+
+    def _drop_delivered(self) -> bool:
+        try:
+            return self._spool.drop_delivered()
+        except OSError:
+            return False  # a full disk: there is another time
 
     def _durable(self, segment: Segment) -> None:
         self.committed = Committed(segment.header.segment, segment.header.last_event, segment.hash)

@@ -29,17 +29,20 @@ _PIECE_BYTES: Final = 1 << 20
 
 
 class Kind(enum.IntEnum):
-    """Kinds of message; TAKEN, READY, FAILED and DONE come from the signer."""
+    """Kinds of message; those from 16 on come from the signer, those from 32 on from the exporter."""
 
     FLOWS = 1
     COUNTERS = 2
     LOST = 3
     STOP = 4
     TRANSACTIONS = 5
+    POLICY = 6
     READY = 16
     TAKEN = 17
     FAILED = 18
     DONE = 19
+    RECEIPT = 32
+    STATE = 33
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,8 @@ VERBS: Final = {
     "top": "the peers that cost a running server most, live",
     "demo": "see both transports move a real file on this machine",
     "probe": "flows with their features from a capture file or an interface",
+    "enroll": "let a collector know a probe; also as `probe enroll`",
+    "collect": "take what probes deliver, verify and keep it, and sign receipts",
     "keygen": "make a key that seals a probe's events",
     "verify": "check sealed events: nothing altered, left out, repeated or invented",
     "prove": "the proof of one sealed event",
@@ -91,7 +93,7 @@ def parser(loaded: Mapping[str, Verb]) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code (see :class:`sealwire.cli.say.Exit`)."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = _joined(list(sys.argv[1:] if arguments is None else arguments))
     # No option before the verb takes a value.
     wanted = next((word for word in given if not word.startswith("-")), None)
     try:
@@ -128,6 +130,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             failure = _not_loaded(error) if isinstance(error, ImportError) else explain(error)
         say.failure(failure)
         return failure.code
+
+
+def _joined(given: list[str]) -> list[str]:
+    """`probe enroll` is the verb enroll."""
+    at = next((at for at, word in enumerate(given) if not word.startswith("-")), 0)
+    return [*given[:at], "enroll", *given[at + 2 :]] if given[at : at + 2] == ["probe", "enroll"] else given
 
 
 def _not_loaded(error: ImportError) -> Failure:

@@ -186,7 +186,7 @@ class Collector:
         identity, raw_key = _identity(reader)
         receiver = Receiver(
             identity,
-            reader.export_keying_material(delivery.EXPORTER_LABEL.encode(), delivery.EXPORTER_BYTES),
+            reader.export_keying_material(delivery.EXPORTER_LABEL, delivery.EXPORTER_BYTES),
             key=self._key,
             budget=self._budget,
             lookup=self._enrolled.probe,

@@ -253,7 +253,7 @@ _KINDS: Final[dict[int, type[Message]]] = {
 }
 
 #: RFC 8446 section 7.5: what the connection's exporter is asked for; both ends alone know the value.
-EXPORTER_LABEL: Final = "EXPORTER-sealwire-enrol"
+EXPORTER_LABEL: Final = b"EXPORTER-sealwire-enrol"
 EXPORTER_BYTES: Final = 32
 
 

@@ -30,15 +30,14 @@ from sealwire.errors import ConfigurationError, ConnectionClosed, Error
 from sealwire.limits import Limits
 from sealwire.probe import delivery
 from sealwire.probe.backlog import Backlog
+from sealwire.probe.export.parent import FACTS, UNUSABLE
 from sealwire.probe.seal import outlet
-from sealwire.probe.seal.keys import PublicKey, load_public_key
+from sealwire.probe.seal.keys import PublicKey, SigningKey, load_public_key, parse_public_key
 from sealwire.probe.seal.signer import COLLECTOR
 from sealwire.probe.seal.wire import Kind
 from sealwire.probe.sending import Backoff, Delivered, Denied, Sender
 from sealwire.telemetry import Histogram
 
-#: Where the exporter's counters are, once a second, in the spool.
-FACTS: Final = "export.json"
 _LOCK: Final = "exporter.lock"
 _SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.5, 1.0, 5.0, 60.0, 600.0)
 _CONNECT_SECONDS: Final = 15.0
@@ -366,6 +365,37 @@ def client_context(config: dict[str, Any]) -> Context:
     return context
 
 
+async def enrol(
+    host: str, port: int, config: dict[str, Any], token: bytes, key: SigningKey, name: str
+) -> PublicKey:
+    """Enrol with a collector, by a token it gave out; the key it signs receipts with.
+
+    `config` is as for `client_context`.  Raises Denied, or another Error or OSError.
+    """
+    reader, writer = await open_connection(
+        *(host, port),
+        context=client_context(config),
+        server_hostname=config.get("server_hostname"),
+        limits=LIMITS,
+        timeout=_CONNECT_SECONDS,
+        messages=delivery.APPLICATION,
+    )
+    try:
+        exported = writer.export_keying_material(delivery.EXPORTER_LABEL, delivery.EXPORTER_BYTES)
+        signature = key.sign(delivery.to_enrol(exported, token))
+        asked = delivery.Enrol(delivery.VERSION, token, key.public.spki, signature, name)
+        writer.write_message(delivery.encode(asked))
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            answer = delivery.decode(await reader.read_message())
+    finally:
+        writer.close()
+    if isinstance(answer, delivery.Refused):
+        raise Denied(answer)
+    if not isinstance(answer, delivery.Enrolled):
+        raise delivery.BadMessage(f"a {type(answer).__name__} instead of an Enrolled")
+    return parse_public_key(answer.key)
+
+
 def _version() -> str:
     try:
         return importlib.metadata.version("sealwire")
@@ -427,7 +457,7 @@ def main(arguments: list[str]) -> int:
         return asyncio.run(_serve(json.loads(arguments[0])))
     except (ConfigurationError, OSError) as error:
         print(f"sealwire exporter: {error}", file=sys.stderr)
-        return 2
+        return UNUSABLE
 
 
 if __name__ == "__main__":

@@ -38,9 +38,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", metavar="NAME", default="", help="what people call it")
     parser.add_argument("--list", action="store_true", help="show who is enrolled")
-    parser.add_argument(
-        "--revoke", metavar="ID", help="hear it no more: its id, or the beginning of it"
-    )
+    parser.add_argument("--revoke", metavar="ID", help="hear it no more: its id, or the beginning of it")
     parser.add_argument(
         "--token",
         metavar="TOKEN",

@@ -210,7 +210,8 @@ class Collector:
 
     async def _hear(self, seat: _Seat, reader: StreamReader) -> None:
         receiver = seat.receiver
-        async for message in reader.messages():
+        while True:
+            message = await reader.read_message()
             new = receiver.probe is None
             receiver.receive(message, time.monotonic())
             probe = receiver.probe

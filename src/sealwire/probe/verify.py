@@ -320,7 +320,11 @@ class Verifier:
             self._judge(jump)
         if self._beginning is not None:
             at, place, header = self._beginning
-            if header.segment and not any(
+            received = self._trust.acknowledged.get(header.probe, {})
+            if header.segment and received.get(header.segment - 1) == header.previous:
+                words = f"the segments before {header.segment} were delivered, and made room here"
+                self._note(place, header.segment, None, words)
+            elif header.segment and not any(
                 gap.last_segment == header.segment - 1 and gap.hash == header.previous for gap in self._gaps
             ):
                 self.totals.faults += 1

@@ -15,8 +15,9 @@ import pytest
 
 from sealwire.errors import ConfigurationError
 from sealwire.probe import Batch
-from sealwire.probe.events import Event, Gap, GapReason, decode
+from sealwire.probe.events import Event, Gap, GapReason, Policy, decode
 from sealwire.probe.features import row_struct
+from sealwire.probe.pressure import Step
 from sealwire.probe.seal import frames
 from sealwire.probe.seal.client import Signer, WhenFull
 from sealwire.probe.seal.keys import PublicKey, generate, load_public_key
@@ -119,19 +120,46 @@ def stopped(signer: Signer) -> None:
     os.kill(signer.pid, signal.SIGSTOP)
 
 
-def test_a_full_queue_drops_and_a_gap_says_how_many(tmp_path: Path, key: Path) -> None:
+def test_a_full_queue_keeps_less_and_gaps_say_how_many(tmp_path: Path, key: Path) -> None:
     spool = tmp_path / "events"
-    signer = Signer(spool, key, queue_bytes=100_000, when_full=WhenFull.DROP)
+    signer = Signer(spool, key, queue_bytes=100_000, when_full=WhenFull.DROP, sample=4)
     stopped(signer)
-    for number in range(40):
+    steps = []
+    for number in range(200):
         signer.write(Batch(s.rows(10, number)))
-        assert signer.queue.depth <= 80_000
-    assert signer.queue.dropped > 0
+        assert signer.queue.depth <= 100_000
+        steps.append(signer.step)
+    assert sorted(set(steps)) == [Step.DELIVER, Step.SAMPLE, Step.LOWEST, Step.FULL]
+    os.kill(signer.pid, signal.SIGCONT)
+    while signer.queue.depth:
+        time.sleep(0.01)
+        signer.write(Batch(b""))
+    signer.close()
+    assert signer.step is Step.DELIVER
+    losses = {gap.reason for gap in gaps(spool)}
+    assert losses == {GapReason.SAMPLED, GapReason.LOWEST_CLASS, GapReason.QUEUE_FULL}
+    assert sum(gap.events or 0 for gap in gaps(spool)) == signer.queue.dropped
+    assert judged(spool, key).totals.flows == 2000 - signer.queue.dropped
+    said = [event for event in events(spool) if isinstance(event, Policy)]
+    assert [Step(event.treatment) for event in said][-1] is Step.DELIVER
+    assert {Step(event.treatment) for event in said} == set(steps)
+    assert {(event.sample, event.treatment >= Step.SAMPLE) for event in said} == {(1, False), (4, True)}
+
+
+def test_capture_never_waits_for_a_signer_that_is_stopped(tmp_path: Path, key: Path) -> None:
+    """Its socket is full long before the queue is: what does not fit waits here."""
+    signer = Signer(tmp_path / "events", key, queue_bytes=8 << 20, when_full=WhenFull.DROP)
+    stopped(signer)
+    rows, slowest = s.rows(400), 0.0
+    for _ in range(60):
+        began = time.monotonic()
+        signer.write(Batch(rows), {"packets": 7})
+        slowest = max(slowest, time.monotonic() - began)
+    assert signer.queue.depth > 4 << 20
+    assert slowest < 2.0
     os.kill(signer.pid, signal.SIGCONT)
     signer.close()
-    (gap,) = gaps(spool)
-    assert (gap.reason, gap.events) == (GapReason.QUEUE_FULL, signer.queue.dropped)
-    assert judged(spool, key).totals.flows == 400 - signer.queue.dropped
+    assert judged(tmp_path / "events", key).totals.flows == 24_000 - signer.queue.dropped
 
 
 def test_a_full_queue_makes_a_file_wait(tmp_path: Path, key: Path) -> None:

@@ -74,9 +74,7 @@ def check(args: argparse.Namespace) -> None:
         return
     args.write = args.write or args.spool or os.environ.get("BUFFER_DIR")
     if args.write in (None, "-") or args.format is not None:
-        raise Failure(
-            Exit.USAGE, "sealed events go to a directory, in their own form", "name it with --spool DIR"
-        )
+        raise Failure(Exit.USAGE, "sealed events go to a directory, in their own form", "name it with -w DIR")
 
 
 def sink(args: argparse.Namespace, stack: contextlib.ExitStack, reading: Reading, live: bool) -> SealingSink:

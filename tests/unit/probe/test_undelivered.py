@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealwire.probe.backlog import Backlog
+from sealwire.probe.batch import OFFSETS
 from sealwire.probe.events import GapReason
 from sealwire.probe.features import row_struct
 from sealwire.probe.pressure import PATIENCE_SECONDS, Pressure, Sampler, Step
@@ -27,6 +28,7 @@ from sealwire.probe.verify import Fault
 from tests.unit.probe import sealing as s
 
 COLLECTOR = 7
+ANSWERED_AT = OFFSETS["backward_packets"][0]
 
 # Numbers.
 
@@ -62,6 +64,10 @@ def feed(probe: Recorder, second: float, n: int = 20) -> None:
     probe.flush(s.moment(second))
 
 
+def is_stalled(probe: Recorder) -> bool:
+    return probe.stalled
+
+
 def receipt(segments: list[Segment], key: int = COLLECTOR) -> bytes:
     named = [(segment.header.segment, segment.hash) for segment in segments]
     return acknowledge(s.key(0).id, named, 1000, s.key(key))
@@ -76,7 +82,7 @@ def test_nothing_undelivered_makes_room() -> None:
     disk = s.MemoryDisk()
     probe, spool = keeping(disk, 60_000)
     second = 0.0
-    while not probe.stalled:
+    while not is_stalled(probe):
         second += 1.0
         feed(probe, second)
     found = s.segments(disk)
@@ -86,7 +92,7 @@ def test_nothing_undelivered_makes_room() -> None:
     deliver(spool, found[: len(found) // 2])
     assert spool.undelivered < 40_000
     probe.wake(s.moment(second + 1))
-    assert not probe.stalled
+    assert not is_stalled(probe)
     for extra in range(4):
         feed(probe, second + 2 + extra)
     left = s.segments(disk)
@@ -366,12 +372,12 @@ def test_the_lowest_class_goes_first() -> None:
     stride = row_struct().size
     rows, facts = s.dissected(600, 1)
     found = Sampler(4).rows(rows, stride, facts, Step.LOWEST)
-    lowest = sum(
-        1
-        for at in range(0, len(rows), stride)
-        if not int.from_bytes(rows[at + s.FACTS_BYTES_AT :][:4], "little")
-        and not int.from_bytes(rows[at + s.OFFSETS["backward_packets"][0] :][:8], "little")
-    )
+    lowest = 0
+    for at in range(0, len(rows), stride):
+        known, answered = (
+            any(rows[at + begin : at + begin + n]) for begin, n in ((s.FACTS_BYTES_AT, 4), (ANSWERED_AT, 8))
+        )
+        lowest += not known and not answered
     assert 0 < lowest < 200
     assert found.left_out == {
         GapReason.LOWEST_CLASS: lowest,

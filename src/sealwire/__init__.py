@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         create_default_context,
     )
     from sealwire.drive import (
+        ThreadedServer,
         create_connection,
         create_datagram_endpoint,
         open_connection,
@@ -75,6 +76,7 @@ _HOMES = {
         "create_default_context",
     ),
     "sealwire.drive": (
+        "ThreadedServer",
         "create_connection",
         "create_datagram_endpoint",
         "open_connection",
@@ -131,6 +133,7 @@ __all__ = [
     "PeerAlert",
     "ProtocolError",
     "SessionStore",
+    "ThreadedServer",
     "Truncated",
     "Upkeep",
     "create_connection",

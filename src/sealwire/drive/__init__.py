@@ -21,6 +21,7 @@ from sealwire.drive.blocking import (
     ListeningSocket,
     SecureSocket,
     StreamSocket,
+    ThreadedServer,
     create_connection,
     wrap_socket,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "StreamServer",
     "StreamSocket",
     "StreamWriter",
+    "ThreadedServer",
     "WorkerGroup",
     "WorkerNews",
     "create_connection",

@@ -13,7 +13,7 @@ from typing import Any, Final
 from sealwire import stcp
 from sealwire.drive.aio.stream import Stream
 from sealwire.drive.facts import StreamFacts
-from sealwire.errors import ConnectionClosed
+from sealwire.errors import ConnectionClosed, Error
 
 #: Longest line or separated record of :meth:`StreamReader.readuntil`, as asyncio's default.
 DEFAULT_LIMIT_BYTES: Final = 64 * 1024
@@ -38,6 +38,10 @@ class StreamReader(StreamFacts):
     @property
     def connection(self) -> stcp.Connection:
         return self._stream.connection
+
+    def exception(self) -> Error | TimeoutError | None:
+        """What ended the connection; None while it lives and after an orderly end."""
+        return self.connection.error
 
     def at_eof(self) -> bool:
         """Whether the peer has closed and everything was read."""
@@ -270,6 +274,19 @@ class StreamWriter(StreamFacts):
         Over a stream they are in use from the next write on.
         """
         self._stream.update_keys(request_peer=request_peer)
+
+    @property
+    def transport(self) -> StreamWriter:
+        """What programs ask asyncio's writers' transport for; here the writer itself can do it."""
+        return self
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes written that the network has not."""
+        return self._stream.backlog
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """How much may wait when `drain` returns, and at how much writing raises."""
+        return self._stream.low_water, self._stream.high_water
 
     def can_write_eof(self) -> bool:
         return True

@@ -111,6 +111,11 @@ class Stream(StreamFacts, HoldsDescriptor):
         return self._limits.send_queue_bytes // 2
 
     @property
+    def high_water(self) -> int:
+        """How much may wait before writing raises."""
+        return self._limits.send_queue_bytes
+
+    @property
     def full(self) -> bool:
         """Whether as much was received as may wait for the application."""
         return self._connection.buffered >= self._limits.receive_queue_bytes
@@ -153,6 +158,12 @@ class Stream(StreamFacts, HoldsDescriptor):
         self._may_write()
         self._connection.go_away()
         self._turn()
+
+    def tell_going_away(self) -> None:
+        """As :meth:`go_away`, where that can be said and anybody is there to hear it."""
+        connection = self._connection
+        if connection.state == "connected" and connection.message_mode and not self.closing:
+            self.go_away()
 
     def flush(self) -> None:
         """Send what was written in this turn of the loop, without waiting for its end."""

@@ -174,6 +174,7 @@ async def start_server(
     family: int = 0,
     backlog: int = _BACKLOG,
     reuse_port: bool = False,
+    sock: socket.socket | None = None,
     start_serving: bool = True,
     on_early_data: OnEarlyData | None = None,
     messages: bool | str = False,
@@ -185,6 +186,7 @@ async def start_server(
     Args:
         host: an address or name, several, or None for every interface.
         port: 0 lets the kernel choose; see `StreamServer.sockets`.
+        sock: a bound TCP socket instead of host and port; it belongs to the server from here on.
         context: a server's :class:`sealwire.Context`; certificates loaded into it later are used
             for new connections.
         limits: for all connections of this server together.
@@ -203,8 +205,14 @@ async def start_server(
     context.config()  # a context that cannot serve is an error here, not at the first peer
     protocol_name(messages)  # and so is a name that cannot be
     limits = limits_at_start(limits, streams=True)
-    infos = await resolve_for_listening(loop, host, port, socket.SOCK_STREAM, family=family)
-    sockets = bind(infos, reuse_port=reuse_port)
+    if sock is None:
+        infos = await resolve_for_listening(loop, host, port, socket.SOCK_STREAM, family=family)
+        sockets = bind(infos, reuse_port=reuse_port)
+    elif host is not None or port:
+        raise ValueError("host and port, or sock, must be given, not both")
+    else:
+        sock.setblocking(False)
+        sockets = [sock]
     server = StreamServer(
         loop,
         sockets,
@@ -310,6 +318,9 @@ class StreamServer(ProcessBound):
         """The `n` connections that cost most; `by` is one of :data:`sealwire.drive.reports.COSTS`."""
         now = time.monotonic()
         return costliest((report(one.connection, show(one.peername), now) for one in self._streams), n, by)
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
 
     def is_serving(self) -> bool:
         return self._serving and bool(self.sockets)
@@ -478,6 +489,24 @@ class StreamServer(ProcessBound):
         """Wait until the server, its connections and its handlers are done."""
         await self._closed.wait()
         await self._idle.wait()
+
+    async def drain(self, seconds: float) -> int:
+        """Stop accepting and let what is under way end by itself; then shut down.
+
+        Peers in message mode are told that we go away.  Returns how many connections were still there after
+        `seconds`, and were closed.
+        """
+        self.close()
+        for stream in list(self._streams):
+            stream.tell_going_away()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            pass
+        left = len(self._streams)
+        await self.shutdown()
+        return left
 
     async def shutdown(self, seconds: float = _SHUTDOWN_SECONDS) -> None:
         """Close everything: in order, and by force what is not done after `seconds`."""

@@ -12,6 +12,7 @@ from sealwire.drive.addresses import show
 from sealwire.drive.blocking.base import SecureSocket
 from sealwire.drive.blocking.datagram import ClientDatagramSocket, DatagramSocket, ServerDatagramSocket
 from sealwire.drive.blocking.stream import ListeningSocket, StreamSocket
+from sealwire.drive.blocking.threaded import ThreadedServer
 from sealwire.drive.sessions import Sessions
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP
@@ -27,6 +28,7 @@ __all__ = [
     "ListeningSocket",
     "SecureSocket",
     "StreamSocket",
+    "ThreadedServer",
     "create_connection",
     "wrap_socket",
 ]

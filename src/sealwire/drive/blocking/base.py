@@ -11,6 +11,7 @@ leave the socket's input to it, so that no message can come while its receiver s
 
 from __future__ import annotations
 
+import builtins
 import select
 import socket
 import threading
@@ -183,6 +184,33 @@ class SecureSocket(Facts, HoldsDescriptor):
         """The descriptor, for select.  Readiness does not mean that :meth:`recv` has data."""
         return self._sock.fileno()
 
+    def getblocking(self) -> bool:
+        return self._timeout != 0
+
+    @property
+    def timeout(self) -> float | None:
+        return self._timeout
+
+    @property
+    def family(self) -> int:
+        return self._sock.family
+
+    @property
+    def type(self) -> int:
+        return self._sock.type
+
+    @property
+    def proto(self) -> int:
+        return self._sock.proto
+
+    def getsockopt(self, level: int, name: int, size: int = 0) -> Any:
+        """Of the TCP or UDP socket."""
+        return self._sock.getsockopt(level, name, size) if size else self._sock.getsockopt(level, name)
+
+    def setsockopt(self, level: int, name: int, value: int | bytes) -> None:
+        """Of the TCP or UDP socket."""
+        self._sock.setsockopt(level, name, value)
+
     def getpeername(self) -> Any:
         return self._sock.getpeername()
 
@@ -239,6 +267,9 @@ class SecureSocket(Facts, HoldsDescriptor):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: builtins.type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()

@@ -7,7 +7,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from sealwire import stcp
 from sealwire.drive.blocking.base import SecureSocket
@@ -260,7 +260,10 @@ class StreamSocket(StreamFacts, SecureSocket):
         self.do_handshake()
         with self._lock:
             self._connection.go_away()
-        self._until(self._flushed, self._timeout, receive=False)
+        try:
+            self._until(self._flushed, 0, receive=False)
+        except BlockingIOError:
+            pass  # a later call sends it
 
     def recv_into(self, buffer: Writable, nbytes: int = 0) -> int:
         """As :meth:`recv`, into `buffer`; how many bytes."""
@@ -298,7 +301,49 @@ class StreamSocket(StreamFacts, SecureSocket):
             self._say_goodbye()
         self._until(lambda: not self._wants_write(), self._timeout, receive=False)
 
+    # -- the rest of what ssl.SSLSocket has
+
+    def read(self, n: int = _READ_BYTES, buffer: Writable | None = None) -> bytes | int:
+        """As :meth:`recv`; with `buffer` as :meth:`recv_into`."""
+        return self.recv(n) if buffer is None else self.recv_into(buffer, n)
+
+    def write(self, data: Readable) -> int:
+        """As :meth:`send`."""
+        return self.send(data)
+
+    def sendfile(self, file: IO[bytes], offset: int = 0, count: int | None = None) -> int:
+        """Send `file` from `offset`, `count` bytes or all; how many.  The file ends up behind them."""
+        if self._timeout == 0:
+            raise ValueError("non-blocking sockets are not supported")
+        if offset:
+            file.seek(offset)
+        sent = 0
+        while count is None or sent < count:
+            data = file.read(_SEAL_BYTES if count is None else min(_SEAL_BYTES, count - sent))
+            if not data:
+                break
+            self.sendall(data)
+            sent += len(data)
+        return sent
+
+    def compression(self) -> str | None:
+        """None: there is none in TLS 1.3."""
+        return None
+
     # -- ends
+
+    def hang_up(self) -> None:
+        """End the connection at once, from any thread: close_notify, if it can go now, and the end of TCP.
+
+        A call that waits in another thread raises :class:`sealwire.ConnectionClosed`.
+        """
+        try:
+            with self._lock:
+                self._say_goodbye()
+                self._step(time.monotonic(), read=False)
+                self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it is over already
 
     def _new_keys(self, *, request_peer: bool) -> Callable[[], bool]:
         self._connection.update_keys(request_peer=request_peer)

@@ -141,7 +141,7 @@ def redis(directory: Path, *options: str) -> Iterator[int]:
     """A Redis without a disk; its plain port."""
     path, environment = find("redis-server")
     port = free_port()
-    command = [path, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+    command: list[str | Path] = [path, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
                "--dir", directory, "--daemonize", "no", *options]  # fmt: skip
     with run(command, directory, answers(port), environment=environment):
         yield port
@@ -166,7 +166,7 @@ def postgres() -> Iterator[int]:
             check=False,
         )  # fmt: skip
         assert made.returncode == 0, made.stderr[-2_000:]
-        command = [server, "-D", directory / "data", "-p", str(port), "-k", directory, "-c", "fsync=off",
+        command: list[str | Path] = [server, "-D", directory / "data", "-p", str(port), "-k", directory, "-c", "fsync=off",
                    "-c", "listen_addresses=127.0.0.1", "-c", "shared_buffers=16MB"]  # fmt: skip
 
         def ready() -> bool:

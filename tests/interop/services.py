@@ -122,16 +122,8 @@ def run(
 def http_server(directory: Path) -> Iterator[int]:
     """Python's own, a plain one, which serves `directory`; its port."""
     port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "http.server",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--directory",
-        directory,
-    ]
+    served: list[str | Path] = ["--bind", "127.0.0.1", "--directory", directory]
+    command = [sys.executable, "-m", "http.server", str(port), *served]
     with run(command, directory, answers(port)):
         yield port
 
@@ -141,8 +133,8 @@ def redis(directory: Path, *options: str) -> Iterator[int]:
     """A Redis without a disk; its plain port."""
     path, environment = find("redis-server")
     port = free_port()
-    command: list[str | Path] = [path, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-               "--dir", directory, "--daemonize", "no", *options]  # fmt: skip
+    fixed: list[str | Path] = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", directory]
+    command = [path, "--port", str(port), "--daemonize", "no", *fixed, *options]
     with run(command, directory, answers(port), environment=environment):
         yield port
 
@@ -166,8 +158,8 @@ def postgres() -> Iterator[int]:
             check=False,
         )  # fmt: skip
         assert made.returncode == 0, made.stderr[-2_000:]
-        command: list[str | Path] = [server, "-D", directory / "data", "-p", str(port), "-k", directory, "-c", "fsync=off",
-                   "-c", "listen_addresses=127.0.0.1", "-c", "shared_buffers=16MB"]  # fmt: skip
+        settings = ("-c", "fsync=off", "-c", "listen_addresses=127.0.0.1", "-c", "shared_buffers=16MB")
+        command = [server, "-D", directory / "data", "-k", directory, "-p", str(port), *settings]
 
         def ready() -> bool:
             words = ("-h", "127.0.0.1", "-p", str(port), "-U", "tester", "-d", "postgres", "-qc", "select 1")

@@ -159,7 +159,8 @@ def postgres() -> Iterator[int]:
         )  # fmt: skip
         assert made.returncode == 0, made.stderr[-2_000:]
         settings = ("-c", "fsync=off", "-c", "listen_addresses=127.0.0.1", "-c", "shared_buffers=16MB")
-        command = [server, "-D", directory / "data", "-k", directory, "-p", str(port), *settings]
+        places: list[str | Path] = ["-D", directory / "data", "-k", directory]
+        command = [server, "-p", str(port), *places, *settings]
 
         def ready() -> bool:
             words = ("-h", "127.0.0.1", "-p", str(port), "-U", "tester", "-d", "postgres", "-qc", "select 1")

@@ -31,6 +31,7 @@ RUN_HERE = {
     "flooded.py",
     "hand_over.py",
     "keepalive.py",
+    "message_echo.py",
     "monitoring.py",
     "no_leaks.py",
     "key_updates.py",
@@ -49,6 +50,7 @@ RUN_HERE = {
     "srtp_keys.py",
     "sealed_events.py",
     "stream_echo.py",
+    "threaded_messages.py",
     "under_load.py",
     "workers.py",
 }
@@ -145,6 +147,24 @@ def test_early_data() -> None:
         "rejected: asked again, answer of 42",
         "accepted over TLSv1.3: answer of 42, before the handshake was over",
     ]
+
+
+def test_message_echo() -> None:
+    done = run("message_echo.py", *credentials(), *trust())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode().splitlines() == [
+        "speaking in messages, for echo",
+        "5 bytes came back",
+        "0 bytes came back",
+        "1000 bytes came back",
+        "cut off: 0",
+    ]
+
+
+def test_threaded_messages() -> None:
+    done = run("threaded_messages.py", *credentials(), *trust())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == b"ONE TWO\ncut off: 0\n"
 
 
 def test_proxy() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sealwire.context.sessions import Place
 from sealwire.dtls import SessionTicket
 from sealwire.errors import ProtocolError
+from sealwire.stcp.frames import WORD_BYTES
 
 if TYPE_CHECKING:
     from sealwire import dtls, stcp
@@ -46,9 +47,10 @@ class Sessions:
             return None
 
     @staticmethod
-    def allows(ticket: SessionTicket | None, early: bytes) -> bool:
-        """Whether `early` may be sent as early data under `ticket`."""
-        return ticket is not None and 0 < len(early) <= ticket.max_early_data
+    def allows(ticket: SessionTicket | None, early: bytes, *, in_messages: bool = False) -> bool:
+        """Whether `early` may be sent as early data under `ticket`, `in_messages` as one of them."""
+        size = len(early) + (WORD_BYTES if in_messages else 0)
+        return ticket is not None and len(early) > 0 and size <= ticket.max_early_data
 
     def keep(self, ticket: SessionTicket, connection: dtls.Connection | stcp.Connection) -> None:
         """Keep what the server of `connection` gave."""
@@ -56,6 +58,22 @@ class Sessions:
         # else's; a ticket saves nothing there anyway.
         if self._store is not None and connection.session.psk_identity is None:
             self._store.put(self._place, ticket)
+
+
+def send_replayable(connection: stcp.Connection, data: bytes, *, in_messages: bool) -> None:
+    """Send what :meth:`Sessions.allows` allowed, if early data is offered at all."""
+    if connection.max_replayable_bytes:
+        if in_messages:
+            connection.send_replayable_message(data)
+        else:
+            connection.send_replayable(data)
+
+
+def early_data_of(connection: stcp.Connection) -> list[bytes]:
+    """The early data that came: messages one by one, bytes in one piece."""
+    if connection.early_in_messages:
+        return connection.read_early_messages()
+    return [connection.read_early()] if connection.early_buffered else []
 
 
 def _identity(config: Config) -> str:

@@ -239,7 +239,11 @@ class Association:
     def _receive_application_data(self, content: Buffer) -> None:
         if self._opener is not None and self._opener.epoch == EPOCH_EARLY:
             self._refuse_interleaving()
-            self._early.receive(content, self._handshake.early.limit)
+            limit = self._handshake.early.limit
+            if self.early_in_messages:
+                self._early.receive_messages(content, limit, self._limits.message_bytes)
+            else:
+                self._early.receive(content, limit)
             self.counters.early_messages_received += 1
             return
         if not self._handshake.complete:
@@ -338,6 +342,8 @@ class Association:
             # RFC 8446 section 5.1 [8446-ALERT-3]: messages must not span a key change.
             if self._joiner.held:
                 raise _unexpected("handshake bytes came in front of a key change")
+            if self._early.cut:
+                raise ProtocolError(Alert.DECODE_ERROR, "early data ends inside a message")
             self._opener = StreamOpener(self._provider, keys.spec, derived, keys.epoch)
             ownership.own(ownership.Kind.KEYS, self._opener)
             self._trial = (keys.spec, derived, keys.epoch) if self._early.skipping else None
@@ -363,6 +369,11 @@ class Association:
         waiting, self._unsealed = self._unsealed, bytearray()
         self._account.release(Purpose.SEND_QUEUE, len(waiting))
         self._seal_application_data(memoryview(waiting))
+
+    @property
+    def early_in_messages(self) -> bool:
+        """Whether early data is for message mode."""
+        return self._protocol is not None and self._handshake.early.alpn == self._protocol
 
     def _agree_on_messages(self) -> None:
         """Whether the connection is in message mode, which it is if that was asked for and agreed on."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from sealwire.errors import (
     Alert,
+    ConfigurationError,
     ConnectionClosed,
     Error,
     LimitReached,
@@ -25,7 +26,7 @@ from sealwire.errors import (
 from sealwire.limits import Ledger, Limits, Purpose
 from sealwire.stcp.deframe import APPLICATION_DATA
 from sealwire.stcp.events import Event
-from sealwire.stcp.frames import protocol_name
+from sealwire.stcp.frames import protocol_name, word_of
 from sealwire.stcp.messages import Keepalive
 from sealwire.stcp.messaging import Messaging
 from sealwire.stcp.outgoing import KEY_UPDATE_RECORD_BYTES, Outgoing, charge, check_room
@@ -89,6 +90,8 @@ class Connection(Messaging):
         limits = limits or _DEFAULT_LIMITS
         ledger = ledger or Ledger(limits)
         config, protocol = _speaking(config.within(limits), messages)
+        if protocol is not None and (ticket is None or ticket.alpn != protocol):
+            early_data = False  # what would be sent is for another protocol than the ticket
         handshake = Handshake.client(
             config, TLS, server_name=server_name, ticket=ticket, early_data=early_data
         )
@@ -247,6 +250,20 @@ class Connection(Messaging):
             LimitReached: the account has no room.
             Error: early data is not offered (see :meth:`client`), or the handshake is over.
         """
+        if self._protocol is not None:
+            raise ConfigurationError("message mode was asked for: use send_replayable_message")
+        self._send_replayable(data)
+
+    def send_replayable_message(self, data: Buffer) -> None:
+        """Client: send `data` as early data, as one message; as :meth:`send_replayable`.
+
+        Only where message mode is asked for and the ticket is of it.  A message takes four bytes more.
+        """
+        if self._protocol is None:
+            raise ConfigurationError("the connection is not in message mode: ask for it with messages=True")
+        self._send_replayable(word_of(memoryview(data).nbytes) + memoryview(data).cast("B"))
+
+    def _send_replayable(self, data: Buffer) -> None:
         self._must_be_open()
         room = self.max_replayable_bytes
         view = memoryview(data).cast("B")
@@ -282,7 +299,13 @@ class Connection(Messaging):
         It is from somebody who held the ticket, at some time; until the handshake is finished it may be a
         copy.  This process accepts a flight once.
         """
+        if self.early_in_messages:
+            raise ConfigurationError("the connection speaks in messages: use read_early_messages")
         return self._early.read(n)
+
+    def read_early_messages(self) -> list[bytes]:
+        """Server: take the messages that came as early data; as :meth:`read_early`."""
+        return self._early.read_messages()
 
     def send_before_finished(self, data: Buffer) -> None:
         """Server: send `data` to a client that has not finished the handshake (0.5-RTT).
@@ -293,7 +316,25 @@ class Connection(Messaging):
         Raises:
             Error: there is no client's hello yet.
             LimitReached, ConnectionClosed: as for :meth:`send`.
+            ConfigurationError: message mode was asked for.
         """
+        if self._protocol is not None and self.state == "handshaking":
+            raise ConfigurationError("message mode was asked for: use write_message_before_finished")
+        self._send_before_finished(data)
+
+    def write_message_before_finished(self, data: Buffer) -> None:
+        """Server: send `data` as one message to a client that has not finished the handshake.
+
+        As :meth:`send_before_finished`, for a client whose early data came in messages.
+        """
+        if self.state != "handshaking":
+            self.write_message(data)
+            return
+        if not self.early_in_messages:
+            raise ConfigurationError("no early data came in messages")
+        self._send_before_finished(word_of(memoryview(data).nbytes) + memoryview(data).cast("B"))
+
+    def _send_before_finished(self, data: Buffer) -> None:
         if self.state == "handshaking":
             self._must_be_open()
             if self._is_client or self._outgoing.epoch != EPOCH_APPLICATION:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from sealwire.errors import Alert, ProtocolError
 from sealwire.limits import Account, Purpose
 from sealwire.record.stream import STREAM_HEADER_BYTES, TAG_BYTES
+from sealwire.stcp.frames import FrameReader
 from sealwire.stcp.outgoing import charge
 
 if TYPE_CHECKING:
@@ -31,11 +32,12 @@ class EarlyStream:
         sent: bytes of early data sent.
     """
 
-    __slots__ = ("_account", "_came", "_received", "_skipped", "sent", "skipping")
+    __slots__ = ("_account", "_came", "_frames", "_received", "_skipped", "sent", "skipping")
 
     def __init__(self, account: Account) -> None:
         self._account = account
         self._received = bytearray()
+        self._frames: FrameReader | None = None  # in message mode
         self._came = 0
         self._skipped = 0
         self.skipping = False
@@ -43,8 +45,13 @@ class EarlyStream:
 
     @property
     def buffered(self) -> int:
-        """Bytes that came and were not read."""
-        return len(self._received)
+        """Bytes that came and were not read; of messages, as they are charged."""
+        return len(self._received) if self._frames is None else self._frames.held
+
+    @property
+    def cut(self) -> bool:
+        """Whether it is inside a message."""
+        return self._frames is not None and self._frames.cut
 
     def receive(self, content: Buffer, limit: int) -> None:
         """Keep what came; `limit` is what the ticket allows in all.
@@ -53,12 +60,28 @@ class EarlyStream:
             ProtocolError: unexpected_message, it is more.
             LimitReached: there is no room in the account.
         """
+        self._count(content, limit)
+        charge(self._account, Purpose.EARLY_DATA, len(content))
+        self._received += content
+
+    def receive_messages(self, content: Buffer, limit: int, longest: int) -> None:
+        """Keep the messages that came, of `longest` bytes at most; as :meth:`receive`.
+
+        Raises:
+            ProtocolError: unexpected_message for a control frame; those of :meth:`FrameReader.feed`.
+        """
+        self._count(content, limit)
+        frames = self._frames = self._frames or FrameReader(longest)
+        before = frames.held
+        if frames.feed(bytes(content)):
+            raise ProtocolError(Alert.UNEXPECTED_MESSAGE, "a control frame came as early data")
+        charge(self._account, Purpose.EARLY_DATA, frames.held - before)
+
+    def _count(self, content: Buffer, limit: int) -> None:
         self._came += len(content)
         if self._came > limit:
             # RFC 8446 section 4.6.1 [8446-0RTT-1]
             raise ProtocolError(Alert.UNEXPECTED_MESSAGE, f"more than {limit} bytes of early data came")
-        charge(self._account, Purpose.EARLY_DATA, len(content))
-        self._received += content
 
     def read(self, n: int) -> bytes:
         """Take up to `n` bytes of what came, all of it for -1."""
@@ -66,6 +89,15 @@ class EarlyStream:
         del self._received[: len(taken)]
         self._account.release(Purpose.EARLY_DATA, len(taken))
         return taken
+
+    def read_messages(self) -> list[bytes]:
+        """Take the messages that came."""
+        if self._frames is None:
+            return []
+        before = self._frames.held
+        messages = self._frames.take_all()
+        self._account.release(Purpose.EARLY_DATA, before - self._frames.held)
+        return messages
 
     def skip(self, record: Buffer, limit: int) -> None:
         """Go past a record of rejected early data.

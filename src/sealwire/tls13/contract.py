@@ -297,6 +297,8 @@ class EarlyPhase:
     outcome: EarlyData = EarlyData.NOT_OFFERED
     #: Bytes of early data at most, once there are keys for it.
     limit: int = 0
+    #: The application protocol it is for, once there are keys for it.
+    alpn: bytes | None = None
     #: Server: where the client is, as its tickets shall say; b"" not to say it.
     place: bytes = b""
     #: Server: a ticket that was opened already, and what was in it.

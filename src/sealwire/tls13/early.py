@@ -62,6 +62,7 @@ def begin(exchange: Exchange, first: Candidate, hello: bytes) -> None:
     secret = stage.client_early_secret(message_hash(exchange.provider, spec, hello))
     exchange.early.pending = True
     exchange.early.limit = ticket.max_early_data
+    exchange.early.alpn = ticket.alpn
     exchange.log_secret("CLIENT_EARLY_TRAFFIC_SECRET", secret)
     # RFC 8446 appendix D.4: right behind the first ClientHello then.
     exchange.send_compatibility_ccs()
@@ -148,6 +149,7 @@ def judge(
     if register.accept(grant.register, grant.psk.identity, chosen.due, settings.clock()):
         early.outcome = EarlyData.ACCEPTED
         early.limit = grant.max_size
+        early.alpn = alpn
 
 
 def install(exchange: Exchange, stage: EarlyStage, hello_hash: bytes, *, retried: bool) -> None:

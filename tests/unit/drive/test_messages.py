@@ -13,6 +13,7 @@ import pytest
 
 import sealwire
 from sealwire import stcp
+from sealwire.context import Context
 from sealwire.drive import StreamReader, StreamServer, StreamWriter
 from sealwire.drive.blocking import ListeningSocket, StreamSocket
 from sealwire.errors import (
@@ -380,3 +381,93 @@ def test_a_message_is_taken_whole_or_not_at_all() -> None:
 def test_datagrams_are_messages_already() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, pytest.raises(ValueError, match="already"):
         client_context().wrap_socket(sock, messages=True)
+
+
+# -- coming back
+
+
+def returning_contexts() -> tuple[Context, Context]:
+    """A server that takes early data, and a client that keeps its tickets."""
+    server, client = server_context(), client_context()
+    server.num_tickets, server.max_early_data_size = 2, 4_096
+    client.session_store = sealwire.SessionStore()
+    return server, client
+
+
+def test_early_messages_on_asyncio() -> None:
+    early: list[bytes] = []
+
+    def on_early_data(connection: stcp.Connection, data: bytes) -> None:
+        early.append(data)
+        connection.write_message_before_finished(b"answer to " + data)
+
+    async def main() -> None:
+        server_side, client_side = returning_contexts()
+        async with await sealwire.start_server(
+            echo, "127.0.0.1", 0, context=server_side, messages="app", on_early_data=on_early_data
+        ) as server:
+            for expected in (stcp.EarlyData.NOT_OFFERED, stcp.EarlyData.ACCEPTED):
+                reader, writer = await sealwire.open_connection(
+                    "127.0.0.1",
+                    port_of(server),
+                    context=client_side,
+                    messages="app",
+                    send_replayable=b"question",
+                )
+                assert writer.early_data is expected
+                if expected is stcp.EarlyData.ACCEPTED:
+                    assert await reader.read_message() == b"answer to question"
+                    assert writer.session_reused
+                writer.write_message(b"later")
+                assert await reader.read_message() == b"later"
+                await finish(writer)
+            assert early == [b"question"]
+
+    run(main())
+
+
+def test_early_messages_that_wait_for_the_handler() -> None:
+    async def handler(reader: StreamReader, writer: StreamWriter) -> None:
+        for message in reader.read_early_messages():
+            writer.write_message(b"early " + message)
+        writer.write_message(b"done")
+        writer.close()
+
+    async def main() -> None:
+        server_side, client_side = returning_contexts()
+        async with await sealwire.start_server(
+            handler, "127.0.0.1", 0, context=server_side, messages=True
+        ) as server:
+            for expected in ([b"done"], [b"early x", b"done"]):
+                reader, writer = await sealwire.open_connection(
+                    "127.0.0.1", port_of(server), context=client_side, messages=True, send_replayable=b"x"
+                )
+                assert [message async for message in reader] == expected
+                await finish(writer)
+
+    run(main())
+
+
+def test_early_messages_on_blocking_sockets() -> None:
+    server_side, client_side = returning_contexts()
+    plain = socket.create_server(("127.0.0.1", 0))
+    seen: list[list[bytes]] = []
+    with server_side.wrap_socket(plain, server_side=True, messages=True) as listening:
+
+        def work() -> None:
+            for _ in range(2):
+                secure, _ = listening.accept()
+                with secure:
+                    seen.append(secure.read_early_messages())
+                    blocking_echo(secure)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        for _ in range(2):
+            with sealwire.create_connection(
+                listening.getsockname(), 10, context=client_side, messages=True, send_replayable=b"early"
+            ) as secure:
+                secure.write_message(b"x")
+                assert secure.read_message() == b"x"
+        thread.join(20)
+    assert seen == [[], [b"early"]]

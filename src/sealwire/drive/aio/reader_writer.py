@@ -65,6 +65,11 @@ class StreamReader(StreamFacts):
         self._check_process()
         return self.connection.read_early(n)
 
+    def read_early_messages(self) -> list[bytes]:
+        """As :meth:`read_early`, in message mode."""
+        self._check_process()
+        return self.connection.read_early_messages()
+
     async def readexactly(self, n: int) -> bytes:
         """Exactly `n` bytes.  Raises asyncio.IncompleteReadError if the end comes before."""
         if n < 0:

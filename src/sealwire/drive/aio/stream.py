@@ -21,7 +21,7 @@ from typing import Final
 
 from sealwire import ownership, stcp
 from sealwire.drive.facts import StreamFacts
-from sealwire.drive.sessions import Sessions
+from sealwire.drive.sessions import Sessions, early_data_of
 from sealwire.drive.unclosed import HoldsDescriptor
 from sealwire.errors import ConnectionClosed, Error, LimitReached, Truncated
 from sealwire.limits import Limits
@@ -298,7 +298,8 @@ class Stream(StreamFacts, HoldsDescriptor):
         if self._on_early_data is None or not connection.early_buffered:
             return
         try:
-            self._on_early_data(connection, connection.read_early())
+            for data in early_data_of(connection):
+                self._on_early_data(connection, data)
         except Exception as error:
             message = "the on_early_data callback failed"
             self.loop.call_exception_handler({"message": message, "exception": error})

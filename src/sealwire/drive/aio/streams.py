@@ -23,6 +23,7 @@ from sealwire.drive.facts import ProcessBound, is_end
 from sealwire.drive.machine import limits_at_start
 from sealwire.drive.reports import costliest, report
 from sealwire.drive.sessions import Sessions
+from sealwire.drive.sessions import send_replayable as send_early
 from sealwire.errors import Error, LimitReached
 from sealwire.limits import Budget, Ledger, Limits, Pressure, prefixes_of
 from sealwire.stcp.frames import protocol_name
@@ -100,12 +101,11 @@ async def open_connection(
                     server_name=name,
                     limits=limits,
                     ticket=ticket,
-                    early_data=sessions.allows(ticket, send_replayable),
+                    early_data=sessions.allows(ticket, send_replayable, in_messages=messages is not False),
                     messages=messages,
                     keepalive=keepalive,
                 )
-                if connection.max_replayable_bytes:
-                    connection.send_replayable(send_replayable)
+                send_early(connection, send_replayable, in_messages=messages is not False)
                 stream = Stream(loop, sock, connection, limits, sessions=sessions)
             except BaseException:
                 sock.close()

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from sealwire import stcp
 from sealwire.drive.blocking.base import SecureSocket
 from sealwire.drive.facts import StreamFacts
-from sealwire.drive.sessions import Sessions
+from sealwire.drive.sessions import Sessions, early_data_of, send_replayable
 from sealwire.errors import ConnectionClosed, Truncated
 from sealwire.limits import Limits
 
@@ -62,12 +62,11 @@ class StreamSocket(StreamFacts, SecureSocket):
                 server_name=server_hostname,
                 limits=limits,
                 ticket=ticket,
-                early_data=sessions.allows(ticket, replayable),
+                early_data=sessions.allows(ticket, replayable, in_messages=messages is not False),
                 messages=messages,
                 keepalive=keepalive,
             )
-            if self._connection.max_replayable_bytes:
-                self._connection.send_replayable(replayable)
+            send_replayable(self._connection, replayable, in_messages=messages is not False)
         self._sessions = sessions
         self._on_early_data = on_early_data
         self._eof = False
@@ -96,7 +95,8 @@ class StreamSocket(StreamFacts, SecureSocket):
                 self._eof = True
                 connection.receive_eof()
         if self._on_early_data is not None and connection.early_buffered:
-            self._on_early_data(connection, connection.read_early())
+            for message in early_data_of(connection):
+                self._on_early_data(connection, message)
         due = connection.deadline()
         if due is not None and due <= now:
             connection.wake(now)
@@ -194,6 +194,12 @@ class StreamSocket(StreamFacts, SecureSocket):
         self.do_handshake()
         with self._lock:
             return self._connection.read_early(n)
+
+    def read_early_messages(self) -> list[bytes]:
+        """As :meth:`read_early`, in message mode."""
+        self.do_handshake()
+        with self._lock:
+            return self._connection.read_early_messages()
 
     def _readable(self) -> bool:
         connection = self._connection

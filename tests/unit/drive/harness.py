@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from sealwire.drive import DatagramChannel, StreamReader, StreamWriter
@@ -26,6 +26,10 @@ def descriptors() -> set[str]:
     return found
 
 
+# What makes the loops of `run`; None is asyncio's own.
+loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+
+
 def run(main: Coroutine[Any, Any, T], *, seconds: float = 20.0, reports: int | None = 0) -> T:
     """Run `main`.  Fails if it leaves a task or a descriptor, or if the loop was told of more or
     fewer exceptions than `reports`; None means at least one."""
@@ -41,7 +45,8 @@ def run(main: Coroutine[Any, Any, T], *, seconds: float = 20.0, reports: int | N
         return result
 
     before = descriptors()
-    result = asyncio.run(bounded())
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        result = runner.run(bounded())
     after = descriptors()
     assert after <= before, f"descriptors left: {after - before}"
     assert told if reports is None else len(told) == reports, told

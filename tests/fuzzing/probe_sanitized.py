@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = (
     "sealwire.crypto._evp",
+    "sealwire.crypto._digests",
     "sealwire.probe.dissect._hot",
     "sealwire.probe.dissect._scan",
     "sealwire.probe._flows",

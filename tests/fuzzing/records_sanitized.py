@@ -19,6 +19,7 @@ from tests.fuzzing import sanitizers
 #: In the order in which they need each other.
 MODULES = (
     "sealwire.crypto._evp",
+    "sealwire.crypto._lending",
     "sealwire.crypto._hashes",
     "sealwire.record._record",
     "sealwire.record._bulk",

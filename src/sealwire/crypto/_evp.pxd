@@ -13,6 +13,8 @@ ctypedef struct Api:
     void* (*new_context)() noexcept nogil
     void (*free_context)(void* context) noexcept nogil
     int (*control)(void* context, int command, int n, void* data) noexcept nogil
+    int (*set_parameters)(void* context, const void* params) noexcept nogil
+    int (*get_parameters)(void* context, void* params) noexcept nogil
     int (*set_padding)(void* context, int padding) noexcept nogil
     int (*encrypt_init)(void* context, void* cipher, const uint8_t* key, const uint8_t* iv, const void* params) noexcept nogil
     int (*encrypt_update)(void* context, uint8_t* out, int* written, const uint8_t* data, int n) noexcept nogil
@@ -35,6 +37,18 @@ ctypedef struct Api:
     int (*digest_update)(void* context, const void* data, size_t n) noexcept nogil
     int (*digest_final)(void* context, uint8_t* out, unsigned int* written) noexcept nogil
 
+# core.h: OSSL_PARAM, and the kinds of its data.
+cdef struct Param:
+    const char* key
+    unsigned int kind
+    void* data
+    size_t size
+    size_t written
+
+cdef enum:
+    CHARACTERS = 4
+    BYTES = 5
+
 # The suites' algorithms.  Each is an AEAD and the cipher that masks record numbers beside it.
 cdef enum Algorithm:
     AES_128_GCM = 0
@@ -47,7 +61,6 @@ cdef enum:
     ALGORITHMS = 5
     NONCE_BYTES = 12
     SAMPLE_BYTES = 16
-    DIGEST_BYTES = 32
 
 # Bytes of the tag behind what `algorithm` seals.
 cdef inline int tag_bytes(Algorithm algorithm) noexcept nogil:
@@ -72,6 +85,11 @@ cdef int seal(
     void* context, Algorithm algorithm, const uint8_t* nonce, const uint8_t* aad, int aad_n,
     const uint8_t* data, int n, uint8_t* out
 ) noexcept nogil
+# As seal() of `data`, which is elsewhere, and of `tail_n` > 0 bytes that lie behind its place in `out` already.
+cdef int seal_with_tail(
+    void* context, Algorithm algorithm, const uint8_t* nonce, const uint8_t* aad, int aad_n,
+    const uint8_t* data, int n, int tail_n, uint8_t* out
+) noexcept nogil
 # Opens n >= tag_bytes() bytes of `data` into that much less of `out`, whose content means nothing on 0.
 cdef int open(
     void* context, Algorithm algorithm, const uint8_t* nonce, const uint8_t* aad, int aad_n,
@@ -79,45 +97,3 @@ cdef int open(
 ) noexcept nogil
 # RFC 9147 section 4.2.3: `count` samples to as many masks, SAMPLE_BYTES apart, 2 bytes used of each.
 cdef int mask(void* context, Algorithm algorithm, const uint8_t* samples, int count, uint8_t* out) noexcept nogil
-
-# --- for the probe: hashes that identify, and packets whose keys are public ------------------------
-
-cdef enum Digest:
-    SHA256 = 0
-    MD5 = 1
-    SHA1 = 2
-
-# Fetches and tests what is below; raises Unavailable (MD5 is missing where only FIPS 140 is provided).
-cdef int need_digests() except -1
-# 32, 16 or 20 bytes to `out`.
-cdef void digest(Digest kind, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil
-# 32 bytes to `out`.
-cdef void hmac_sha256(const uint8_t* key, int key_n, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil
-
-# AES-128-GCM and AES-128 for many keys, one after the other; and contexts for hashes, where there are any.
-cdef struct Opening:
-    void* aead
-    void* block
-    void* mac
-    void* digests[3]
-
-cdef int start_opening(Opening* opening) except -1
-cdef void end_opening(Opening* opening) noexcept
-# As open() with AES_128_GCM and this key.
-cdef int open_with(
-    Opening* opening, const uint8_t* key, const uint8_t* nonce, const uint8_t* aad, int aad_n,
-    const uint8_t* data, int n, uint8_t* out
-) noexcept nogil
-# As digest() and hmac_sha256(), without a new context for each.
-cdef void digest_with(Opening* opening, Digest kind, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil
-cdef void hmac_with(Opening* opening, const uint8_t* key, int key_n, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil
-# One block of 16 bytes.
-cdef int sample_with(Opening* opening, const uint8_t* key, const uint8_t* sample, uint8_t* out) noexcept nogil
-
-# --- for sealed events: a context that hashes one thing after another ------------------------------
-
-# A context for sha256(); raises Unavailable or MemoryError.  Free it with release_digest().
-cdef void* new_digest() except NULL
-cdef void release_digest(void* context) noexcept
-# SHA-256 of `n` bytes of `data`, DIGEST_BYTES into `out`.
-cdef int sha256(void* context, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil

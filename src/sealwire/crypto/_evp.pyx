@@ -9,7 +9,7 @@ through the same functions that protect records; a library that does not is refu
 """
 
 from libc.stdint cimport uint8_t
-from libc.string cimport memset
+from libc.string cimport memcmp, memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
 import sys
@@ -35,15 +35,16 @@ cdef enum:
     SET_IVLEN = 0x09
     GET_TAG = 0x10
     SET_TAG = 0x11
+    # Below this a copy costs less than another call.
+    COPIED_BYTES = 128
 
 cdef Api _api
+# GCM takes nonces and tags as parameters, which costs it half of what setting it up anew does.
+cdef bint _by_parameters = False
 # Stays open for the life of the process, and the functions with it.
 cdef void* _library = NULL
 cdef void* _aead_ciphers[ALGORITHMS]
 cdef void* _mask_ciphers[ALGORITHMS]
-cdef void* _digests[3]
-cdef bint _digests_ready = False
-cdef void* _sha256 = NULL
 cdef bint _ready = False
 _description = ""
 _reason = ""
@@ -116,57 +117,48 @@ def _places():
         yield name.encode(), RTLD_NOW | RTLD_LOCAL
 
 
+cdef inline void _find(void* handle, const char* name, void* function) noexcept:
+    (<void**>function)[0] = dlsym(handle, name)
+
+
 cdef str _take(void* handle):
     """Fill the tables from `handle`; "" if it can be used, else why not."""
-    global _description
+    global _description, _by_parameters
     cdef Dl_info info
-    _api.version_number = <unsigned long (*)() noexcept nogil>dlsym(handle, b"OpenSSL_version_num")
+    _find(handle, b"OpenSSL_version_num", &_api.version_number)
     if _api.version_number == NULL:
         return "the interpreter's _ssl shows no libcrypto"
-    _api.version_text = <const char* (*)(int) noexcept nogil>dlsym(handle, b"OpenSSL_version")
-    _api.clear_errors = <void (*)() noexcept nogil>dlsym(handle, b"ERR_clear_error")
-    _api.cleanse = <void (*)(void*, size_t) noexcept nogil>dlsym(handle, b"OPENSSL_cleanse")
-    _api.fetch = <void* (*)(void*, const char*, const char*) noexcept nogil>dlsym(handle, b"EVP_CIPHER_fetch")
-    _api.new_context = <void* (*)() noexcept nogil>dlsym(handle, b"EVP_CIPHER_CTX_new")
-    _api.free_context = <void (*)(void*) noexcept nogil>dlsym(handle, b"EVP_CIPHER_CTX_free")
-    _api.control = <int (*)(void*, int, int, void*) noexcept nogil>dlsym(handle, b"EVP_CIPHER_CTX_ctrl")
-    _api.set_padding = <int (*)(void*, int) noexcept nogil>dlsym(handle, b"EVP_CIPHER_CTX_set_padding")
-    _api.encrypt_init = <int (*)(
-        void*, void*, const uint8_t*, const uint8_t*, const void*
-    ) noexcept nogil>dlsym(handle, b"EVP_EncryptInit_ex2")
-    _api.encrypt_update = <int (*)(
-        void*, uint8_t*, int*, const uint8_t*, int
-    ) noexcept nogil>dlsym(handle, b"EVP_EncryptUpdate")
-    _api.encrypt_final = <int (*)(void*, uint8_t*, int*) noexcept nogil>dlsym(handle, b"EVP_EncryptFinal_ex")
-    _api.decrypt_init = <int (*)(
-        void*, void*, const uint8_t*, const uint8_t*, const void*
-    ) noexcept nogil>dlsym(handle, b"EVP_DecryptInit_ex2")
-    _api.decrypt_update = <int (*)(
-        void*, uint8_t*, int*, const uint8_t*, int
-    ) noexcept nogil>dlsym(handle, b"EVP_DecryptUpdate")
-    _api.decrypt_final = <int (*)(void*, uint8_t*, int*) noexcept nogil>dlsym(handle, b"EVP_DecryptFinal_ex")
-
+    _find(handle, b"OpenSSL_version", &_api.version_text)
+    _find(handle, b"ERR_clear_error", &_api.clear_errors)
+    _find(handle, b"OPENSSL_cleanse", &_api.cleanse)
+    _find(handle, b"EVP_CIPHER_fetch", &_api.fetch)
+    _find(handle, b"EVP_CIPHER_CTX_new", &_api.new_context)
+    _find(handle, b"EVP_CIPHER_CTX_free", &_api.free_context)
+    _find(handle, b"EVP_CIPHER_CTX_ctrl", &_api.control)
+    _find(handle, b"EVP_CIPHER_CTX_set_params", &_api.set_parameters)
+    _find(handle, b"EVP_CIPHER_CTX_get_params", &_api.get_parameters)
+    _find(handle, b"EVP_CIPHER_CTX_set_padding", &_api.set_padding)
+    _find(handle, b"EVP_EncryptInit_ex2", &_api.encrypt_init)
+    _find(handle, b"EVP_EncryptUpdate", &_api.encrypt_update)
+    _find(handle, b"EVP_EncryptFinal_ex", &_api.encrypt_final)
+    _find(handle, b"EVP_DecryptInit_ex2", &_api.decrypt_init)
+    _find(handle, b"EVP_DecryptUpdate", &_api.decrypt_update)
+    _find(handle, b"EVP_DecryptFinal_ex", &_api.decrypt_final)
     # Only the probe uses these; need_digests() says if they are missing.
-    _api.digest_new = <void* (*)() noexcept nogil>dlsym(handle, b"EVP_MD_CTX_new")
-    _api.digest_free = <void (*)(void*) noexcept nogil>dlsym(handle, b"EVP_MD_CTX_free")
-    _api.digest_init = <int (*)(void*, const void*, const void*) noexcept nogil>dlsym(handle, b"EVP_DigestInit_ex2")
-    _api.digest_update = <int (*)(void*, const void*, size_t) noexcept nogil>dlsym(handle, b"EVP_DigestUpdate")
-    _api.digest_final = <int (*)(
-        void*, uint8_t*, unsigned int*
-    ) noexcept nogil>dlsym(handle, b"EVP_DigestFinal_ex")
-    _api.fetch_digest = <void* (*)(void*, const char*, const char*) noexcept nogil>dlsym(handle, b"EVP_MD_fetch")
-    _api.digest = <int (*)(
-        const void*, size_t, uint8_t*, unsigned int*, const void*, void*
-    ) noexcept nogil>dlsym(handle, b"EVP_Digest")
-    _api.mac_fetch = <void* (*)(void*, const char*, const char*) noexcept nogil>dlsym(handle, b"EVP_MAC_fetch")
-    _api.mac_new = <void* (*)(void*) noexcept nogil>dlsym(handle, b"EVP_MAC_CTX_new")
-    _api.mac_free = <void (*)(void*) noexcept nogil>dlsym(handle, b"EVP_MAC_CTX_free")
-    _api.mac_init = <int (*)(void*, const uint8_t*, size_t, const void*) noexcept nogil>dlsym(handle, b"EVP_MAC_init")
-    _api.mac_update = <int (*)(void*, const uint8_t*, size_t) noexcept nogil>dlsym(handle, b"EVP_MAC_update")
-    _api.mac_final = <int (*)(void*, uint8_t*, size_t*, size_t) noexcept nogil>dlsym(handle, b"EVP_MAC_final")
-    _api.hmac = <uint8_t* (*)(
-        const void*, const void*, int, const uint8_t*, size_t, uint8_t*, unsigned int*
-    ) noexcept nogil>dlsym(handle, b"HMAC")
+    _find(handle, b"EVP_MD_CTX_new", &_api.digest_new)
+    _find(handle, b"EVP_MD_CTX_free", &_api.digest_free)
+    _find(handle, b"EVP_DigestInit_ex2", &_api.digest_init)
+    _find(handle, b"EVP_DigestUpdate", &_api.digest_update)
+    _find(handle, b"EVP_DigestFinal_ex", &_api.digest_final)
+    _find(handle, b"EVP_MD_fetch", &_api.fetch_digest)
+    _find(handle, b"EVP_Digest", &_api.digest)
+    _find(handle, b"EVP_MAC_fetch", &_api.mac_fetch)
+    _find(handle, b"EVP_MAC_CTX_new", &_api.mac_new)
+    _find(handle, b"EVP_MAC_CTX_free", &_api.mac_free)
+    _find(handle, b"EVP_MAC_init", &_api.mac_init)
+    _find(handle, b"EVP_MAC_update", &_api.mac_update)
+    _find(handle, b"EVP_MAC_final", &_api.mac_final)
+    _find(handle, b"HMAC", &_api.hmac)
 
     text = "libcrypto"
     if _api.version_text != NULL:
@@ -195,7 +187,11 @@ cdef str _take(void* handle):
         if _aead_ciphers[n] == NULL or _mask_ciphers[n] == NULL:
             _api.clear_errors()
             return f"{text} has no {aead.decode()}"
+    _by_parameters = False
     failed = failed_answers()
+    if not failed:
+        _by_parameters = _parameters_understood()
+        failed = failed_answers()
     if failed:
         return f"{text} gives wrong answers for {', '.join(failed)}"
     path = "unknown path"
@@ -279,11 +275,64 @@ def erase(secret):
         cleanse(PyBytes_AS_STRING(secret), PyBytes_GET_SIZE(secret))
 
 
+cdef inline Param _bytes(const char* key, const void* data, size_t n) noexcept nogil:
+    return Param(key, BYTES, <void*>data, n, 0)
+
+
+cdef inline Param _nonce(const uint8_t* nonce) noexcept nogil:
+    # EVP_EncryptInit(3), "tlsivfixed": so long that it can only be the whole nonce, and is taken for it.
+    return _bytes(b"tlsivfixed", nonce, <size_t>-1)
+
+
+cdef int _seal_gcm(
+    void* context, const uint8_t* nonce, const uint8_t* aad, int aad_n, const uint8_t* data, int n, int tail_n,
+    uint8_t* out
+) noexcept nogil:
+    cdef Param asked[2]
+    cdef int written = 0
+    cdef uint8_t* tail = out + n
+    asked[0] = _nonce(nonce)
+    asked[1].key = NULL
+    if (
+        _api.set_parameters(context, asked) > 0
+        and _api.encrypt_update(context, NULL, &written, aad, aad_n) > 0
+        and _api.encrypt_update(context, out, &written, data, n) > 0
+        and (tail_n == 0 or _api.encrypt_update(context, tail, &written, tail, tail_n) > 0)
+        and _api.encrypt_final(context, tail + tail_n, &written) > 0
+    ):
+        asked[0] = _bytes(b"tag", tail + tail_n, tag_bytes(AES_128_GCM))
+        if _api.get_parameters(context, asked) > 0:
+            return 1
+    _api.clear_errors()
+    return 0
+
+
+cdef int _open_gcm(
+    void* context, const uint8_t* nonce, const uint8_t* aad, int aad_n, const uint8_t* data, int n, uint8_t* out
+) noexcept nogil:
+    cdef Param told[3]
+    cdef int written = 0
+    told[0] = _bytes(b"tag", data + n, tag_bytes(AES_128_GCM))
+    told[1] = _nonce(nonce)
+    told[2].key = NULL
+    if (
+        _api.set_parameters(context, told) > 0
+        and _api.decrypt_update(context, NULL, &written, aad, aad_n) > 0
+        and (n == 0 or _api.decrypt_update(context, out, &written, data, n) > 0)
+        and _api.decrypt_final(context, out + n, &written) > 0
+    ):
+        return 1
+    _api.clear_errors()
+    return 0
+
+
 cdef int seal(
     void* context, Algorithm algorithm, const uint8_t* nonce, const uint8_t* aad, int aad_n,
     const uint8_t* data, int n, uint8_t* out
 ) noexcept nogil:
     cdef int written = 0
+    if _by_parameters and algorithm <= AES_256_GCM:
+        return _seal_gcm(context, nonce, aad, aad_n, data, n, 0, out)
     if (
         _api.encrypt_init(context, NULL, NULL, nonce, NULL) > 0
         # RFC 3610 section 2.2: CCM begins with the length of the message.
@@ -298,12 +347,24 @@ cdef int seal(
     return 0
 
 
+cdef int seal_with_tail(
+    void* context, Algorithm algorithm, const uint8_t* nonce, const uint8_t* aad, int aad_n,
+    const uint8_t* data, int n, int tail_n, uint8_t* out
+) noexcept nogil:
+    if _by_parameters and algorithm <= AES_256_GCM and n >= COPIED_BYTES:
+        return _seal_gcm(context, nonce, aad, aad_n, data, n, tail_n, out)
+    memcpy(out, data, n)
+    return seal(context, algorithm, nonce, aad, aad_n, out, n + tail_n, out)
+
+
 cdef int open(
     void* context, Algorithm algorithm, const uint8_t* nonce, const uint8_t* aad, int aad_n,
     const uint8_t* data, int n, uint8_t* out
 ) noexcept nogil:
     cdef int written = 0
     n -= tag_bytes(algorithm)
+    if _by_parameters and algorithm <= AES_256_GCM:
+        return _open_gcm(context, nonce, aad, aad_n, data, n, out)
     if _is_ccm(algorithm):
         # The tag is checked with the text, in one call; there is nothing final to ask for.
         if (
@@ -347,6 +408,12 @@ cdef int mask(void* context, Algorithm algorithm, const uint8_t* samples, int co
     return 1
 
 
+def nonces_by_parameters() -> bool:
+    """Whether GCM of the library in use takes nonces by parameters, the cheaper way."""
+    api()
+    return _by_parameters
+
+
 def failed_answers() -> list[str]:
     """Names of the algorithms that do not give their known answers, through this module's functions."""
     return [
@@ -385,6 +452,44 @@ cdef int _sealed_right(int algorithm, tuple answer) except -1:
         release(opening)
 
 
+cdef bint _parameters_understood() except -1:
+    """Whether GCM seals and opens the same, under each of several nonces, when it is told them by parameters.
+
+    A parameter that is not known is passed over without a word, and a nonce used twice is the end of
+    GCM, so every one is compared with what the usual way gives.
+    """
+    global _by_parameters
+    cdef uint8_t key[32]
+    cdef uint8_t nonce[NONCE_BYTES]
+    cdef uint8_t usual[2 + 16]
+    cdef uint8_t sealed[2 + 16]
+    cdef uint8_t back[2]
+    cdef void* sealing
+    cdef void* opening
+    cdef int algorithm, n
+    cdef bint same = _api.set_parameters != NULL and _api.get_parameters != NULL
+    memset(key, 1, sizeof(key))
+    memset(nonce, 2, sizeof(nonce))
+    for algorithm in range(AES_256_GCM + 1):
+        sealing = _new_aead(<Algorithm>algorithm, key, True)
+        opening = _new_aead(<Algorithm>algorithm, key, False)
+        for n in range(4 * NONCE_BYTES):
+            nonce[n % NONCE_BYTES] += 1
+            same = (
+                same
+                and seal(sealing, <Algorithm>algorithm, nonce, b"aad", 3, b"ab", 2, usual)
+                and _seal_gcm(sealing, nonce, b"aad", 3, b"ab", 2, 0, sealed)
+                and memcmp(usual, sealed, sizeof(sealed)) == 0
+                and _open_gcm(opening, nonce, b"aad", 3, sealed, 2, back)
+                and memcmp(back, b"ab", 2) == 0
+            )
+            nonce[(n + 1) % NONCE_BYTES] += 1
+            same = same and not _open_gcm(opening, nonce, b"aad", 3, sealed, 2, back)
+        release(sealing)
+        release(opening)
+    return same
+
+
 cdef int _masked_right(int algorithm, tuple answer) except -1:
     cdef bytes key, sample, expected
     key, sample, expected = answer
@@ -397,198 +502,3 @@ cdef int _masked_right(int algorithm, tuple answer) except -1:
         return out[:2] == expected and out[SAMPLE_BYTES : SAMPLE_BYTES + 2] == expected
     finally:
         release(context)
-
-
-# --- for the probe -------------------------------------------------------------------------------
-
-# SHA-256, MD5 and SHA-1 of "abc": FIPS 180-4 example, RFC 1321 appendix A.5; HMAC: RFC 4231 section 4.3.
-_ABC = (
-    (SHA256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
-    (MD5, "900150983cd24fb0d6963f7d28e17f72"),
-    (SHA1, "a9993e364706816aba3e25717850c26c9cd0d89d"),
-)
-_JEFE = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
-
-
-cdef int need_digests() except -1:
-    global _digests_ready
-    cdef uint8_t out[32]
-    cdef bytes text = b"what do ya want for nothing?"
-    if _digests_ready:
-        return 0
-    api()
-    if _api.fetch_digest == NULL or _api.digest == NULL or _api.hmac == NULL:
-        raise Unavailable("libcrypto lacks EVP_MD_fetch, EVP_Digest or HMAC")
-    for kind, name in ((SHA256, b"SHA256"), (MD5, b"MD5"), (SHA1, b"SHA1")):
-        _digests[<int>kind] = _api.fetch_digest(NULL, name, NULL)
-        if _digests[<int>kind] == NULL:
-            _api.clear_errors()
-            raise Unavailable(f"libcrypto has no {name.decode()}")
-    for kind, answer in _ABC:
-        digest(kind, b"abc", 3, out)
-        if out[: len(answer) // 2] != bytes.fromhex(answer):
-            raise Unavailable("libcrypto gives wrong answers for a digest")
-    hmac_sha256(b"Jefe", 4, text, len(text), out)
-    if out[:32] != bytes.fromhex(_JEFE):
-        raise Unavailable("libcrypto gives wrong answers for HMAC")
-    _digests_ready = True
-    return 0
-
-
-cdef void digest(Digest kind, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil:
-    cdef unsigned int size = 0
-    if _api.digest(data, n, out, &size, _digests[<int>kind], NULL) <= 0:
-        memset(out, 0, 16 if kind == MD5 else 20 if kind == SHA1 else 32)
-        _api.clear_errors()
-
-
-cdef void hmac_sha256(const uint8_t* key, int key_n, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil:
-    cdef unsigned int size = 0
-    if _api.hmac(_digests[<int>SHA256], key, key_n, data, n, out, &size) == NULL:
-        memset(out, 0, 32)
-        _api.clear_errors()
-
-
-cdef int start_opening(Opening* opening) except -1:
-    cdef uint8_t key[16]
-    memset(key, 0, 16)
-    memset(opening, 0, sizeof(Opening))
-    opening.aead = new_aead(AES_128_GCM, key, False)
-    opening.block = new_mask(AES_128_GCM, key)
-    need_digests()
-    if _api.digest_new != NULL and _api.digest_free != NULL and _api.digest_final != NULL:
-        if _api.digest_init != NULL and _api.digest_update != NULL:
-            for kind in range(3):
-                opening.digests[<int>kind] = _api.digest_new()
-    opening.mac = _new_mac()
-    return 0
-
-
-# crypto.h: OSSL_PARAM, and what says that its data are characters.
-cdef struct Param:
-    const char* key
-    unsigned int kind
-    void* data
-    size_t size
-    size_t written
-
-cdef enum:
-    CHARACTERS = 4
-
-
-cdef void* _new_mac() noexcept:
-    # A context of HMAC with SHA-256; NULL where one call for each has to do.
-    cdef Param params[2]
-    cdef uint8_t key[32]
-    cdef void* kind
-    cdef void* context
-    if _api.mac_fetch == NULL or _api.mac_new == NULL or _api.mac_free == NULL or _api.mac_init == NULL:
-        return NULL
-    if _api.mac_update == NULL or _api.mac_final == NULL:
-        return NULL
-    kind = _api.mac_fetch(NULL, b"HMAC", NULL)
-    if kind == NULL:
-        _api.clear_errors()
-        return NULL
-    # The algorithm is fetched once and kept for good, as the digests are.
-    context = _api.mac_new(kind)
-    memset(params, 0, sizeof(params))
-    memset(key, 0, sizeof(key))
-    params[0].key, params[0].kind = b"digest", CHARACTERS
-    params[0].data, params[0].size = <void*><char*>b"SHA256", 6
-    if context != NULL and _api.mac_init(context, key, sizeof(key), params) <= 0:
-        _api.mac_free(context)
-        _api.clear_errors()
-        return NULL
-    return context
-
-
-cdef void end_opening(Opening* opening) noexcept:
-    release(opening.aead)
-    release(opening.block)
-    if opening.mac != NULL:
-        _api.mac_free(opening.mac)
-    for kind in range(3):
-        if opening.digests[<int>kind] != NULL:
-            _api.digest_free(opening.digests[<int>kind])
-    memset(opening, 0, sizeof(Opening))
-
-
-cdef void digest_with(Opening* opening, Digest kind, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil:
-    cdef void* context = opening.digests[<int>kind]
-    if context == NULL or _api.digest_init(context, _digests[<int>kind], NULL) <= 0 or (
-        _api.digest_update(context, data, n) <= 0 or _api.digest_final(context, out, NULL) <= 0
-    ):
-        digest(kind, data, n, out)
-
-
-cdef void hmac_with(Opening* opening, const uint8_t* key, int key_n, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil:
-    cdef size_t written = 0
-    if opening.mac == NULL or _api.mac_init(opening.mac, key, key_n, NULL) <= 0 or (
-        _api.mac_update(opening.mac, data, n) <= 0 or _api.mac_final(opening.mac, out, &written, 32) <= 0
-    ):
-        hmac_sha256(key, key_n, data, n, out)
-
-
-cdef int open_with(
-    Opening* opening, const uint8_t* key, const uint8_t* nonce, const uint8_t* aad, int aad_n,
-    const uint8_t* data, int n, uint8_t* out
-) noexcept nogil:
-    if _api.decrypt_init(opening.aead, NULL, key, NULL, NULL) <= 0:
-        _api.clear_errors()
-        return 0
-    return open(opening.aead, AES_128_GCM, nonce, aad, aad_n, data, n, out)
-
-
-cdef int sample_with(Opening* opening, const uint8_t* key, const uint8_t* sample, uint8_t* out) noexcept nogil:
-    if _api.encrypt_init(opening.block, NULL, key, NULL, NULL) <= 0:
-        _api.clear_errors()
-        return 0
-    return mask(opening.block, AES_128_GCM, sample, 1, out)
-
-
-# --- for sealed events: a context that hashes one thing after another ------------------------------
-
-cdef void* new_digest() except NULL:
-    global _sha256
-    cdef void* context
-    cdef uint8_t found[DIGEST_BYTES]
-    api()
-    if _sha256 == NULL:
-        if (
-            _api.fetch_digest == NULL
-            or _api.digest_new == NULL
-            or _api.digest_free == NULL
-            or _api.digest_init == NULL
-            or _api.digest_update == NULL
-            or _api.digest_final == NULL
-        ):
-            raise Unavailable("libcrypto has no digests")
-        _sha256 = _api.fetch_digest(NULL, b"SHA256", NULL)
-        if _sha256 == NULL:
-            _api.clear_errors()
-            raise Unavailable("libcrypto has no SHA-256")
-    context = _api.digest_new()
-    if context == NULL:
-        raise MemoryError
-    if not sha256(context, b"abc", 3, found) or found[:DIGEST_BYTES] != _SHA256_OF_ABC:
-        _api.digest_free(context)
-        raise Unavailable("libcrypto gives wrong answers for SHA-256")
-    return context
-
-
-cdef void release_digest(void* context) noexcept:
-    if context != NULL:
-        _api.digest_free(context)
-
-
-cdef int sha256(void* context, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil:
-    return (
-        _api.digest_init(context, _sha256, NULL) > 0
-        and _api.digest_update(context, data, n) > 0
-        and _api.digest_final(context, out, NULL) > 0
-    )
-
-
-# FIPS 180-4, the example of its appendix.
-_SHA256_OF_ABC = bytes.fromhex("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")

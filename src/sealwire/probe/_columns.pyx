@@ -10,7 +10,7 @@ from libc.math cimport ldexp
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from sealwire.crypto._evp cimport SHA1, SHA256, digest, need_digests
+from sealwire.crypto._digests cimport SHA1, SHA256, digest, need_digests
 from sealwire.probe._decode cimport icmp_answer
 from sealwire.probe._features cimport HISTORY_BYTES, Row, Way
 from sealwire.probe.dissect._case cimport BLOCK_HEAD, FACT_HEAD

@@ -2,12 +2,14 @@
 """Runs of records as trains of datagrams, compiled: the answers of `bulk_reference`.
 
 Sealing writes the records of a train straight into the one bytes object that is handed to the
-kernel; opening reads a train that came from it where it lies.  What is large is done without the GIL.
+kernel; opening reads a train that came from it where it lies, and writes each message into the object
+the application gets.  What is large is done without the GIL.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memset
 
@@ -26,7 +28,10 @@ cdef Py_ssize_t MOST_BYTES = _MOST_BYTES
 # A portion of the record layer is what one train holds at most.
 cdef int MOST_DATAGRAMS = min(PORTION, _MOST_DATAGRAMS)
 cdef int EMPTY = DISCARDS.index(Discard.EMPTY)
+cdef int AUTHENTICATION = DISCARDS.index(Discard.AUTHENTICATION)
 cdef enum:
+    # After a forgery so many portions are opened into a scratch buffer: forgeries make no objects.
+    WARY_PORTIONS = 64
     REASONS = 16  # at least as many as DISCARDS has
 assert len(DISCARDS) <= REASONS
 
@@ -138,6 +143,23 @@ def open_data(Opener opener, datagrams, Py_ssize_t index, Py_ssize_t offset):
     return messages, [(n, dropped[n]) for n in range(REASONS) if dropped[n]], found[0], highest, index, offset
 
 
+cdef int _make_room(Opener opener, Found* record, PyObject** made, uint8_t* tiny) except -1:
+    """Have a record without padding opened into the bytes object that is given out: nothing is copied."""
+    cdef Py_ssize_t n = record.body - opener._tag_bytes - 1
+    cdef bytes content
+    if record.dropped:
+        return 0
+    if n <= 0:
+        # The empty bytes object is everybody's.
+        record.inner = tiny
+        return 0
+    content = PyBytes_FromStringAndSize(NULL, n)
+    Py_INCREF(content)
+    made[0] = <PyObject*>content
+    record.inner = <uint8_t*>PyBytes_AS_STRING(content)
+    return 0
+
+
 cdef bint _open_portion(
     Opener opener, object datagrams, Py_ssize_t* index, Py_ssize_t* offset, list messages, int* dropped,
     int64_t* highest, list other
@@ -154,10 +176,14 @@ cdef bint _open_portion(
     cdef Py_ssize_t many = len(datagrams)
     cdef uint8_t* scratch = NULL
     cdef uint8_t* inner
+    cdef PyObject* made[PORTION]
+    cdef uint8_t tiny[PORTION]
+    cdef bint direct = opener.wary == 0
     cdef const uint8_t* data
     cdef Py_ssize_t n, size, end
     cdef bint ended = False
     cdef Found* record
+    memset(made, 0, sizeof(made))
     try:
         # Every item looked at yields at least one record or ends the loop, except the first.
         while at < many and count < PORTION and total < PORTION_BYTES and viewed < PORTION:
@@ -196,7 +222,10 @@ cdef bint _open_portion(
                 break
             at += 1
             start = 0
-        if total:
+        if direct:
+            for n in range(count):
+                _make_room(opener, &found[n], &made[n], &tiny[n])
+        elif total:
             scratch = <uint8_t*>PyMem_RawMalloc(total)
             if scratch == NULL:
                 raise MemoryError
@@ -210,12 +239,21 @@ cdef bint _open_portion(
         else:
             with nogil:
                 opened = opener._open_found(found, count)
+        if opener.wary:
+            opener.wary -= 1
         for n in range(opened):
             record = &found[n]
             if record.dropped:
                 dropped[record.dropped] += 1
+                if record.dropped == AUTHENTICATION:
+                    opener.wary = WARY_PORTIONS
                 continue
-            content = PyBytes_FromStringAndSize(<char*>record.inner, record.content)
+            if made[n] != NULL and PyBytes_GET_SIZE(<bytes>made[n]) == record.content:
+                # The type stands where every bytes object has a zero.
+                record.inner[record.content] = 0
+                content = <bytes>made[n]
+            else:
+                content = PyBytes_FromStringAndSize(<char*>record.inner, record.content)
             if record.content_type == APPLICATION_DATA:
                 messages.append(content)
                 highest[0] = max(highest[0], record.sequence)
@@ -230,6 +268,8 @@ cdef bint _open_portion(
                 start = 0
     finally:
         PyMem_RawFree(scratch)
+        for n in range(count):
+            Py_XDECREF(made[n])
         for n in range(viewed):
             PyBuffer_Release(&views[n])
     index[0] = at

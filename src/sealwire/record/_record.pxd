@@ -156,6 +156,8 @@ cdef class Opener:
     cdef readonly uint64_t overlong
     cdef public int inner_limit
     cdef public int64_t ahead
+    # Portions that are opened by way of a scratch buffer, because a forgery came.
+    cdef int wary
 
     cdef bint _open_portion(self, object datagrams, Py_ssize_t* index, Py_ssize_t* offset, list entries) except -1
     # Fill `record` from the header at `start` of a datagram that ends at `n`; the offset behind the record.

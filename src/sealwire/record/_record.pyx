@@ -271,12 +271,13 @@ cdef class Sealer:
             out[at] = <uint8_t>((inner + self._tag_bytes) >> 8)
             out[at + 1] = <uint8_t>(inner + self._tag_bytes)
             at += 2
-        memcpy(out + at, content, n)
         out[at + n] = content_type
         memset(out + at + n + 1, 0, padding)
         make_nonce(self._keys.iv, sequence, nonce)
         # RFC 9147 section 4 [9147-4-10]: the associated data is the header before masking.
-        return _evp.seal(self._lent.aead, self._keys.algorithm, nonce, out, at, out + at, inner, out + at)
+        return _evp.seal_with_tail(
+            self._lent.aead, self._keys.algorithm, nonce, out, at, content, n, inner - n, out + at
+        )
 
 
 @cython.final

@@ -21,6 +21,7 @@ DESK: Final = "tests.fuzzing.libfuzzer._desk"
 #: Instrumented, in the order in which they need each other.
 MODULES: Final = (
     "sealwire.crypto._evp",
+    "sealwire.crypto._digests",
     "sealwire.probe.dissect._hot",
     "sealwire.probe.dissect._scan",
     "sealwire.probe._flows",

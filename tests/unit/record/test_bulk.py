@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import pytest
@@ -129,6 +130,27 @@ def test_an_empty_datagram_is_counted_and_what_follows_goes_on(layer: Layer) -> 
     answer = protect.open_data(opener(layer), [seal.seal(23, b"a"), b"", seal.seal(23, b"b")], 0, 0)
     assert answer[0] == [b"a", b"b"]
     assert answer[1] == [(DISCARDS.index(Discard.EMPTY), 1)]
+
+
+@each_layer
+@each_suite
+@pytest.mark.parametrize("forged", [False, True])
+def test_messages_are_whole_bytes_objects(layer: Layer, spec: Any, forged: bool) -> None:
+    """Opened in place, they end like all bytes objects, and the empty one stays what it was."""
+    messages = [b"", b"7", b"12", b"x" * 1200, b"0.5"] * 20
+    sealing, opening = sealer(layer, spec), opener(layer, spec)
+    runs = [protect.seal_trains(sealing, 23, messages, block, 1300) for block in (0, 256) for _ in range(3)]
+    if forged:
+        assert protect.open_data(opening, [sealer(layer, spec).seal(23, b"")[:-1] + b"?"], 0, 0)[0] == []
+    for run in runs:
+        opened = protect.open_data(opening, run, 0, 0)[0]
+        assert opened == messages
+        for message in opened:
+            # As C sees it: its bytes and a zero.
+            assert (
+                ctypes.string_at(id(message) + bytes.__basicsize__ - 1, len(message) + 1) == message + b"\0"
+            )
+        assert (int(opened[2]), float(opened[4])) == (12, 0.5)
 
 
 def test_positions_that_do_not_exist() -> None:

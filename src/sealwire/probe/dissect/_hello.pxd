@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport qsort
 from libc.string cimport memcmp, memcpy
 
-from sealwire.crypto._evp cimport MD5, SHA256, Opening, digest_with
+from sealwire.crypto._digests cimport MD5, SHA256, Opening, digest_with
 from sealwire.probe.dissect._case cimport (
     F_ALPN, F_ALPN_CHOSEN, F_CIPHER, F_CLIENT_ID, F_ECH, F_GROUP, F_JA3, F_JA3S, F_JA4, F_NAME, F_OFFERED,
     F_RETRY, F_SERVER_ID, F_VERSION, Budget, Case, be16, put, put_number,

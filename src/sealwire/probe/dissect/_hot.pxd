@@ -3,7 +3,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from sealwire.crypto._evp cimport Opening
+from sealwire.crypto._digests cimport Opening
 from sealwire.probe._decode cimport Packet
 from sealwire.probe._features cimport Extension, Record
 from sealwire.probe._table cimport Pool

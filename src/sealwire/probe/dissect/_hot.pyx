@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
-from sealwire.crypto._evp cimport end_opening, need_digests, start_opening
+from sealwire.crypto._digests cimport end_opening, need_digests, start_opening
 from sealwire.probe._decode cimport Packet
 from sealwire.probe._features cimport SYN, SYN_ACK_SEEN, TCP_FIELDS, Extension, Record
 from sealwire.probe._table cimport Pool, free_pool, give_piece, piece, take_piece

@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from sealwire.crypto._evp cimport Opening, hmac_with, open_with, sample_with
+from sealwire.crypto._digests cimport Opening, hmac_with, open_with, sample_with
 from sealwire.probe.dissect._case cimport (
     CERTAIN, DONE, F_CLIENT_ID, F_QUIC_VERSION, F_RETRY, F_SERVER_ID, LONGEST_ID, MALFORMED, MORE, NO, QUIC,
     UNSURE, Budget, Case, Way, Work, add, be24, be32, claim, put, put_number,

@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, qsort
 from libc.string cimport memcpy, memset
 
-from sealwire.crypto._evp cimport SHA256, digest, need_digests
+from sealwire.crypto._digests cimport SHA256, digest, need_digests
 from sealwire.probe._features cimport Row
 from sealwire.probe.dissect._case cimport (
     BLOCK_HEAD, CERTAIN, DNS, DTLS, F_CLIENT_ID, F_DNS_ANSWER, F_HEAD, F_NAME, F_SERVER_ID, FACT_HEAD, MDNS, QUIC, SNIPPET_HEAD, SNIPPETS,

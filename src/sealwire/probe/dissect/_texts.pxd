@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memchr, memcmp, memcpy
 
-from sealwire.crypto._evp cimport MD5, digest
+from sealwire.crypto._digests cimport MD5, digest
 from sealwire.probe.dissect._case cimport (
     CERTAIN, DONE, F_CLIENT_SOFTWARE, F_CONTENT_TYPE, F_DNS_ANSWER, F_HASSH, F_HASSH_SERVER, F_MAPPED,
     F_METHOD, F_NAME, F_SERVER, F_SERVER_SOFTWARE, F_STATUS, F_STUN_METHOD, F_TARGET, F_USER_AGENT,

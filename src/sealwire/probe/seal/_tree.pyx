@@ -5,7 +5,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
-from sealwire.crypto._evp cimport DIGEST_BYTES, new_digest, release_digest, sha256
+from sealwire.crypto._digests cimport DIGEST_BYTES, new_digest, release_digest, sha256
 from sealwire.probe.seal._cbor cimport head, string
 
 from sealwire.probe.seal import tree as twin

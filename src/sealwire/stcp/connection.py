@@ -369,6 +369,16 @@ class Connection(Messaging):
         self.must_be_plain()
         return self._received.find(separator, start)
 
+    def peek(self) -> memoryview:
+        """What :meth:`read` would give, where it lies: release it before anything else is done here."""
+        self.must_be_plain()
+        return memoryview(self._received)
+
+    def drop(self, n: int) -> None:
+        """Take the first `n` bytes of :meth:`peek`, which somebody has used."""
+        del self._received[:n]
+        self._account.release(Purpose.RECEIVE_QUEUE, n)
+
     # -- ends and keys
 
     def update_keys(self, *, request_peer: bool = False) -> None:

@@ -375,27 +375,6 @@ def test_a_full_ledger_stops_reading_the_plain_side_and_lets_it_go_on() -> None:
     run(main())
 
 
-def test_no_room_for_what_a_backend_does_not_take_ends_that_connection() -> None:
-    async def main() -> None:
-        with Backend() as backend:
-            backend.listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            async with proxied(backend.target) as proxy:
-                reader, writer = await connect(proxy)
-                await backend.accept()
-                (carried,) = proxy._passages
-                await eventually(lambda: carried.pump is not None)
-                carried.account.limit = carried.account.held + 1_000
-                with pytest.raises((PeerAlert, Truncated)):
-                    await fill(writer, 5.0)
-                await eventually(lambda: proxy.connections == 0)
-                assert proxy.ledger.reached["connection_bytes"] == 1
-                assert proxy.proxy_counters.passages_broken == 1
-                await finish(writer)
-                del reader
-
-    run(main())
-
-
 def test_at_its_cap_it_accepts_no_more_until_one_ends() -> None:
     async def main() -> None:
         with Backend() as backend:

@@ -161,7 +161,7 @@ class Passage:
             stream, outward = await self._secure_in(loop, config, header)
         else:
             stream, outward = await self._secure_out(loop, config, header)
-        self.pump = Pump(stream, outward, self.account, self.counters, self.settings.idle_seconds)
+        self.pump = Pump(stream, outward, self.ledger, self.counters, self.settings.idle_seconds)
         self._outward = None
         self.pump.start()
         ending = await self.pump.done
@@ -175,7 +175,7 @@ class Passage:
         counters.passages_finished += ending is Ending.FINISHED
         counters.passages_idle += ending is Ending.IDLE
         counters.passages_cut += ending is Ending.CUT
-        counters.passages_broken += ending in (Ending.SECURE_BROKE, Ending.PLAIN_BROKE, Ending.NO_ROOM)
+        counters.passages_broken += ending in (Ending.SECURE_BROKE, Ending.PLAIN_BROKE)
 
     # -- who the client is
 
@@ -322,6 +322,7 @@ class Passage:
         except OSError:
             self.endpoint.handshakes_failed += 1
             raise
+        plain.acknowledge(sock)
         self.on_established(self)
         self.endpoint.handshakes_completed += 1
         self.endpoint.handshake_seconds.observe(time.monotonic() - connection.began)

@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Final
 from sealwire import ownership
 from sealwire.drive.aio import plain as plain_side
 from sealwire.errors import Alert, Error, ProtocolError
-from sealwire.limits import Purpose
 
 if TYPE_CHECKING:
     from sealwire.drive.aio.stream import Stream
-    from sealwire.limits import Account
+    from sealwire.limits import Ledger
     from sealwire.telemetry import ProxyCounters
 
 # One read of the plain socket; four full records.
@@ -45,7 +44,6 @@ class Ending(enum.Enum):
     SECURE_BROKE = "the secure side broke"
     PLAIN_BROKE = "the plain side broke"
     IDLE = "nothing moved for too long"
-    NO_ROOM = "a limit left no room for what the plain side did not take"
     CUT = "it was cut"
 
 
@@ -62,7 +60,7 @@ class Pump:
         self,
         stream: Stream,
         plain: socket.socket,
-        account: Account,
+        ledger: Ledger,
         counters: ProxyCounters,
         idle_seconds: float | None = None,
     ) -> None:
@@ -73,10 +71,9 @@ class Pump:
         self._stream = stream
         self._plain = plain
         self._fd = plain.fileno()
-        self._account = account
+        self._ledger = ledger
         self._counters = counters
         self._idle_seconds = idle_seconds
-        self._unsent = memoryview(b"")  # taken from the engine, not taken by the plain socket
         self._reading = False
         self._writing = False
         self._plain_ended = False  # FIN came, close_notify is queued
@@ -121,20 +118,20 @@ class Pump:
     def _to_plain(self) -> None:
         connection = self._stream.connection
         taken = False
-        while not self._unsent and connection.buffered and self._ending is None:
-            data = connection.read()
-            taken = True
-            if self._deaf:
-                continue
-            n = self._send(data)
-            if n < len(data):
-                self._keep(memoryview(data)[n:])
+        while connection.buffered and not self._writing and self._ending is None:
+            with connection.peek() as view:
+                n, size = self._send(view), len(view)
+            connection.drop(n)
+            taken = taken or n > 0
+            if n < size:
+                self._writing = True
+                self._loop.add_writer(self._fd, self._writable)
         if taken:
             self._stream.took()
         if connection.error is not None:
             self.cause = connection.error
             self._break(Ending.SECURE_BROKE)
-        elif connection.peer_closed and not self._unsent and not self._secure_ended:
+        elif connection.peer_closed and not connection.buffered and not self._secure_ended:
             self._secure_ended = True
             if not self._deaf:
                 try:
@@ -144,8 +141,10 @@ class Pump:
         elif self._stream.gone.done() and not connection.peer_closed:
             self._break(Ending.SECURE_BROKE)
 
-    def _send(self, data: bytes | memoryview) -> int:
+    def _send(self, data: memoryview) -> int:
         """How much of `data` the plain socket took; all of it, if it takes nothing any more."""
+        if self._deaf:
+            return len(data)
         try:
             n = self._plain.send(data)
         except (BlockingIOError, InterruptedError):
@@ -159,24 +158,9 @@ class Pump:
         self._moved_at = self._loop.time()
         return n
 
-    def _keep(self, rest: memoryview) -> None:
-        """`rest` waits until the plain socket is writable; it is charged as long."""
-        if not self._account.charge(Purpose.RECEIVE_QUEUE, len(rest)):
-            self._break(Ending.NO_ROOM)
-            return
-        self._unsent = rest
-        if not self._writing:
-            self._writing = True
-            self._loop.add_writer(self._fd, self._writable)
-
     def _writable(self) -> None:
-        n = self._send(self._unsent)
-        self._account.release(Purpose.RECEIVE_QUEUE, n)
-        self._unsent = self._unsent[n:]
-        if not self._unsent:
-            self._unsent = memoryview(b"")  # lets the bytes go
-            self._writing = False
-            self._loop.remove_writer(self._fd)
+        self._writing = False
+        self._loop.remove_writer(self._fd)
         self._step()
 
     # -- to the secure side
@@ -211,7 +195,7 @@ class Pump:
         """Whether the secure side takes more now."""
         if self._ending is not None or self._stream.backlog >= _AHEAD_BYTES:
             return False
-        ledger = self._account.ledger
+        ledger = self._ledger
         if ledger.held > ledger.limit * _HIGH_WATER:
             self._look_again()
             return False
@@ -284,8 +268,6 @@ class Pump:
                 handle.cancel()
                 ownership.let_go(handle)
         self._timer = self._look = None
-        self._account.close()
-        self._unsent = memoryview(b"")
         self._settle()
 
     def _forget_plain(self) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sealwire.telemetry import EndpointCounters, ProxyCounters
 
 #: What a proxied connection takes beside its secure one: a socket, a task, a pump (measured, docs/proxy.md).
-PASSAGE_BYTES: Final = 8 * 1024
+PASSAGE_BYTES: Final = 6_400
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -308,7 +308,7 @@ def test_a_backend_that_does_not_read_stops_its_client_alone() -> None:
     async def main() -> None:
         limits = Limits(receive_queue_bytes=100_000, send_queue_bytes=100_000)
         with Backend() as backend:
-            backend.listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            backend.listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
             async with proxied(backend.target, limits=limits) as proxy:
                 _, writer = await connect(proxy)
                 stalled = await backend.accept()
@@ -326,6 +326,8 @@ def test_a_backend_that_does_not_read_stops_its_client_alone() -> None:
                 await finish(other)
 
                 async def read_all() -> int:
+                    # A window of the smallest kind opens one delayed ACK at a time.
+                    stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
                     return len(await receive(stalled, sent))
 
                 reading = asyncio.create_task(read_all())

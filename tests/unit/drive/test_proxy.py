@@ -142,14 +142,14 @@ async def finish(writer: StreamWriter) -> None:
     await writer.wait_closed()
 
 
-async def fill(writer: StreamWriter, seconds: float = 0.6) -> int:
-    """Write until the other side takes no more; how much that was."""
+async def fill(writer: StreamWriter, seconds: float = 0.7) -> int:
+    """Write until the other side takes nothing for so long; how much it was."""
     sent = 0
     try:
-        async with asyncio.timeout(seconds):
-            while True:
-                writer.write(bytes(50_000))
-                sent += 50_000
+        while True:
+            writer.write(bytes(50_000))
+            sent += 50_000
+            async with asyncio.timeout(seconds):
                 await writer.drain()
     except TimeoutError:
         return sent

@@ -19,12 +19,13 @@ BUILD := $(if $(and $(COMPILER),$(wildcard $(HEADER))),compiled,twin)
 READY := $(VENV)/.ready-$(BUILD)
 INPUTS := pyproject.toml setup.py $(shell find src -name '*.pyx' -o -name '*.pxd')
 
-.PHONY: demo test test-long lint bench fuzz mutate coverage bogo interop specs docs clean help compiler
+.PHONY: demo test test-long campaign lint bench fuzz mutate coverage bogo interop specs docs clean help compiler
 
 help:
 	@echo 'make demo       watch a DTLS 1.3 and an STCP connection move a real file on this machine'
 	@echo 'make test       the tests (under 8 minutes)'
 	@echo 'make test-long  all tests, with many examples, and again on the plain-Python twins'
+	@echo 'make campaign   kill, stop, fill and cut what delivers events, 200 times; SEED=n FAULTS=n (long)'
 	@echo 'make lint       ruff and mypy --strict'
 	@echo 'make bench      measurements beside others, with a report (under 5 minutes)'
 	@echo 'make fuzz       every damaged byte, and the property tests with 5,000 examples each (long)'
@@ -46,6 +47,9 @@ test: $(READY)
 test-long: $(READY)
 	@HYPOTHESIS_PROFILE=long $(TESTS) -m '' $(ARGS)
 	@SEALWIRE_PURE=1 SEALWIRE_REQUIRE_COMPILED= $(TESTS) $(ARGS)
+
+campaign: $(READY)
+	@$(BIN)/python -m tests.campaign --seed $(or $(SEED),1) --faults $(or $(FAULTS),200) $(ARGS)
 
 lint: $(VENV)/.lint
 	@$(BIN)/ruff check .

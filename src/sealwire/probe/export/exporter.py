@@ -269,7 +269,9 @@ class Exporter:
             if reading.done():
                 reading.result()  # raises why
                 raise ConnectionClosed("the collector closed the connection")
-            if self._draining and self._told and not sender.flying and self._backlog.peek() is None:
+            # On this connection: what was read for the one before may not have arrived.
+            waits = not started or sender.flying or not self._told
+            if self._draining and not waits and self._backlog.peek() is None:
                 self._drained.set()
             await self._wait(max(sender.deadline() - time.monotonic(), 0.0))
 

@@ -106,8 +106,17 @@ class Campaign:
             if self.verdict.last_sealed > since:
                 return
             if time.monotonic() > end:
-                raise Broken(f"nothing is stored {_RECOVERY_SECONDS:.0f} s after the fault")
+                raise Broken(f"nothing is stored {_RECOVERY_SECONDS:.0f} s after the fault: {self.facts()}")
             time.sleep(0.05)
+
+    def facts(self) -> str:
+        """What the parts say of themselves, for who looks for the cause."""
+        told = []
+        for path in (self.place.spool / "export.json", self.place.store / "collect.json"):
+            with contextlib.suppress(OSError):
+                told.append(path.read_text())
+        pids = {who: self.place.pid(who) for who in _WHO}
+        return "\n".join([str(pids), *told, str(self.verdict)])
 
     def check(self) -> None:
         if not self.verdict.good:
@@ -139,7 +148,7 @@ class Campaign:
         self.check()
         spool = self.place.spool
         undelivered = json.loads((spool / "export.json").read_text())
-        stored = self.place.store / self.judge._key.id.hex()
+        stored = self.judge.folder
         run("verify", stored, "--key", self.place.path / "probe.key.pub")
         kept = [word for path in sorted(spool.glob("receipts-*")) for word in ("--receipts", path)]
         for where in (spool, stored):
@@ -155,7 +164,7 @@ class Campaign:
             # Receipts cut by a kill are damaged files: then only the store itself is judged, above.
             if done.returncode and "damaged" not in done.stderr:
                 raise Broken(done.stdout + done.stderr)
-        last = max(segment.header.segment for segment in self.judge.stored())
+        last = max(self.judge.stored)
         if undelivered["trouble"] or last not in self.judge.acknowledged:
             raise Broken(f"the end was not delivered: {undelivered['trouble']!r}, up to {last}")
 

@@ -108,9 +108,16 @@ class Network:
         with self._lock:
             self._cut_after = 0
 
+    def close(self) -> None:
+        self._listening.close()
+        self.cut(0)
+
     def _serve(self) -> None:
         while True:
-            near, _ = self._listening.accept()
+            try:
+                near, _ = self._listening.accept()
+            except OSError:
+                return
             try:
                 far = socket.create_connection(("127.0.0.1", self._target), 5)
             except OSError:
@@ -155,12 +162,15 @@ class Load:
     def into(self, pipe: IO[bytes]) -> None:
         with contextlib.suppress(OSError):
             pipe.write(_HEAD)
-            pipe.flush()
         self._pipe = pipe
 
     def end(self) -> None:
         self._ended.set()
         time.sleep(2 * _TICK_SECONDS)
+
+    def leave(self) -> None:
+        """Nothing more into this probe."""
+        self._pipe = None
 
     def _feed(self) -> None:
         while not self._ended.wait(_TICK_SECONDS):
@@ -171,7 +181,6 @@ class Load:
             data = b"".join(_packet(next(self._numbers), now + n) for n in range(self._per_tick))
             try:
                 pipe.write(data)
-                pipe.flush()
                 self.flows += self._per_tick
             except (OSError, ValueError):
                 self._pipe = None  # the probe was killed
@@ -230,7 +239,12 @@ class Place:
         )
         environment = {**os.environ, "MAX_BUFFER_SIZE_MB": "8"}
         probe = subprocess.Popen(
-            sealwire(*words), stdin=subprocess.PIPE, stdout=self._log, stderr=self._log, env=environment
+            sealwire(*words),
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=self._log,
+            env=environment,
         )
         assert probe.stdin is not None, "it is a pipe"
         self.load.into(probe.stdin)
@@ -243,7 +257,14 @@ class Place:
             self.collector = self._start_collector()
         if self.probe.poll() is not None:
             self.restarts += 1
+            self._close_input()
             self.probe = self._start_probe()
+
+    def _close_input(self) -> None:
+        assert self.probe.stdin is not None, "it is a pipe"
+        self.load.leave()
+        with contextlib.suppress(OSError):
+            self.probe.stdin.close()
 
     def pid(self, who: str) -> int | None:
         """The process of this name now."""
@@ -260,9 +281,7 @@ class Place:
         """No more load: the probe ends in order and waits for its receipts; then the collector."""
         self.load.end()
         self.keep_up()
-        assert self.probe.stdin is not None, "it is a pipe"
-        with contextlib.suppress(OSError):
-            self.probe.stdin.close()
+        self._close_input()
         self.probe.wait(seconds)
         self.collector.terminate()
         self.collector.wait(30)
@@ -277,6 +296,8 @@ class Place:
         for process in (self.probe, self.collector):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(10)
+        self._close_input()
+        self.network.close()
         self._log.close()
         self.spool_disk.remove()
         self.store_disk.remove()

@@ -31,7 +31,10 @@ CORPUS = Path(__file__).resolve().parent / "corpus"
 FOUND = ROOT / "build" / "fuzz"
 #: Longer inputs find nothing that shorter ones do not.
 LONGEST = 600
-GROUPS = ("messages", "handshake", "datagrams", "streams", "files", "identities", "records", "gate", "sealed")
+GROUPS = (
+    *("messages", "handshake", "datagrams", "streams", "frames"),
+    *("files", "identities", "records", "gate", "sealed"),
+)
 MORE = ("machines", "sanitized")
 
 

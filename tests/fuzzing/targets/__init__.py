@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Final
 
 from tests.fuzzing.targets.of_engines import DATAGRAMS, HANDSHAKE, STREAMS
+from tests.fuzzing.targets.of_frames import FRAMES
 from tests.fuzzing.targets.of_gate import GATE
 from tests.fuzzing.targets.of_messages import MESSAGES
 from tests.fuzzing.targets.of_records import RECORDS
@@ -34,6 +35,7 @@ GROUPS: Final[dict[str, tuple[Target, ...]]] = {
     "records": RECORDS,
     "gate": GATE,
     "sealed": SEALED,
+    "frames": FRAMES,
 }
 
 

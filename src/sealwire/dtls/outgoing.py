@@ -16,7 +16,7 @@ from sealwire.dtls.journal import MARGIN
 from sealwire.dtls.queues import MessageQueue
 from sealwire.errors import LimitReached
 from sealwire.limits import Account, Limits, Purpose
-from sealwire.record.protect import Sealer, seal_trains
+from sealwire.record.protect import Sealer, seal_trains, weigh
 from sealwire.record.train import Train, couple, pack_records
 from sealwire.telemetry import ConnectionCounters
 from sealwire.wire import Buffer
@@ -44,7 +44,7 @@ class Outgoing:
         pack: small records share a datagram (RFC 9147 section 4.3 [9147-4.3-2]).
     """
 
-    __slots__ = ("_counters", "_epoch_used", "_probes", "_queue", "_sealing", "mtu", "pack")
+    __slots__ = ("_counters", "_epoch_used", "_longest", "_probes", "_queue", "_sealing", "mtu", "pack")
 
     def __init__(
         self,
@@ -62,6 +62,8 @@ class Outgoing:
         self.mtu = mtu
         self.pack = pack
         self._epoch_used = -1
+        # No message that waits is longer.
+        self._longest = 0
 
     @property
     def bytes_held(self) -> int:
@@ -88,12 +90,14 @@ class Outgoing:
             LimitReached: the queue is full.
         """
         longest = self.max_message_bytes or min(self.mtu - _USUAL_OVERHEAD_BYTES, MAX_CONTENT_BYTES)
-        most = max(map(len, messages), default=0)
+        taken, size, most = weigh(messages)
         if most > longest:
             raise ValueError(f"a message of {most} bytes is above the {longest} a datagram carries")
-        if not self._queue.put(messages):
+        others = self._longest if self._queue else 0
+        if not self._queue.put_weighed(taken, size):
             raise LimitReached("send_queue_bytes", "the send queue is full")
-        self._counters.messages_sent += len(messages)
+        self._longest = max(most, others)
+        self._counters.messages_sent += len(taken)
 
     def put_probe(self, message: Buffer) -> None:
         """Send a message that may be too long, by itself and once.  LimitReached if there is no room."""
@@ -138,7 +142,7 @@ class Outgoing:
         else:
             messages = self._queue.take_bytes(most)
         longest = self.max_message_bytes
-        if max(map(len, messages)) > longest:
+        if self._longest > longest and max(map(len, messages)) > longest:
             # Since they were queued the peer gave a longer connection id, or the path became narrower.
             # Nothing cuts an application's message in two, so they are lost as on the way [9147-4.4-7].
             fitting = [message for message in messages if len(message) <= longest]

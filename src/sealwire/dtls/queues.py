@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from sealwire.limits import Account, Purpose
+from sealwire.record.protect import weigh
 from sealwire.wire import Buffer
 
 # A charge beside the bytes of a message: the object and its place in the queue.
@@ -35,14 +36,18 @@ class MessageQueue:
 
     def put(self, messages: Iterable[Buffer]) -> bool:
         """Append all of `messages`, or none of them: whether there was room."""
-        taken = list(map(bytes, messages))
-        size = sum(map(len, taken)) + _MESSAGE_OVERHEAD_BYTES * len(taken)
+        taken, size, _ = weigh(messages)
+        return self.put_weighed(taken, size)
+
+    def put_weighed(self, messages: list[bytes], size: int) -> bool:
+        """As :meth:`put` of messages that have `size` bytes together."""
+        size += _MESSAGE_OVERHEAD_BYTES * len(messages)
         if self.bytes_held + size > self._limit:
             self._account.note(self._name)
             return False
         if not self._account.charge(self._purpose, size):
             return False
-        self._messages += taken
+        self._messages += messages
         self.bytes_held += size
         return True
 

@@ -36,6 +36,22 @@ cdef enum:
 assert len(DISCARDS) <= REASONS
 
 
+def weigh(messages):
+    """See :func:`sealwire.record.bulk_reference.weigh`."""
+    cdef list taken = []
+    cdef Py_ssize_t total = 0
+    cdef Py_ssize_t longest = 0
+    cdef Py_ssize_t n
+    for message in messages:
+        if type(message) is not bytes:
+            message = bytes(memoryview(message))
+        n = PyBytes_GET_SIZE(<bytes>message)
+        total += n
+        longest = max(longest, n)
+        taken.append(message)
+    return taken, total, longest
+
+
 def seal_trains(Sealer sealer, long content_type, messages, Py_ssize_t block, Py_ssize_t longest):
     """See :func:`sealwire.record.bulk_reference.seal_trains`."""
     # A list of its own: the caller's may change while the GIL is free.

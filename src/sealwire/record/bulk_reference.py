@@ -5,7 +5,7 @@ Opening gives messages, not entries: at the rates of bulk traffic a tuple for ea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sealwire.record.header import Buffer
 from sealwire.record.reference import APPLICATION_DATA, Entry, Opener, Sealer
@@ -14,6 +14,12 @@ from sealwire.record.train import Train, couple
 #: Messages, (number of a Discard, how many) for each that occurred, the record that ended the run if one
 #: did that holds no application data, highest number of a message or -1, and where to go on.
 Opened = tuple[list[bytes], list[tuple[int, int]], Entry | None, int, int, int]
+
+
+def weigh(messages: Iterable[Buffer]) -> tuple[list[bytes], int, int]:
+    """The messages as bytes that nobody changes, their bytes in all, and those of the longest."""
+    taken = [one if type(one) is bytes else bytes(memoryview(one)) for one in messages]
+    return taken, sum(map(len, taken)), max(map(len, taken), default=0)
 
 
 def seal_trains(

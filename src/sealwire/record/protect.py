@@ -33,6 +33,7 @@ __all__ = [
     "parse_ciphertext_header",
     "seal_trains",
     "uses_compiled",
+    "weigh",
 ]
 
 
@@ -85,13 +86,16 @@ def uses_compiled(provider: CryptoProvider) -> bool:
 
 
 if TYPE_CHECKING:
-    from sealwire.record.bulk_reference import open_data, seal_trains
+    from sealwire.record.bulk_reference import open_data, seal_trains, weigh
     from sealwire.record.reference import Opener, Sealer
 else:
     from sealwire.record import bulk_reference, reference
 
     if COMPILED:
         from sealwire.record import _bulk, _record
+
+    # It has no crypto, so whose the provider is does not matter.
+    weigh = (_bulk if COMPILED else bulk_reference).weigh
 
     def Sealer(provider, *args, **keywords):
         """A sealer for one sending epoch; see :class:`sealwire.record.reference.Sealer`."""

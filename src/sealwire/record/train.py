@@ -51,7 +51,7 @@ class Train:
         if last < n:
             return False
         count = self.count
-        return all(data[at::size] == data[at : at + 1] * count for at in range(n))
+        return all(data[at::size].count(data[at]) == count for at in range(n))
 
 
 def count_of(datagrams: Iterable[Buffer | Train]) -> int:

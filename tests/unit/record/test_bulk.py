@@ -153,6 +153,20 @@ def test_messages_are_whole_bytes_objects(layer: Layer, spec: Any, forged: bool)
         assert (int(opened[2]), float(opened[4])) == (12, 0.5)
 
 
+@given(st.lists(st.binary(max_size=300)))
+def test_messages_are_weighed_alike(messages: list[bytes]) -> None:
+    odd: list[Any] = [
+        (bytes, bytearray, memoryview, lambda one: memoryview(one)[::-1][::-1])[n % 4](one)
+        for n, one in enumerate(messages)
+    ]
+    expected = (messages, sum(map(len, messages)), max(map(len, messages), default=0))
+    assert protect.weigh(odd) == bulk_reference.weigh(odd) == expected
+    for wrong in ([5], ["text"], [None]):
+        for weigh in (protect.weigh, bulk_reference.weigh):
+            with pytest.raises(TypeError):
+                weigh(wrong)  # type: ignore[arg-type]
+
+
 def test_positions_that_do_not_exist() -> None:
     with pytest.raises(ValueError, match="from 0 on"):
         protect.open_data(opener(COMPILED_LAYER), [], -1, 0)

@@ -54,7 +54,14 @@ def _loop() -> ctypes.CDLL:
         subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - our own source
         loop = ctypes.CDLL(built)
     loop.send_loop.restype = ctypes.c_long
-    loop.send_loop.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_long, ctypes.c_double, ctypes.c_double]
+    loop.send_loop.argtypes = [
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_long,
+        ctypes.c_double,
+        ctypes.c_double,
+        ctypes.POINTER(ctypes.c_double),
+    ]
     return loop
 
 
@@ -98,7 +105,11 @@ class Sender(RateSearch):
         self._socket.connect(("127.0.0.1", bench.peer["port"]))
 
     def send(self, rate: float, seconds: float) -> int:
-        sent: int = self._loop.send_loop(self._socket.fileno(), self._data, len(self._data), rate, seconds)
+        waited = ctypes.c_double(0.0)
+        sent: int = self._loop.send_loop(
+            self._socket.fileno(), self._data, len(self._data), rate, seconds, ctypes.byref(waited)
+        )
+        self.waited_seconds += waited.value
         return sent
 
     def close(self) -> None:

@@ -104,11 +104,9 @@ class Sender(RateSearch):
         start = clock()
         end = start + seconds
         sent = 0
-        while (now := clock()) < end:
+        while clock() < end:
             if rate:
-                due = start + sent / rate
-                while now < due:
-                    now = clock()
+                self.wait_until(start + sent / rate)
             for _ in range(calls):
                 send_one()
             sent += calls * segments

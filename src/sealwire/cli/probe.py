@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from sealwire.cli import sealing
+from sealwire.cli import sealing, watching
 from sealwire.cli.options import seconds
 from sealwire.cli.say import Exit, Failure, Say
 from sealwire.errors import ConfigurationError
 from sealwire.probe import settings as probe_settings
 from sealwire.probe.batch import Batch
 from sealwire.probe.capture import CaptureError, Reading, read
-from sealwire.probe.counters import ProbeCounters
+from sealwire.probe.counters import CaptureCounters, ProbeCounters
 from sealwire.probe.features import Flow
 from sealwire.probe.settings import Settings
 from sealwire.probe.write import SINKS, Sink
@@ -73,6 +73,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seconds", type=seconds, metavar="S", help="live: stop after this time")
     parser.add_argument("--packets", type=int, metavar="N", help="live: stop after this many packets")
+    watching.options(parser)
 
 
 def run(args: argparse.Namespace, say: Say) -> Exit:
@@ -95,6 +96,8 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
             if args.sign
             else _sink(args, stack, to_stdout, chosen.dissect)
         )
+        # After the signer: a process is better not forked beside a thread.
+        stack.enter_context(watching.watched_beside(args, say, _counted(reading, live=interface is not None)))
         top: list[tuple[int, int, Flow]] = []
         if interface is not None:
             # The filter is in place: what is sent from now on is seen.
@@ -119,6 +122,20 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
     if isinstance(sink, sealing.SealingSink):
         sink.report(say)
     return Exit.NO if reading.note else Exit.OK
+
+
+# What falls again, among what a table counts.
+_GAUGES = frozenset(("active", "peak", "held_bytes", "peak_bytes", "dissection_bytes", "dissection_peak"))
+
+
+def _counted(reading: Reading, *, live: bool) -> list[watching.Counted]:
+    """What --metrics and --control show of a probe."""
+    counted = [watching.Counted("probe", "probe", lambda: reading.counters, _GAUGES)]
+    if live:
+        counted.append(
+            watching.Counted("probe", "capture", lambda: CaptureCounters(**reading.live_counters()))
+        )
+    return counted
 
 
 def _until_interrupted(batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -309,7 +309,7 @@ async def _carry(
             "choose another address or port with --listen, or stop the program that has it",
         ) from error
     ending = Endings(loop)
-    counted = {proxy.transport: ("proxy", lambda: proxy.proxy_counters, frozenset[str]())}
+    counted = [watching.Counted(proxy.transport, "proxy", lambda: proxy.proxy_counters)]
     async with proxy:
         ending.watch()
         loop.add_signal_handler(signal.SIGHUP, lambda: _reload(args, proxy, say))

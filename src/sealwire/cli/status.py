@@ -26,9 +26,9 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
         say.words("")
         for line in _of_server(name, server):
             say.words(line)
-    for name, counters in status["counted"].items():
+    for counted in status["counted"]:
         say.words("")
-        for line in _of_counters(name, dict(counters)):
+        for line in _of_counters(counted):
             say.words(line)
     return Exit.OK if status["ready"] else Exit.NO
 
@@ -94,18 +94,17 @@ def _of_server(name: str, server: dict[str, Any]) -> list[str]:
     return [f"{name} ({state})", *(f"  {line}" for line in watching.columns(rows))]
 
 
-def _of_counters(name: str, counters: dict[str, Any]) -> list[str]:
-    part = counters.pop("part")
+def _of_counters(counted: dict[str, Any]) -> list[str]:
     rows = [
         [
-            counted.replace("_", " ").replace(".", ": "),
-            watching.size(n) if "bytes" in counted.split("_") else f"{n:,}",
+            name.replace("_", " ").replace(".", ": "),
+            watching.size(n) if "bytes" in name.split("_") else f"{n:,}",
         ]
-        for counted, n in counters.items()
+        for name, n in counted["counters"].items()
         if n
     ]
     lines = watching.columns(rows, right=frozenset((1,))) if rows else ["nothing yet"]
-    return [f"{part} ({name})", *(f"  {line}" for line in lines)]
+    return [f"{counted['part']} ({counted['server']})", *(f"  {line}" for line in lines)]
 
 
 def _span(seconds: float) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sealwire.cli import options as common
@@ -45,17 +48,58 @@ def for_worker(args: argparse.Namespace, index: int) -> None:
         args.control = f"{args.control or monitor.default_path()}.{index}"
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Counters beside those of a server; :class:`sealwire.monitor.Tally` without loading it."""
+
+    server: str
+    part: str
+    read: Callable[[], Any]
+    gauges: frozenset[str] = frozenset()
+
+
+@contextlib.contextmanager
+def watched_beside(args: argparse.Namespace, say: Say, counted: Sequence[Counted]) -> Iterator[None]:
+    """As `watched`, for a verb without an event loop: one runs in a thread beside it."""
+    if args.metrics is None and args.control is None:
+        yield
+        return
+    ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def watch() -> None:
+        async with watched(args, None, say, counted):
+            over = asyncio.Event()
+            ready.set_result((asyncio.get_running_loop(), over))
+            await over.wait()
+
+    def run() -> None:
+        try:
+            asyncio.run(watch())
+        except BaseException as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
+
+    thread = threading.Thread(target=run, name="watching", daemon=True)
+    thread.start()
+    loop, over = ready.result()  # raises what kept it from listening
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()
+
+
 @contextlib.asynccontextmanager
 async def watched(
     args: argparse.Namespace,
     source: Source | None,
     say: Say,
-    counted: Mapping[str, tuple[str, Callable[[], Any], frozenset[str]]] = MappingProxyType({}),
+    counted: Sequence[Counted] = (),
 ) -> AsyncIterator[None]:
     """Have `source` watched as the options say, as long as this lasts.
 
-    `counted` are further counters by name: the word in the names of their metrics, what gives them, and
-    which of them are gauges.
+    `counted` are further counters.
     """
     if args.metrics is None and args.control is None:
         yield
@@ -65,8 +109,8 @@ async def watched(
     watch = monitor.Monitor()
     if source is not None:
         watch.watch(source)
-    for name, (part, read, gauges) in counted.items():
-        watch.count(name, monitor.Tally(part, read, gauges))
+    for one in counted:
+        watch.count(one.server, monitor.Tally(one.part, one.read, one.gauges))
     async with contextlib.AsyncExitStack() as stack:
         recorder = await stack.enter_async_context(monitor.Recorder(watch))
         if args.metrics is not None:

@@ -46,7 +46,7 @@ class SealwireCollector:
         """The families, without samples, so that registering reads nothing."""
         return [
             *(self._family(metric, ("server", *metric.labels)) for metric in OF_SERVERS),
-            *(self._family(metric, ("server",)) for metric in self._of_tallies()),
+            *(self._family(metric, ("server", *metric.labels)) for metric in self._of_tallies()),
             *(self._family(metric, ()) for metric in OF_PROCESS),
         ]
 
@@ -56,11 +56,11 @@ class SealwireCollector:
             **{metric: self._family(metric, ("server", *metric.labels)) for metric in OF_SERVERS},
             **{metric: self._family(metric, ()) for metric in OF_PROCESS},
         }
-        for name, tally in self._monitor.tallies.items():
+        for (name, _), tally in self._monitor.tallies.items():
             for sample in of_tally(tally):
                 if sample.metric not in families:
-                    families[sample.metric] = self._family(sample.metric, ("server",))
-                _add(families[sample.metric], [name], sample.value)
+                    families[sample.metric] = self._family(sample.metric, ("server", *sample.metric.labels))
+                _add(families[sample.metric], [name, *sample.labels], sample.value)
         for reading in self._monitor.read():
             for sample in of_reading(reading):
                 _add(families[sample.metric], [reading.server, *sample.labels], sample.value)

@@ -146,6 +146,10 @@ def of_tally(tally: Tally) -> Iterator[Sample]:
     counters = tally.read()
     for name, metric in _declared(tally.part, type(counters), tally.gauges).items():
         yield Sample(metric, (), getattr(counters, name))
+    for name, meaning in (("discards", "What was dropped, by reason."), ("ends", "What ended, by reason.")):
+        by_reason = Metric(_named(tally.part, name, "", total=True), "counter", meaning, ("reason",))
+        for reason, n in sorted(getattr(counters, name, {}).items(), key=lambda item: item[0].name):
+            yield Sample(by_reason, (_label(reason.name),), n)
 
 
 def of_process(process: Process) -> Iterator[Sample]:

@@ -26,9 +26,10 @@ def snapshot(monitor: Monitor, history: History | None = None) -> dict[str, Any]
         "process": asdict(Process.now()),
         "last_minute": None if recent is None else asdict(recent),
         "servers": {reading.server: _of(reading) for reading in monitor.read()},
-        "counted": {
-            name: {"part": tally.part, **tally.read().snapshot()} for name, tally in monitor.tallies.items()
-        },
+        "counted": [
+            {"server": name, "part": part, "counters": tally.read().snapshot()}
+            for (name, part), tally in monitor.tallies.items()
+        ],
     }
 
 

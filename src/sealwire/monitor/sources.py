@@ -184,11 +184,11 @@ class Monitor:
 
     Attributes:
         sources: servers by the name they have in metrics: a closed set that you choose.
-        tallies: further counters, by the name they have there.
+        tallies: further counters, by the name they have there and their part.
     """
 
     sources: dict[str, Source] = field(default_factory=dict)
-    tallies: dict[str, Tally] = field(default_factory=dict)
+    tallies: dict[tuple[str, str], Tally] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
 
     def watch(self, source: Source, server: str = "") -> None:
@@ -206,11 +206,11 @@ class Monitor:
         """Show `tally` as ``server="name"``, which may be the name of a source.
 
         Raises:
-            ValueError: there is one of that name.
+            ValueError: there is one of that name and part.
         """
-        if name in self.tallies:
-            raise ValueError(f"{name!r} is counted already: give these counters another name")
-        self.tallies[name] = tally
+        if (name, tally.part) in self.tallies:
+            raise ValueError(f"{name!r} has a {tally.part} already: give these counters another name")
+        self.tallies[name, tally.part] = tally
 
     def read(self) -> list[Reading]:
         """A reading of every source."""

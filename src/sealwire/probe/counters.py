@@ -59,3 +59,18 @@ class ProbeCounters:
             for reason, n in part.ends.items():
                 total.ends[reason] = total.ends.get(reason, 0) + n
         return total
+
+
+@dataclass(slots=True)
+class CaptureCounters:
+    """What only a live capture counts, as the kernel has it."""
+
+    kernel_packets: int = counter(
+        "packets", "packets the kernel accepted for us, those it dropped among them"
+    )
+    kernel_drops: int = counter("packets", "of those, packets there was no room for")
+    ring_freezes: int = counter("times", "times the ring between the kernel and us was full")
+
+    def snapshot(self) -> dict[str, int]:
+        """Name to value."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
+import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +14,10 @@ import pytest
 
 from sealwire import cli
 from sealwire.cli import probe
+from sealwire.cli.say import Exit
 from sealwire.errors import ConfigurationError
 from sealwire.probe.settings import Settings, from_environment, from_mapping
+from tests.unit.cli import running
 from tests.unit.cli.running import one_sentence, sealwire
 from tests.unit.probe import packets as p
 
@@ -133,3 +139,51 @@ def test_the_environment_is_checked_and_named(environment: dict[str, str]) -> No
 def test_toml_is_checked(table: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError):
         from_mapping(table)
+
+
+def test_watched_while_it_reads(capture: Path, tmp_path: Path) -> None:
+    """What comes on standard input has no end yet, and is counted already."""
+    pytest.importorskip("prometheus_client")
+    control = tmp_path / "control"
+    command = ["--json", "probe", "-r", "-", "--metrics", "127.0.0.1:0", "--control", str(control)]
+    process = subprocess.Popen(
+        running.command(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        metrics = json.loads(process.stdout.readline())
+        assert json.loads(process.stdout.readline())["path"] == str(control)
+        process.stdin.write(capture.read_bytes())
+        process.stdin.flush()
+        page = f"http://127.0.0.1:{metrics['port']}/metrics"
+        end = time.monotonic() + running.PATIENCE_SECONDS
+        while 'sealwire_probe_packets_total{server="probe"} 9.0' not in (said := _fetched(page)):
+            assert time.monotonic() < end, said
+            time.sleep(0.05)
+        assert 'sealwire_probe_discards_total{reason="not_ip",server="probe"} 1.0' in said
+        assert "# TYPE sealwire_probe_active gauge" in said
+        assert "sealwire_capture" not in said  # no kernel gave it
+        assert _fetched(page.replace("metrics", "readyz")) == "ready\n"
+        words = sealwire("status", "--control", control).out.decode()
+        assert "probe (probe)" in words
+        assert "flow packets" in words
+        out, errors = process.communicate(timeout=running.PATIENCE_SECONDS)
+        assert (process.returncode, errors) == (0, b"")
+        assert json.loads(out)["event"] == "summary"
+    assert not control.exists()
+
+
+def _fetched(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+def test_metrics_that_cannot_be_had_end_it(capture: Path) -> None:
+    pytest.importorskip("prometheus_client")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        ended = sealwire("probe", "-r", capture, "--metrics", where)
+    assert ended.code == Exit.ENVIRONMENT
+    assert f"--metrics cannot listen on {where}" in one_sentence(ended)

@@ -189,6 +189,7 @@ class LiveReading(Reading):
                     yield self._taken()
                     continue
                 yield from self._walk_block()
+                self._count_drops()  # for whoever watches
             except KeyboardInterrupt:
                 interrupted = True
                 break

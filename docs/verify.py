@@ -138,11 +138,12 @@ def covered(first, last, ranges):
     return first > last
 
 
-def finish(first, last, jumps, gaps, now):
+def finish(first, last, jumps, gaps, now, after):
     """What only the end can tell.  A gap: schema, sequence, time, reason, since, until, events,
     first and last event, first and last segment, hash."""
     links = {(gap[10], gap[11]) for gap in gaps}
-    need(first.number == 0 or (first.number - 1, first.previous) in links, "the beginning is missing")
+    known = first.number == 0 or (first.number - 1, first.previous) in links
+    need(known or (after and first.previous.hex() == after), "the beginning is missing")
     for before, one in jumps:
         linked = one.previous == before.hash or (one.number - 1, one.previous) in links
         segments = covered(before.number + 1, one.number - 1, [(gap[9], gap[10]) for gap in gaps])
@@ -152,7 +153,7 @@ def finish(first, last, jumps, gaps, now):
     need(last.events[-1][0] == STOP or not late, "the end is missing")
 
 
-def verify(data, keys, now, head=None, revoked=()):
+def verify(data, keys, now, head=None, revoked=(), after=None):
     """Judge what zstd -dc gives, by trusted keys (DER); the sentence that says it is good.  Raises Broken."""
     trusted = {sha256(key): load_der_public_key(key) for key in keys}
     at, count, key, first, last, jumps, gaps, seen = 0, 0, None, None, None, [], [], set()
@@ -168,7 +169,7 @@ def verify(data, keys, now, head=None, revoked=()):
             seen.add(one.hash.hex())
             count += len(one.events)
         need(last is not None, "nothing to verify")
-        finish(first, last, jumps, gaps, now)
+        finish(first, last, jumps, gaps, now, after)
         need(head is None or head in seen, "the segment that must be there is not")
     except (Broken, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         where = f"segment {len(seen)} of the input, at byte {at}" if at < len(data) else "the whole"
@@ -182,6 +183,7 @@ def main():
     parser = argparse.ArgumentParser(description="Verify sealed events on standard input, unpacked.")
     parser.add_argument("key", nargs="+", type=pathlib.Path, help="trusted public key, PEM")
     parser.add_argument("--head", help="hash of a segment that must be there")
+    parser.add_argument("--after", help="hash of the last segment that a collector removed")
     parser.add_argument(
         "--as-of", type=float, default=time.time(), help="judge an open end as of then, seconds"
     )
@@ -189,7 +191,8 @@ def main():
     args = parser.parse_args()
     keys = [base64.b64decode("".join(name.read_text().splitlines()[1:-1])) for name in args.key]
     try:
-        print("good:", verify(sys.stdin.buffer.read(), keys, int(args.as_of * 1e9), args.head, args.revoked))
+        how = int(args.as_of * 1e9), args.head, args.revoked, args.after
+        print("good:", verify(sys.stdin.buffer.read(), keys, *how))
     except Broken as error:
         sys.exit(print("BROKEN:", error) or 1)
 

@@ -45,6 +45,8 @@ VERBS: Final = {
     "keygen": "make a key that seals a probe's events",
     "verify": "check sealed events: nothing altered, left out, repeated or invented",
     "prove": "the proof of one sealed event",
+    "query": "ask in SQL what a collector stored",
+    "store": "a collector's directory: import, compact, retain, show",
     "attack": "attack a server of your own, on loopback or in a network namespace",
     "doctor": "look at this machine: what is missing for speed, and what to set",
     "bench": "measure records, handshakes and memory beside others, and compare results",

@@ -15,6 +15,8 @@ from sealwire.probe.seal.keys import PublicKey, load_public_key
 from sealwire.probe.seal.receipts import Received, receipts
 from sealwire.probe.seal.segment import SEGMENT_MAXIMUM_BYTES, Segment
 from sealwire.probe.spool import SUFFIX
+from sealwire.probe.store import reading
+from sealwire.probe.store.disk import Folders
 from sealwire.probe.verify import Trust
 
 
@@ -63,8 +65,8 @@ def trust(args: argparse.Namespace) -> Trust:
 def _received(files: list[Path], collectors: list[str]) -> Received:
     """What the collectors named say they received."""
     found = Received(keys(collectors, "--collector"))
-    if bool(files) != bool(collectors):
-        raise Failure(Exit.USAGE, "--receipts and --collector go together", "give both")
+    if files and not collectors:
+        raise Failure(Exit.USAGE, "--receipts are nothing without a collector's key", "give --collector PUB")
     for file in files:
         try:
             for receipt in receipts(read(file)):
@@ -118,6 +120,17 @@ def _hash(digits: str, option: str) -> bytes:
     if len(found) != 32:
         raise Failure(Exit.USAGE, f"{option}: {digits!r} is not 64 hexadecimal digits", "")
     return found
+
+
+def chains(path: Path) -> list[Path]:
+    """The spool of that name, or those of each probe where it is a collector's directory."""
+    if not (path / reading.STORE).is_file():
+        return [path]
+    try:
+        found = [path / probe for probe in reading.probes(Folders(path))]
+    except ConfigurationError as error:
+        raise Failure(Exit.ENVIRONMENT, str(error), "check the name") from error
+    return [probe for probe in found if probe.is_dir()]
 
 
 def files(path: Path) -> list[Path]:

@@ -17,9 +17,12 @@ from sealwire.probe.seal.cose import Malformed
 from sealwire.probe.seal.leaves import Decoded
 from sealwire.probe.seal.segment import Header
 from sealwire.probe.seal.tree import frame
+from sealwire.probe.store.checkpoints import CHECKPOINTS, checkpoints
 from sealwire.probe.verify import Trust, Verifier, verify_proof
 
 _SHOWN = 20
+#: How files of segments begin: zstd, a note in front of zstd, unpacked, empty.
+_SEGMENTS = (b"\x28\xb5", b"\x50\x2a", b"\x82\xd2", b"")
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +43,10 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="receipts of the collector: when segments came, for --revoked, and that they must be there",
     )
     parser.add_argument(
-        "--collector", action="append", metavar="PUB", help="the public key that signed the receipts"
+        "--collector",
+        action="append",
+        metavar="PUB",
+        help="the public key that signed the receipts and checkpoints",
     )
     parser.add_argument("--head", metavar="HASH", help="the segment with this hash must be there")
     parser.add_argument(
@@ -63,11 +69,9 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
     worst = Exit.OK
     spools = [path for path in args.what if path.is_dir()]
     plain = [path for path in args.what if not path.is_dir()]
-    for spool in spools:
+    for spool in [part for place in spools for part in sealed.chains(place)]:
         worst = max(worst, _chain(args, say, trust, now, sealed.files(spool), str(spool)))
-    proofs = [
-        path for path in plain if sealed.read(path)[:2] not in (b"\x28\xb5", b"\x50\x2a", b"\x82\xd2", b"")
-    ]
+    proofs = [path for path in plain if sealed.read(path)[:2] not in _SEGMENTS]
     for path in proofs:
         worst = max(worst, _proof(args, say, trust, now, path))
     if rest := [path for path in plain if path not in proofs]:
@@ -78,6 +82,7 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
 def _chain(args: argparse.Namespace, say: Say, trust: Trust, now: int, files: list[Path], name: str) -> Exit:
     started = time.monotonic()
     verifier = Verifier(trust, now, _print if args.print else None)
+    _checkpoints(args, say, verifier, files[0].parent)
     for path in files:
         data, behind = sealed.read(path), 0
         try:
@@ -105,17 +110,35 @@ def _chain(args: argparse.Namespace, say: Say, trust: Trust, now: int, files: li
         say.words(f"and {hidden} more")
     broken = totals.faults > 0 or (args.strict and totals.notes > 0) or totals.segments == 0
     seconds = time.monotonic() - started
+    removed = f"{totals.removed_events:,} removed, " if totals.removed_events else ""
     say.fact(
         "verified",
         f"{name}: {'BROKEN' if broken else 'good'}: {totals.segments:,} segments, {totals.events:,} events "
         f"({totals.flows:,} flows, {totals.transactions:,} transactions), {totals.boots} boots, "
-        f"{totals.gaps} gaps, {totals.lost_events:,} events lost, {totals.faults} faults, {seconds:.1f} s",
+        f"{totals.gaps} gaps, {totals.lost_events:,} events lost, {removed}{totals.faults} faults, "
+        f"{seconds:.1f} s",
         name=name,
         good=not broken,
         **asdict(totals),
         seconds=round(seconds, 3),
     )
     return Exit.NO if broken else Exit.OK
+
+
+def _checkpoints(args: argparse.Namespace, say: Say, verifier: Verifier, folder: Path) -> None:
+    """What a collector removed from there, if it is to be believed."""
+    file = folder / CHECKPOINTS
+    if not file.is_file():
+        return
+    if not args.collector:
+        say.words(f"{file}: segments were removed; --collector names the key that signed for it")
+        return
+    collectors = sealed.keys(args.collector, "--collector")
+    try:
+        for checkpoint in checkpoints(sealed.read(file)):
+            verifier.checkpoint(CHECKPOINTS, checkpoint, collectors)
+    except Malformed as wrong:
+        verifier.malformed(CHECKPOINTS, str(wrong))
 
 
 def _print(header: Header, decoded: Decoded) -> None:

@@ -167,7 +167,10 @@ class Batch:
         """The buffers of the columns: one of values, or offsets and characters."""
         size = row_struct(self.first_packets).size
         reasons = _gather(self.rows, size, *_END_REASON)
-        columns: list[list[bytes]] = [*self._named(size), _texts([_REASONS[reason] for reason in reasons])]
+        columns: list[list[bytes]] = [
+            *self._named(size),
+            _texts([_REASONS.get(reason) or str(reason) for reason in reasons]),
+        ]
         # Ids, addresses and reason stand before the states.
         columns += self._states(size)
         for field in FIELDS:

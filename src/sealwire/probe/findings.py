@@ -31,6 +31,7 @@ class Fault(enum.Enum):
     COUNTERS = "counters went back"
     OPEN_END = "the end is missing: neither a stop nor a heartbeat in time"
     HEAD = "the segment that must be there is not"
+    CHECKPOINT = "a checkpoint that no trusted collector signed"
     RECEIVED = "a segment that a collector received is not there"
 
 

@@ -24,6 +24,7 @@ from sealwire.probe.seal.leaves import DISSECTED, FLOW, TRANSACTION, BadLeaf, De
 from sealwire.probe.seal.recorder import CLOCK_STEP_NANOSECONDS
 from sealwire.probe.seal.segment import Header, Proof, Segment
 from sealwire.probe.seal.tree import frame
+from sealwire.probe.store.checkpoints import Checkpoint
 
 __all__ = ["Fault", "Finding", "Totals", "Trust", "Verifier", "verify_proof"]
 
@@ -79,6 +80,8 @@ class Totals:
     boots: int = 0
     gaps: int = 0
     lost_events: int = 0
+    #: Events that a collector removed and signed for.
+    removed_events: int = 0
     faults: int = 0
     notes: int = 0
 
@@ -103,6 +106,7 @@ class Verifier:
         self._key_in_force: bytes | None = None
         self._seen: dict[int, bytes] = {}
         self._jumps: list[Jump] = []
+        self._checkpoint: Checkpoint | None = None
         self._gaps: list[Gap] = []
         self._beginning: tuple[int, str, Header] | None = None
         #: Bytes that are no segment: how many segments were fed before, where, and why.
@@ -116,6 +120,19 @@ class Verifier:
         """Report bytes that are no segment, at the end of a file or instead of one."""
         self._fed += 1
         self._torn.append((self._fed, place, words))
+
+    def checkpoint(self, place: str, checkpoint: Checkpoint, collectors: Mapping[bytes, PublicKey]) -> None:
+        """Take a collector's word that it removed the beginning; to be told before the first segment.
+
+        The collector's, not the probe's: it must be one of `collectors`.  The last one covers the others.
+        """
+        key = collectors.get(checkpoint.collector)
+        if key is None or not checkpoint.authentic(key):
+            detail = f"collector {checkpoint.collector.hex()}"
+            self._fault(place, None, Fault.CHECKPOINT, detail=detail)
+            return
+        self._checkpoint = checkpoint
+        self._keys.setdefault(checkpoint.key.id, checkpoint.key)
 
     def segment(self, place: str, segment: Segment) -> None:
         """Judge the next segment."""
@@ -252,7 +269,8 @@ class Verifier:
         header = segment.header
         if self._last is None:
             self.totals.boots += 1
-            self._beginning = (self._fed, place, header)
+            if not self._from_checkpoint(place, segment):
+                self._beginning = (self._fed, place, header)
             return
         last = self._last.header
         linked = header.previous == self._last.hash
@@ -284,6 +302,39 @@ class Verifier:
             self._fault(place, header, Fault.CLOCK, detail=f"{step / _SECOND:+.3f} s")
         if any(header.counters.get(name, 0) < value for name, value in last.counters.items()):
             self._fault(place, header, Fault.COUNTERS)
+
+    def _from_checkpoint(self, place: str, segment: Segment) -> bool:
+        """Whether the first segment follows what was removed; what is missing in between is a jump."""
+        header, removed = segment.header, self._checkpoint
+        if removed is None or header.segment == 0:
+            return False
+        if header.segment <= removed.last_segment and header.probe == removed.probe:
+            # Somebody was cut off while removing: what is signed as gone may be there for a while.
+            self.totals.removed_events += header.first_event
+            self._note(
+                place, header.segment, None, f"segments up to {removed.last_segment} are being removed"
+            )
+            return True
+        last = removed.last
+        self._key_in_force = removed.key.id
+        if header.key != removed.key.id:
+            self._fault(place, header, Fault.OTHER_KEY, detail=f"key id {header.key.hex()}")
+        if header.probe != last.probe:
+            self._fault(place, header, Fault.OTHER_PROBE, detail=header.probe.hex())
+        linked = header.previous == removed.hash
+        if header.segment != last.segment + 1 or header.first_event != last.last_event + 1:
+            self._jumps.append(
+                Jump(
+                    *(self._fed, place, header.segment, last.segment + 1, header.segment - 1),
+                    *(last.last_event + 1, header.first_event - 1, linked, header.previous),
+                )
+            )
+        elif not linked:
+            self._fault(place, header, Fault.BROKEN_CHAIN)
+        self.totals.removed_events += last.last_event + 1
+        words = f"segments up to {last.segment} were removed, as collector {removed.collector.hex()} signed"
+        self._note(place, header.segment, None, words)
+        return True
 
     def _take(self, place: str, header: Header, sequence: int, event: Event) -> None:
         if isinstance(event, Gap):

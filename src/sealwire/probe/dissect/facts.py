@@ -61,6 +61,16 @@ class Protocol(enum.IntEnum):
         return self.name.lower()
 
 
+def label(number: int) -> str:
+    """A protocol's name, or its number where this version does not know it; "" for UNKNOWN."""
+    if number == Protocol.UNKNOWN:
+        return ""
+    try:
+        return Protocol(number).label
+    except ValueError:
+        return str(number)
+
+
 class Certainty(enum.IntEnum):
     """How sure a dissector is."""
 
@@ -262,11 +272,12 @@ class Facts:
 
     @property
     def application(self) -> str:
-        """The protocol's name, or the one a plugin gave it; "" if nobody knows."""
-        protocol = self.protocol
-        if protocol is Protocol.UNKNOWN:
-            return ""
-        return self.text(Fact.APPLICATION) or "" if protocol is Protocol.PLUGIN else protocol.label
+        """The protocol's name, or the one a plugin gave it; "" if nobody knows.
+
+        One that this version does not know is its number: the block may be another version's.
+        """
+        number = BLOCK_HEAD.unpack_from(self.block)[0] if self.block else 0
+        return self.text(Fact.APPLICATION) or "" if number == Protocol.PLUGIN else label(number)
 
     @property
     def certainty(self) -> Certainty:

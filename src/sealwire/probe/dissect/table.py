@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import Final
 
 from sealwire.probe import engine
-from sealwire.probe.dissect.facts import Certainty, Fact, Facts, Protocol
+from sealwire.probe.dissect.facts import Certainty, Fact, Facts, Protocol, label
 
 _TEXT: Final = "u"
 _CODES: Final = {"S": "<H", "L": "<Q"}
@@ -29,7 +29,10 @@ class Column:
     def value(self, facts: Facts) -> str | int:
         """Of one flow."""
         if self.format != _TEXT:
-            return facts.number(self.tag) or facts.number(self.other) or 0
+            number = facts.number(self.tag)
+            # As many bytes as the column has, as the compiled one takes them.
+            number = facts.number(self.other) if number is None else number
+            return (number or 0) & ((1 << 8 * struct.calcsize(_CODES[self.format])) - 1)
         return (facts.raw(self.tag) or b"").hex() if self.hexadecimal else facts.text(self.tag) or ""
 
 
@@ -57,12 +60,16 @@ DISSECTED_COLUMNS: Final = (
 )
 
 
+def _certainty(number: int) -> str:
+    return _CERTAINTIES[number] if number < len(_CERTAINTIES) else str(number)
+
+
 def value_of(facts: Facts, name: str) -> str | int:
     """The value of one of DISSECTED_COLUMNS."""
     if name == "application":
         return facts.application
     if name == "certainty":
-        return _CERTAINTIES[facts.certainty] if facts.application else ""
+        return _certainty(facts.block[2]) if facts.application else ""
     return _BY_NAME[name].value(facts)
 
 
@@ -89,14 +96,17 @@ def _compiled(sizes: bytes, facts: bytes) -> list[list[bytes]]:
 
     heads = _columns.heads(sizes, facts)
     names = _columns.texts(sizes, facts, Fact.APPLICATION, False)
-    applications = [_LABELS[protocol] for protocol, _ in heads]
+    applications = [
+        "" if protocol == Protocol.PLUGIN else _LABELS.get(protocol) or label(protocol)
+        for protocol, _ in heads
+    ]
     if names[1]:  # a plugin named something
         ends = struct.unpack(f"<{len(heads) + 1}i", names[0])
         for index, (protocol, _) in enumerate(heads):
             if protocol == Protocol.PLUGIN:
                 applications[index] = names[1][ends[index] : ends[index + 1]].decode("ascii")
     certainties = [
-        _CERTAINTIES[certainty] if name else ""
+        _certainty(certainty) if name else ""
         for (_, certainty), name in zip(heads, applications, strict=True)
     ]
     return [
@@ -120,7 +130,4 @@ def _joined(texts: Sequence[str]) -> list[bytes]:
     return [struct.pack(f"<{len(pieces) + 1}i", *ends), b"".join(pieces)]
 
 
-_LABELS: Final = {
-    int(protocol): "" if protocol in (Protocol.UNKNOWN, Protocol.PLUGIN) else protocol.label
-    for protocol in Protocol
-}
+_LABELS: Final = {int(protocol): label(protocol) for protocol in Protocol}

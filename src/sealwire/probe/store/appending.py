@@ -19,14 +19,22 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sealwire.errors import ConfigurationError, Error
-from sealwire.probe.events import decode
 from sealwire.probe.seal import frames
 from sealwire.probe.seal.cose import Malformed
 from sealwire.probe.seal.keys import PublicKey, parse_public_key
 from sealwire.probe.seal.segment import SEGMENT_MAXIMUM_BYTES, Segment
 from sealwire.probe.spool import SUFFIX
 from sealwire.probe.store import reading
-from sealwire.probe.store.chain import Place, Refused, Rejected, Rejection, follow, key_after, opened
+from sealwire.probe.store.chain import (
+    Place,
+    Refused,
+    Rejected,
+    Rejection,
+    follow,
+    key_after,
+    opened,
+    own_events,
+)
 from sealwire.probe.store.checkpoints import last_checkpoint
 from sealwire.probe.store.disk import NO_ROOM, Disk, Folders, Lock, checked
 from sealwire.probe.store.manifest import Manifest
@@ -37,10 +45,9 @@ __all__ = ["Store", "StoreFull", "Stored"]
 FILE_BYTES: Final = 8 << 20
 #: Nor from this age on, so that a quiet probe's rows are compacted within a day.
 FILE_NANOSECONDS: Final = 24 * 3600 * 1_000_000_000
-#: A public key that a probe's chain came to, by its id.
-_KEY_PREFIX: Final = "key-"
 #: Hashes of a probe's latest segments that are held, so that what comes again is known at once.
 _RECENT: Final = 256
+_LOCKS: Final = ("lock", "compact.lock")
 _MORE: Final = ("", *string.ascii_lowercase)
 
 KeyOf = Callable[[bytes], "PublicKey | None"]
@@ -117,7 +124,8 @@ class Store:
         self._file_nanoseconds = file_nanoseconds
         try:
             if reading.STORE not in self._disk.within(""):
-                if found := self._disk.folders():
+                there = [*self._disk.folders(), *self._disk.within("")]
+                if found := [name for name in there if name not in _LOCKS]:
                     raise ConfigurationError(
                         f"{self._disk.path('')} is no store, and not empty: it has {found[0]!r}"
                     )
@@ -271,7 +279,7 @@ class Store:
     def _keep_keys(self, name: str, keys: dict[bytes, PublicKey]) -> None:
         """Keep the keys that sign: a chain can be followed where it left the enrolled one."""
         for key_id, key in keys.items():
-            file = f"{_KEY_PREFIX}{key_id.hex()}"
+            file = f"{reading.KEY_PREFIX}{key_id.hex()}"
             if (name, key_id) not in self._kept:
                 if file not in self._disk.within(name):
                     self._disk.replace(f"{name}/{file}", key.spki)
@@ -359,15 +367,13 @@ class Store:
         last = ends[-1].segment
         header = last.header
         probe.since = ends[0].received
-        key = key_after(
-            [event for leaf in last.leaves() if (event := decode(leaf))], self._key(name, header.key)
-        )
+        key = key_after(own_events(last), self._key(name, header.key))
         probe.place = Place(header.segment, header.last_event, last.hash, key)
 
     def _key(self, name: str, key_id: bytes) -> PublicKey:
         """A key by which a stored segment was verified.  Raises ConfigurationError where it is gone."""
         try:
-            return parse_public_key(self._disk.read(f"{name}/{_KEY_PREFIX}{key_id.hex()}"))
+            return parse_public_key(self._disk.read(f"{name}/{reading.KEY_PREFIX}{key_id.hex()}"))
         except (OSError, ValueError):
             raise ConfigurationError(f"{self._disk.path(name)}: the key {key_id.hex()} is missing") from None
 

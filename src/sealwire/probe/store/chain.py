@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import Final
 
 from sealwire.probe.events import Event, Key, decode
 from sealwire.probe.seal import engine
 from sealwire.probe.seal.keys import PublicKey, parse_public_key
 from sealwire.probe.seal.leaves import BadLeaf, Decoded
 from sealwire.probe.seal.segment import Segment
+
+#: Sequences of events and segments that a store takes: at 100,000 a second enough for 89 years.
+NUMBER_BITS: Final = 48
 
 
 class Rejection(enum.Enum):
@@ -68,6 +72,8 @@ def opened(segment: Segment, key: PublicKey) -> tuple[Decoded, list[Event]]:
     header = segment.header
     if not segment.authentic(key):
         raise Refused(Rejection.BAD_SIGNATURE)
+    if header.last_event >> NUMBER_BITS or header.segment >> NUMBER_BITS:
+        raise Refused(Rejection.BAD_EVENTS, f"numbers of more than {NUMBER_BITS} bits")
     try:
         hashes = engine.leaf_hashes(segment.framed)
         if segment.count != header.events or len(hashes) != 32 * header.events:
@@ -83,6 +89,12 @@ def opened(segment: Segment, key: PublicKey) -> tuple[Decoded, list[Event]]:
     if header.times != decoded.times:
         raise Refused(Rejection.BAD_EVENTS, "other times than those of the events")
     return decoded, [event for event in events if event is not None]
+
+
+def own_events(segment: Segment) -> list[Event]:
+    """What the probe says of itself in a segment that was accepted."""
+    others = engine.decode(segment.framed, segment.header.first_event).others
+    return [event for _, leaf in others if (event := decode(leaf)) is not None]
 
 
 def key_after(events: list[Event], key: PublicKey) -> PublicKey:

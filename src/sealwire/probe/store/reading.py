@@ -18,14 +18,15 @@ from sealwire.probe.seal import frames
 from sealwire.probe.seal.cose import Malformed
 from sealwire.probe.seal.segment import Segment
 from sealwire.probe.spool import SUFFIX
+from sealwire.probe.store.chain import NUMBER_BITS
 from sealwire.probe.store.disk import Disk
 
 #: Names a store, and the order in which its probes came.
 STORE: Final = "store"
 VERSION: Final = 1
+#: A public key that signed segments here, by its id.
+KEY_PREFIX: Final = "key-"
 _ARRIVAL: Final = struct.Struct("<q")
-#: Bits of a row's number that are its event's sequence; those above are its probe's place in the store.
-SEQUENCE_BITS: Final = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,4 +146,9 @@ def described(named: list[str]) -> bytes:
 
 def row_number(place: int, sequence: int) -> int:
     """The number of a row: its event's sequence, and above it the place of its probe in the store."""
-    return place << SEQUENCE_BITS | sequence
+    return place << NUMBER_BITS | sequence
+
+
+def row_of(number: int) -> tuple[int, int]:
+    """The place of a row's probe in the store, and its event's sequence."""
+    return number >> NUMBER_BITS, number & ((1 << NUMBER_BITS) - 1)

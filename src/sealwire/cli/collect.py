@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+import sys
 from pathlib import Path
 
 import sealwire
@@ -13,6 +14,7 @@ from sealwire.cli.say import Exit, Failure, Say
 from sealwire.errors import ConfigurationError
 
 _MIB = 1 << 20
+_DAY = 24 * 3600 * 1_000_000_000
 _DRAIN_SECONDS = 10.0
 
 
@@ -38,6 +40,15 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="the probes that may deliver, from `sealwire probe enroll`; read again every second",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="where events are kept")
+    parser.add_argument(
+        "--keep-days", type=float, metavar="N", help="remove what came more than N days ago, and sign for it"
+    )
+    parser.add_argument(
+        "--keep-most", type=int, metavar="MB", help="remove the oldest of what is more than so many MiB"
+    )
+    parser.add_argument(
+        "--no-compaction", action="store_true", help="make no rows; sealwire store compact does it by hand"
+    )
     parser.add_argument(
         "--probes", type=int, metavar="N", default=1_000, help="probes connected at once (default: 1,000)"
     )
@@ -73,6 +84,9 @@ def _context(args: argparse.Namespace) -> sealwire.Context:
 
 
 async def _serve(args: argparse.Namespace, say: Say) -> Exit:
+    for name in ("keep_days", "keep_most"):
+        if getattr(args, name) is not None and getattr(args, name) <= 0:
+            raise Failure(Exit.USAGE, f"--{name.replace('_', '-')} is more than 0", "")
     from sealwire.probe.collect import FACTS, Collector
     from sealwire.probe.enrolled import Enrolled
     from sealwire.probe.receiving import CollectLimits
@@ -120,7 +134,9 @@ async def _serve(args: argparse.Namespace, say: Say) -> Exit:
             key=key.id.hex(),
             probes=len(enrolled),
         )
+        housekeeping = asyncio.create_task(_keep_house(args))
         await stop.wait()
+        housekeeping.cancel()
         await collector.stop(args.drain)
         counters = collector.counters
         say.fact(
@@ -132,6 +148,28 @@ async def _serve(args: argparse.Namespace, say: Say) -> Exit:
     finally:
         store.close()
     return Exit.OK
+
+
+async def _keep_house(args: argparse.Namespace) -> None:
+    """Compaction and retention, each in a process of its own, for as long as this runs."""
+    from sealwire.probe.store.housekeeping import Housekeeping
+
+    if args.no_compaction:
+        return
+    age = None if args.keep_days is None else int(args.keep_days * _DAY)
+    most = None if args.keep_most is None else args.keep_most * _MIB
+    house = Housekeeping(args.out, age=age, most_bytes=most, sign=args.sign)
+    loop = asyncio.get_running_loop()
+    trouble = ""
+    try:
+        while True:
+            house.poll(loop.time())
+            if house.state.trouble != trouble:
+                trouble = house.state.trouble
+                sys.stderr.write(f"sealwire: compaction: {trouble}\n")
+            await asyncio.sleep(1.0)
+    finally:
+        house.close()
 
 
 def _again(args: argparse.Namespace, context: sealwire.Context, refresh: object, say: Say) -> None:

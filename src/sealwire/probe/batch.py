@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import itertools
 import struct
 from collections.abc import Iterator, Sequence
 from heapq import merge
@@ -169,7 +170,7 @@ class Batch:
         reasons = _gather(self.rows, size, *_END_REASON)
         columns: list[list[bytes]] = [
             *self._named(size),
-            _texts([_REASONS.get(reason) or str(reason) for reason in reasons]),
+            _named_reasons(reasons),
         ]
         # Ids, addresses and reason stand before the states.
         columns += self._states(size)
@@ -250,6 +251,17 @@ class Batch:
 
 
 _REASONS: Final = {int(reason): reason.name.lower() for reason in EndReason}
+
+
+#: By number; one that this version does not know is its number.
+_REASON_NAMES: Final = [_REASONS.get(number, str(number)).encode("ascii") for number in range(256)]
+_REASON_LENGTHS: Final = [len(name) for name in _REASON_NAMES]
+
+
+def _named_reasons(reasons: bytes) -> list[bytes]:
+    """The column of end reasons: offsets and characters."""
+    ends = itertools.accumulate(map(_REASON_LENGTHS.__getitem__, reasons), initial=0)
+    return [struct.pack(f"<{len(reasons) + 1}i", *ends), b"".join(map(_REASON_NAMES.__getitem__, reasons))]
 
 
 def _moment(record: Flow | Event) -> tuple[int, int, int]:

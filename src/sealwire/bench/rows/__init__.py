@@ -13,6 +13,7 @@ from sealwire.bench.rows import (
     probe,
     record,
     seal,
+    stored,
     tcp,
     udp,
     workers,
@@ -34,4 +35,5 @@ ROWS: tuple[Measurement, ...] = (
     *tcp.ROWS,
     *probe.rows(),
     *seal.ROWS,
+    *stored.ROWS,
 )

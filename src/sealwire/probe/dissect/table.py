@@ -75,6 +75,8 @@ def value_of(facts: Facts, name: str) -> str | int:
 
 def dissected_columns(sizes: bytes, facts: bytes) -> list[list[bytes]]:
     """The buffers of DISSECTED_COLUMNS, of blocks of these sizes: numbers, or offsets and characters."""
+    if not facts:
+        return _nothing(len(sizes) // _SIZE.size)
     if engine.COMPILED:
         return _compiled(sizes, facts)
     blocks, at = [], 0
@@ -89,6 +91,12 @@ def dissected_columns(sizes: bytes, facts: bytes) -> list[list[bytes]]:
         else:
             columns.append([struct.pack(f"<{len(values)}{_CODES[kind][1:]}", *values)])
     return columns
+
+
+def _nothing(rows: int) -> list[list[bytes]]:
+    """The buffers where nothing is known of any flow."""
+    widths = (0 if kind == _TEXT else struct.calcsize(_CODES[kind]) for _, kind in DISSECTED_COLUMNS)
+    return [[bytes(width * rows)] if width else [bytes(4 * (rows + 1)), b""] for width in widths]
 
 
 def _compiled(sizes: bytes, facts: bytes) -> list[list[bytes]]:

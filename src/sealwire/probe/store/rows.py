@@ -192,9 +192,15 @@ class _Rows:
         pa = pyarrow()
         batch = Batch(self._decoded.rows, self._decoded.first_packets, self._decoded.facts, dissected=True)
         columns = pa.record_batch(batch)
-        sequences = pa.array(self._sequences(FLOW, DISSECTED), pa.uint64())
-        first = row_number(self._place, 0)
         compute = importlib.import_module("pyarrow.compute")
+        kinds = pa.Array.from_buffers(
+            pa.uint8(), len(self._decoded.kinds), [None, pa.py_buffer(self._decoded.kinds)]
+        )
+        own = compute.is_in(kinds, value_set=pa.array([FLOW, DISSECTED], pa.uint8()))
+        sequences = compute.add(
+            compute.indices_nonzero(own), pa.scalar(self._header.first_event, pa.uint64())
+        )
+        first = row_number(self._place, 0)
         arrays = [
             compute.add(sequences.cast(pa.int64()), first),
             pa.repeat(pa.scalar(self._probe), len(batch)),
@@ -207,6 +213,8 @@ class _Rows:
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     def _told(self) -> Iterator[tuple[int, dissected.Event]]:
+        if not self._decoded.transactions:
+            return iter(())
         return zip(self._sequences(TRANSACTION), dissected.events(self._decoded.transactions), strict=True)
 
     def _transactions(self) -> list[dict[str, Any]]:

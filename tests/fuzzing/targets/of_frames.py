@@ -137,10 +137,11 @@ def _conversation(data: bytes) -> None:
                 side.mode.go_away()
             case 5:
                 now += (0.1, 1.0, 6.0)[script.byte(3)]
-                try:
-                    side.mode.wake(now)
-                except TimeoutError:
-                    side.dead = True
+                for one in sides:
+                    try:
+                        one.mode.wake(now)
+                    except TimeoutError:
+                        one.dead = True
             case _:
                 stream = side.pull()
                 if stream and script.byte(8) == 7:
@@ -152,7 +153,7 @@ def _conversation(data: bytes) -> None:
         for one in sides:
             one.received += one.mode.take_all() if script.byte(2) else []
             assert one.account.held <= limits.connection_bytes
-            assert one.mode.deadline is None or one.mode.deadline > now - 10
+            assert one.dead or one.mode.deadline is None or one.mode.deadline > now, "a deadline in the past"
     for one, other in (sides, sides[::-1]):
         one.received += one.mode.take_all()
         if not touched:

@@ -49,6 +49,7 @@ RUN_HERE = {
     "sans_io_loop.py",
     "srtp_keys.py",
     "sealed_events.py",
+    "sleeping.py",
     "stream_echo.py",
     "threaded_messages.py",
     "under_load.py",
@@ -291,6 +292,15 @@ def test_flooded() -> None:
     assert lines[1:3] == ["connected: still here", "new: came in a flood"]
     assert lines[3].endswith("with silence: True")
     assert lines[4:] == ["kept out: 127.0.0.0/8"]
+
+
+def test_sleeping() -> None:
+    done = run("sleeping.py", *credentials(), *trust())
+    assert (done.returncode, done.stderr) == (0, b"")
+    evening, asleep, morning, woken = done.stdout.decode().splitlines()
+    assert (evening, morning) == ("the server says good evening", "the server says good morning")
+    assert asleep.startswith("asleep: 1, bytes charged: ")
+    assert woken.startswith("woken: ")
 
 
 def test_hand_over() -> None:

@@ -184,6 +184,8 @@ class EndpointCounters(Counters):
     handshakes_failed: int = counter("handshakes", "handshakes that ended otherwise")
     address_changes: int = counter("moves", "connections that went on at another address of their peer")
     connections_closed: int = counter("connections", "connections gone, for whatever reason")
+    connections_hibernated: int = counter("times", "times an idle connection was put to sleep")
+    connections_woken: int = counter("times", "times one that slept was wanted again")
     connections_shed: int = counter("connections", "established peers closed to make room for others")
     handshakes_shed: int = counter("connections", "half-open peers closed to make room for others")
     admissions_refused: int = counter("hellos", "proved peers turned away by limits or policy")

@@ -144,10 +144,12 @@ class Reader:
 class Writer:
     """Builds a message; integers are big-endian and must fit (OverflowError is our own bug)."""
 
-    __slots__ = ("_out",)
+    __slots__ = ("_hidden", "_out")
 
     def __init__(self) -> None:
         self._out = bytearray()
+        # Where what is put in by finish() belongs.
+        self._hidden: list[tuple[int, bytes]] = []
 
     def __len__(self) -> int:
         return len(self._out)
@@ -177,6 +179,12 @@ class Writer:
         self.u8(len(value))
         self._out += value
 
+    def hidden8(self, secret: bytes) -> None:
+        """As :meth:`vector8`, for what must be in nothing but the result of :meth:`finish`."""
+        self.u8(len(secret))
+        self._hidden.append((len(self._out), secret))
+        self._out += bytes(len(secret))
+
     def vector16(self, value: Buffer) -> None:
         self.u16(len(value))
         self._out += value
@@ -197,7 +205,14 @@ class Writer:
 
     def finish(self) -> bytes:
         """The bytes built so far."""
-        return bytes(self._out)
+        if not self._hidden:
+            return bytes(self._out)
+        pieces: list[Buffer] = []
+        at = 0
+        for start, secret in self._hidden:
+            pieces += self._out[at:start], secret
+            at = start + len(secret)
+        return b"".join([*pieces, self._out[at:]])
 
 
 class _Length:

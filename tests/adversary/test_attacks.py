@@ -61,7 +61,7 @@ def test_thousands_of_messages_in_one_record_are_handled_one_after_the_other(dep
 def test_messages_that_waited_are_handled_one_after_the_other(depths: list[int]) -> None:
     """FRG-6: over datagrams they are released together, by the first one, which comes last."""
     rig = joined(client=replace(configs.client_context().config(), num_tickets=2))
-    first = rig.client._layer._reassembly.next_seq
+    first = rig.client._layer.reassembly.next_seq
     body = TICKET[4:]
     ahead = rig.client.limits.future_messages
     for seq in reversed(range(first, first + ahead)):
@@ -76,7 +76,7 @@ def test_messages_that_waited_are_handled_one_after_the_other(depths: list[int])
 def test_data_between_the_parts_of_a_message_is_delivered_at_once() -> None:
     """FRG-7"""
     rig = joined(client=replace(configs.client_context().config(), num_tickets=2))
-    seq = rig.client._layer._reassembly.next_seq
+    seq = rig.client._layer.reassembly.next_seq
     body = TICKET[4:]
 
     def part(start: int, end: int) -> bytes:
@@ -112,7 +112,7 @@ def test_records_of_one_connection_mean_nothing_to_another(side: str) -> None:
 def test_new_keys_while_a_ticket_is_repeated() -> None:
     """REL-3: the ticket's ACK is lost, a KeyUpdate goes out, and the ticket comes again in its old epoch."""
     rig = joined(client=replace(configs.client_context().config(), num_tickets=2))
-    seq = rig.client._layer._reassembly.next_seq
+    seq = rig.client._layer.reassembly.next_seq
     body = TICKET[4:]
     content = fragment_header(HandshakeType.NEW_SESSION_TICKET, len(body), seq, 0, len(body)) + body
     rig.inject(rig.server, ContentType.HANDSHAKE, content)

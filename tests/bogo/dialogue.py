@@ -263,7 +263,7 @@ class DatagramDialogue(Dialogue):
                     self._run_timers()
                 case NewMtu(size):
                     connection.mtu = size
-                    connection._layer._mtu = connection._layer._full_mtu = size
+                    connection._layer._mtu = connection._layer.full_mtu = size
                 case ExpectTimer(microseconds):
                     self._check_timer(microseconds)
                 case _:

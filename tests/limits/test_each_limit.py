@@ -28,7 +28,7 @@ from sealwire.errors import (
     ProtocolError,
 )
 from sealwire.limits import Ledger, Limits
-from sealwire.limits.weights import CONNECTION_BYTES, HALF_OPEN_BYTES
+from sealwire.limits.weights import ASLEEP_BYTES, CONNECTION_BYTES, HALF_OPEN_BYTES
 from sealwire.tls13.messages import HandshakeType
 from tests import certificates, configs
 from tests.unit.dtls.hellos import HERE, Hello, body, pieces, record
@@ -87,7 +87,7 @@ def test_connection_bytes_while_fragments_come() -> None:
     rig = joined(
         limits=Limits(connection_bytes=CONNECTION_BYTES + 20_000 + 30_000, handshake_message_bytes=1 << 20)
     )
-    seq = rig.client._layer._reassembly.next_seq
+    seq = rig.client._layer.reassembly.next_seq
     for n in range(100):
         content = fragment_header(4, 100_000, seq, n * 1000, 1000) + bytes(1000)
         rig.inject(rig.server, ContentType.HANDSHAKE, content)
@@ -287,13 +287,13 @@ def test_future_messages() -> None:
     content = rig.message(rig.server, HandshakeType.NEW_SESSION_TICKET, TICKET)
     rig.inject(rig.server, ContentType.HANDSHAKE, content)
     rig.take(rig.client)
-    assert rig.client._layer._reassembly.empty
+    assert rig.client._layer.reassembly.empty
 
 
 @pytest.mark.requirement("9147-5.5-4")
 def test_reassembly_ranges() -> None:
     rig = joined(limits=Limits(reassembly_ranges=8))
-    seq = rig.client._layer._reassembly.next_seq
+    seq = rig.client._layer.reassembly.next_seq
     for n in range(0, 100, 2):
         rig.inject(rig.server, ContentType.HANDSHAKE, fragment_header(4, 1000, seq, n, 1) + b"\0")
     assert rig.client.counters.discards == {Discard.OVER_BUDGET: 42}
@@ -706,6 +706,16 @@ def test_replay_window(window: int) -> None:
 
 
 # --- all of them --------------------------------------------------------------------------------
+
+
+def test_idle_seconds() -> None:
+    """Who is silent for so long sleeps, which shows in what it is charged."""
+    site = Site(limits=Limits(idle_seconds=30.0), upkeep=dtls.Upkeep(spare_cids=0))
+    _, server = site.connect()
+    site.skip(29.0)
+    assert (server.asleep, server.held_bytes) == (False, CONNECTION_BYTES)
+    site.skip(2.0)
+    assert (server.asleep, server.held_bytes) == (True, ASLEEP_BYTES)
 
 
 def test_every_field_has_a_test() -> None:

@@ -26,6 +26,9 @@ class LastWords:
         self._alerts: list[tuple[int, Alert]] = []
         self._epoch = 0
 
+    def __bool__(self) -> bool:
+        return bool(self._alerts)
+
     def queue(self, level: int, alert: Alert, epoch: int) -> None:
         """Say `alert` with the next transmission, in `epoch`."""
         self._alerts.append((level, alert))

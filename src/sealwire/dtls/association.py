@@ -14,29 +14,20 @@ from typing import Any, Final
 
 from sealwire import ownership
 from sealwire.context import Config
-from sealwire.dtls.alerts import FATAL, WARNING, LastWords
-from sealwire.dtls.care import Care
+from sealwire.dtls.alerts import FATAL, WARNING
 from sealwire.dtls.charges import charge_ticket, handshake_over, wind_down
-from sealwire.dtls.conduct import Conduct
-from sealwire.dtls.early import EarlyTraffic
-from sealwire.dtls.epochs import Opening, Sealing
 from sealwire.dtls.events import (
     Closed,
     Connected,
     EarlyDataArrived,
-    Event,
     MessageSizeChanged,
     PeerClosed,
     State,
     TicketReceived,
 )
 from sealwire.dtls.header import ContentType, RecordNumber, decode_alert
-from sealwire.dtls.incoming import Incoming
-from sealwire.dtls.layer import HandshakeLayer
-from sealwire.dtls.outgoing import Outgoing
-from sealwire.dtls.queues import MessageQueue
-from sealwire.dtls.rekeying import Rekeying
-from sealwire.dtls.routability import PathInbox, PathMessage
+from sealwire.dtls.parts import Parts
+from sealwire.dtls.routability import PathMessage
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP, Upkeep
 from sealwire.errors import (
     Alert,
@@ -47,10 +38,9 @@ from sealwire.errors import (
     PeerAlert,
     ProtocolError,
 )
-from sealwire.limits import Account, Limits, Purpose
-from sealwire.record.padding import Padding
+from sealwire.limits import Account, Limits
 from sealwire.record.train import Train, bytes_of, count_of, rest_of
-from sealwire.telemetry import ConnectionCounters, EndpointCounters
+from sealwire.telemetry import EndpointCounters
 from sealwire.tls13.contract import (
     EPOCH_APPLICATION,
     EPOCH_EARLY,
@@ -67,46 +57,26 @@ _numbers = count(1)
 _AMPLIFICATION: Final = 3
 
 
-class Association:
+class Association(Parts):
     """What one association is made of, how records move it on, and how it ends."""
 
     __slots__ = (
-        "__weakref__",
-        "_account",
         "_budget",
-        "_care",
         "_closing_error",
-        "_early",
-        "_events",
         "_finished_answered",
         "_goodbye_said",
         "_handshake_deadline",
-        "_incoming",
         "_keys_seen",
-        "_last_words",
-        "_layer",
-        "_opening",
-        "_outgoing",
         "_peer_closed_at",
-        "_receive_queue",
-        "_rekeying",
-        "_sealing",
         "_ticket_bytes",
         "address",
         "address_shown",
         "began",
-        "conduct",
-        "config",
-        "counters",
         "error",
         "handshake_seconds",
-        "limits",
-        "mtu",
         "number",
         "on_output",
-        "path_messages",
         "state",
-        "upkeep",
         "was_connected",
         "write_closed",
     )
@@ -134,11 +104,7 @@ class Association:
         if mtu < _MIN_MTU_BYTES:
             account.close()
             raise ValueError(f"an MTU of {mtu} bytes is below the least one, {_MIN_MTU_BYTES}")
-        self.config = config
-        self.limits = limits
-        #: Largest datagram this connection makes, in bytes of UDP payload.
-        self.mtu = mtu
-        self.counters = ConnectionCounters()
+        super().__init__(config, limits, account, mtu, upkeep)
         #: Tells connections apart in reports.
         self.number = next(_numbers)
         #: When it began, and how long the handshake took; None while it is not complete.
@@ -156,28 +122,6 @@ class Association:
         #: Whether the peer's address is proved or, by a ticket, at least shown to have been its own.
         self.address_shown = address_proved
 
-        #: How the peer behaves, in the totals of its endpoint.
-        self.conduct = Conduct(totals, now, limits.handshake_seconds)
-        self._account = account
-        padding = Padding(config.block_padding, config.padding_callback)
-        self._sealing = Sealing(config.provider, plain_sequence, limits.records_per_key, padding)
-        self._opening = Opening(config.provider, limits.replay_window, limits.forgeries_per_key)
-        self._incoming = Incoming(self._opening, account, self.counters, offered_cid_bytes)
-        self._layer = HandshakeLayer(
-            handshake,
-            self._sealing,
-            self._opening,
-            account=account,
-            limits=limits,
-            counters=self.counters,
-            mtu=mtu,
-            initial_timeout=initial_timeout,
-            next_seq=next_message_seq,
-            next_peer_seq=next_peer_message_seq,
-            spare_cids=upkeep.spare_cids,
-            conduct=self.conduct,
-        )
-        self._layer.issue_cid = issue_cid or config.provider.random
         # What may still be sent to an address nobody proved, None once it is proved.
         self._budget: int | None = None if address_proved else 0
         # Whether any protected record of the peer was opened.
@@ -185,28 +129,24 @@ class Association:
         # Server: part of the client's last flight came, so our Finished was accepted over there.
         self._finished_answered = False
         self._handshake_deadline: float | None = now + limits.handshake_seconds
-        self._outgoing = Outgoing(account, limits, self._sealing, self.counters, mtu, upkeep.pack)
-        self._early = EarlyTraffic(handshake.early, self._sealing, account, limits, self.counters, mtu)
-        self._rekeying = Rekeying(
-            self._layer, self._sealing, self._opening, self._outgoing, limits, self.counters, now
-        )
-        self._receive_queue = MessageQueue(
-            account, Purpose.RECEIVE_QUEUE, limits.receive_queue_bytes, "receive_queue_bytes"
-        )
-        self._last_words = LastWords(self._sealing)
-        #: What the connection sees to by itself.
-        self.upkeep = upkeep
-        self._care = Care(upkeep, config.provider)
         #: The application has said all it had to: close_notify is sent, or will be behind what waits.
         self.write_closed = False
         self._goodbye_said = False
         # Why a close of our own goes on, None where the application asked for it.
         self._closing_error: KeysExhausted | None = None
-        #: Return routability messages that came; an Endpoint takes them, who alone knows from where.
-        self.path_messages = PathInbox(self.counters)
         self._peer_closed_at: RecordNumber | None = None
-        self._events: list[Event] = []
         self._ticket_bytes = 0
+        self._furnish(
+            handshake,
+            now=now,
+            initial_timeout=initial_timeout,
+            next_seq=next_message_seq,
+            next_peer_seq=next_peer_message_seq,
+            plain_sequence=plain_sequence,
+            offered_cid_bytes=offered_cid_bytes,
+            issue_cid=issue_cid or config.provider.random,
+            totals=totals,
+        )
         ownership.own(ownership.Kind.CONNECTION, self)
         self._layer.apply_outputs(now)
 
@@ -221,10 +161,9 @@ class Association:
 
     def path_record(self, kind: int, cookie: bytes) -> bytes:
         """A datagram with one return routability message (RFC 9853), for an Endpoint."""
+        sealing = self._sealing
         self.counters.records_sealed += 1
-        return self._sealing.record(
-            self._sealing.epoch, ContentType.RETURN_ROUTABILITY, bytes((kind,)) + cookie
-        )[1]
+        return sealing.record(sealing.epoch, ContentType.RETURN_ROUTABILITY, bytes((kind,)) + cookie)[1]
 
     def deadline(self) -> float | None:
         """When wake() is due, None if never."""

@@ -41,6 +41,11 @@ class Care:
         # Cookie of a challenge -> size of its datagram.
         self._cookies: OrderedDict[bytes, int] = OrderedDict()
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody asks for anything, so that there is nothing to remember."""
+        return self._liveness is None and self._search is None and not self._cookies
+
     def begin(self, mtu: int, longest: int, routable: bool, now: float) -> None:
         """The handshake is complete; `routable` says whether the peer answers challenges.
 

@@ -22,7 +22,8 @@ from sealwire.dtls.charges import open_account
 from sealwire.dtls.cid import CidPool, Usage
 from sealwire.dtls.events import Event, State
 from sealwire.dtls.header import RecordNumber
-from sealwire.dtls.transfer import INITIAL_TIMEOUT_SECONDS, Transferable
+from sealwire.dtls.hibernation import Hibernating
+from sealwire.dtls.transfer import INITIAL_TIMEOUT_SECONDS
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP, Upkeep
 from sealwire.errors import (
     Alert,
@@ -46,7 +47,7 @@ _LEAST_MTU_IPV6_BYTES: Final = 1232
 _DEFAULT_LIMITS: Final = Limits()
 
 
-class Connection(Transferable):
+class Connection(Hibernating):
     """One association with one peer.  Not thread-safe; see the module's law."""
 
     __slots__ = ()
@@ -175,12 +176,12 @@ class Connection(Transferable):
     @property
     def newest(self) -> RecordNumber:
         """The highest record number of the peer that authenticated."""
-        return self._incoming.newest
+        return self._incoming.newest if self._asleep is None else self._asleep.newest
 
     @property
     def send_queue_bytes(self) -> int:
         """Bytes given to send() that transmit() has not given out."""
-        return self._outgoing.bytes_held
+        return 0 if self.asleep else self._outgoing.bytes_held
 
     @property
     def held_bytes(self) -> int:
@@ -203,6 +204,7 @@ class Connection(Transferable):
         """
         if self.state in (State.CLOSING, State.CLOSED) or self.write_closed:
             raise self.error or ConnectionClosed("this side of the connection is closed")
+        self.rise()
         self._outgoing.put(messages)
         self._notify()
 
@@ -238,7 +240,7 @@ class Connection(Transferable):
         It is from somebody who held the ticket, at some time; until the handshake is complete it may be a
         copy.  This process accepts a flight once.
         """
-        return self._early.messages()
+        return [] if self.asleep else self._early.messages()
 
     def send_before_finished(self, *messages: Buffer) -> None:
         """Server: send messages to a client that has not finished the handshake (0.5-RTT).
@@ -261,14 +263,16 @@ class Connection(Transferable):
 
     def messages(self) -> list[bytes]:
         """Messages that came since the last call, in order of arrival."""
-        return self._receive_queue.take()
+        return [] if self.asleep else self._receive_queue.take()
 
     def lend_messages(self) -> list[bytes]:
         """As :meth:`messages`, for an owner that keeps them: they stay charged until the next call."""
-        return self._receive_queue.lend()
+        return [] if self.asleep else self._receive_queue.lend()
 
     def events(self) -> list[Event]:
         """What happened since the last call."""
+        if self.asleep:
+            return []
         events, self._events = self._events, []
         if self._ticket_bytes:
             self._account.release(Purpose.TICKETS, self._ticket_bytes)
@@ -362,7 +366,8 @@ class Connection(Transferable):
         path carries is a mistake or a lie, and ignored; so is what says nothing new.
         """
         least = _LEAST_MTU_IPV6_BYTES if ipv6 else _LEAST_MTU_IPV4_BYTES
-        if self.state is State.CLOSED:
+        if self.state is State.CLOSED or self.asleep:
+            # Who sleeps has sent nothing for long, so it is late for hints, and they can be forged.
             return
         if self._care.refused(size + 1, now):
             # A search takes it for a hint, and has its own way back.
@@ -457,6 +462,7 @@ class Connection(Transferable):
         """
         if self.state is State.CLOSED:
             return
+        self.rise(forced=True)
         if self.was_connected:
             self._queue_alert(FATAL, Alert.INTERNAL_ERROR)
         self._finish(error)

@@ -173,6 +173,11 @@ class EarlyTraffic:
         self._counters.records_sealed += fitting
         return self._sealing.sealer(EPOCH_APPLICATION).seal_run(ContentType.APPLICATION_DATA, queue[:fitting])
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits here, either way."""
+        return not (self._outgoing or self._received or self._unfinished)
+
     def close(self) -> None:
         """Drop what waits to be sent; what came is still the application's."""
         self._outgoing.take()

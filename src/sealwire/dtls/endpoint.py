@@ -26,15 +26,16 @@ from sealwire.dtls.header import ContentType, is_ciphertext, may_be_hello
 from sealwire.dtls.lists import Doors
 from sealwire.dtls.load import Load
 from sealwire.dtls.paths import AMPLIFICATION, PathChecks
-from sealwire.dtls.peers import Peers, address_of
+from sealwire.dtls.peers import Peers, address_of, count_end
+from sealwire.dtls.resting import Resting
 from sealwire.dtls.routability import PathMessage
-from sealwire.dtls.runs import Batch, sort_batch
+from sealwire.dtls.runs import Batch, singles, sort_batch
 from sealwire.dtls.shedding import Shedding
 from sealwire.dtls.slots import Foreign, Slot
 from sealwire.dtls.timers import Timers
 from sealwire.dtls.transfer import INITIAL_TIMEOUT_SECONDS
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP, Upkeep
-from sealwire.errors import Discard, LimitReached, PeerAlert, ProtocolError
+from sealwire.errors import Discard, LimitReached
 from sealwire.limits import Budget, Ledger, Limits, Pressure, tables_bytes
 from sealwire.record.train import Train, bytes_of, count_of
 from sealwire.telemetry import ConnectionCounters, EndpointCounters
@@ -126,6 +127,7 @@ class Endpoint:
             self._issue_cid,
             self.counters,
         )
+        self._on_output = self._touch  # one for all connections
         self._provider = configure().provider
         self._paths = PathChecks(self._provider, enhanced=enhanced_path_check)
         self._elsewhere: dict[Connection, None] = {}
@@ -138,7 +140,8 @@ class Endpoint:
             configure(), self.limits, self.counters, require_cookie=require_cookie, cookies=cookies
         )
         self._peers = Peers()
-        self._shedding = Shedding(self._peers, self.ledger, self.limits, self.counters, self._settle)
+        self._resting = Resting(self._peers, self.ledger, self.limits)
+        self._shedding = Shedding(self._resting, self.limits, self.counters, self._settle)
         self._replies: list[tuple[bytes, Address]] = []
         self._ready: dict[Connection, None] = {}
         self._timers = Timers()
@@ -171,10 +174,7 @@ class Endpoint:
 
     def find(self, one: Buffer | Train) -> Connection | None:
         """Whose id the first record of a datagram carries, or of a train's; nothing is proved by that."""
-        datagram = one.data if isinstance(one, Train) else one
-        if not self._cid_bytes or not datagram or not is_ciphertext(datagram[0]) or not datagram[0] & 0x10:
-            return None
-        return self._peers.by_cid.get(bytes(datagram[1 : 1 + self._cid_bytes]))
+        return self._peers.find(one.data if isinstance(one, Train) else one, self._cid_bytes)
 
     def received_elsewhere(self) -> list[Connection]:
         """Whom datagrams reached from addresses other than its own, since the last call."""
@@ -184,6 +184,11 @@ class Endpoint:
     def totals(self) -> ConnectionCounters:
         """What all connections have counted, those that are gone as well; walks over those that live."""
         return self._peers.totals()
+
+    @property
+    def asleep(self) -> int:
+        """How many connections are idle for long; those of them for which nothing waits sleep."""
+        return len(self._peers.resting)
 
     @property
     def handshaking(self) -> int:
@@ -271,8 +276,9 @@ class Endpoint:
                 if connection.receive_run(datagrams, now):
                     peers.heard(connection, now)
                     self.doors.received(address, datagrams, now)
-                self._answer_path_messages(connection, address, bytes_of(datagrams), now)
-                self._touch(connection)
+                if not connection.asleep:
+                    self._answer_path_messages(connection, address, bytes_of(datagrams), now)
+                    self._touch(connection)
         runs.clear()
 
     def _receive_by_cid(
@@ -298,8 +304,9 @@ class Endpoint:
                 # RFC 9146 section 6 [9146-3]: only a record newer than all before speaks of a new address.
                 if connection.newest > newest:
                     self._moved(connection, address, len(datagram), now)
-            self._answer_path_messages(connection, address, len(datagram), now)
-            self._touch(connection)
+            if not connection.asleep:
+                self._answer_path_messages(connection, address, len(datagram), now)
+                self._touch(connection)
 
     def _moved(self, connection: Connection, address: Address, received_bytes: int, now: float) -> None:
         """An authentic, newer record came from another address (RFC 9147 section 11 [9147-11-7])."""
@@ -450,7 +457,7 @@ class Endpoint:
         return connection
 
     def _enter(self, connection: Connection, address: Address, known: bytes, now: float) -> None:
-        connection.address, connection.on_output = address, self._touch
+        connection.address, connection.on_output = address, self._on_output
         self.counters.connections_opened += 1
         self._replace(self._peers.enter(connection, address, known, now))
         self._touch(connection)
@@ -469,8 +476,6 @@ class Endpoint:
             old.abort()
             self._touch(old)
 
-    # --- bookkeeping -----------------------------------------------------------------------
-
     def _touch(self, connection: Connection) -> None:
         """Something happened to a connection: look at it again before the turn ends."""
         self._ready[connection] = None
@@ -488,7 +493,7 @@ class Endpoint:
             elif isinstance(event, Closed):
                 self._forget(connection)
             self._events.append((connection, event))
-        if connection in self._peers:
+        if connection in self._peers and not connection.asleep:
             self._peers.follow_cids(connection)
         self._timers.set(connection, connection.deadline())
 
@@ -496,12 +501,7 @@ class Endpoint:
         self._paths.forget(connection)
         self._elsewhere.pop(connection, None)
         if self._peers.forget(connection, address_of(connection)):
-            self.counters.connections_closed += 1
-            if connection.was_connected:
-                self.counters.connections_wasted += not connection.conduct.used
-                return
-            self.counters.handshakes_failed += 1
-            self.counters.handshakes_broken += isinstance(connection.error, (ProtocolError, PeerAlert))
+            count_end(self.counters, connection)
 
     def path_carries(self, size: int, address: Address, now: float) -> None:
         """The way to `address` refused a datagram: see :meth:`Connection.path_carries`."""
@@ -517,11 +517,7 @@ class Endpoint:
         """Datagrams to send now, with where to; all there are."""
         single: list[tuple[bytes, Address]] = []
         while batch := self.transmit_trains(now):
-            for one, address in batch:
-                if isinstance(one, Train):
-                    single.extend((datagram, address) for datagram in one.split())
-                else:
-                    single.append((one, address))
+            single += singles(batch)
         return single
 
     def transmit_trains(self, now: float) -> list[tuple[bytes | Train, Address]]:
@@ -549,6 +545,8 @@ class Endpoint:
                 datagrams = connection.transmit_trains(now, quantum)
                 batch.extend((datagram, address) for datagram in datagrams)
                 room -= bytes_of(datagrams)
+                if datagrams or connection in self._peers.resting:
+                    self._resting.stirred(connection, now)
                 self._settle(connection)
                 if connection.data_waits:
                     again.append(connection)
@@ -572,7 +570,7 @@ class Endpoint:
 
     def deadline(self) -> float | None:
         """When wake() is due, None if never."""
-        due = (self._timers.next, self._paths.deadline, self.load.deadline)
+        due = (self._timers.next, self._paths.deadline, self.load.deadline, self._resting.deadline)
         return min((at for at in due if at is not None), default=None)
 
     def wake(self, now: float) -> None:
@@ -586,6 +584,7 @@ class Endpoint:
             self._touch(connection)
             # Its next deadline must be known before it is asked for.
             self._settle(connection)
+        self._resting.look(now)
 
     def close(self, now: float) -> None:
         """Admit nobody any more and close every connection."""

@@ -8,6 +8,7 @@ still be answered.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -52,7 +53,7 @@ class KeptKeys:
     def encode(self, writer: Writer) -> None:
         writer.u16(self.epoch)
         writer.u16(self.spec.suite)
-        writer.vector8(self.secret)
+        writer.hidden8(self.secret)
         writer.u64(self.sequence + 1)
         writer.u64(self.used)
         writer.u32(0 if self.seconds is None else max(int(self.seconds * 1000), 1))
@@ -61,7 +62,7 @@ class KeptKeys:
     def decode(cls, reader: Reader) -> KeptKeys:
         epoch, suite = reader.u16(), CipherSuite(reader.u16())
         secret, sequence, used, milliseconds = (
-            Secret(reader.vector8(low=1)),
+            Secret.taking(reader.vector8(low=1)),
             reader.u64(),
             reader.u64(),
             reader.u32(),
@@ -82,12 +83,12 @@ class Sealing:
     __slots__ = (
         "_provider",
         "_records_per_key",
-        "_reserved",
         "_sealers",
         "epoch",
         "inner_limit",
         "padding",
         "plain_sequence",
+        "reserved",
     )
 
     def __init__(
@@ -100,8 +101,8 @@ class Sealing:
         self._provider = provider
         self._records_per_key = records_per_key
         self._sealers: dict[int, Sealer] = {}
-        # With checkpoints: the epoch and the number from which on another process may go on.
-        self._reserved: tuple[int, int] | None = None
+        #: With checkpoints: the epoch and the number from which on another process may go on.
+        self.reserved: tuple[int, int] | None = None
         #: How protected records are padded.
         self.padding = padding
         #: Content, type and padding of a protected record at most (RFC 8449).
@@ -139,6 +140,16 @@ class Sealing:
         sequence = self._sealers[self.epoch].sequence + skipped
         return KeptKeys(self.epoch, spec, secret, sequence, sequence)
 
+    def rest(self) -> Sealer | None:
+        """The one sealer there is, with its numbers; None while there are others or none."""
+        return self._sealers.get(self.epoch) if len(self._sealers) == 1 else None
+
+    def rise(self, sealer: Sealer, reserved: tuple[int, int] | None) -> None:
+        """Go on with that sealer."""
+        self._sealers = {sealer.epoch: sealer}
+        self.epoch = sealer.epoch
+        self.reserved = reserved
+
     @property
     def sequence(self) -> int:
         """The next number under the newest keys."""
@@ -146,14 +157,14 @@ class Sealing:
 
     def reserve(self, until: int) -> None:
         """From now on use no number of the newest keys from `until` on, and no other keys."""
-        self._reserved = self.epoch, until
+        self.reserved = self.epoch, until
 
     @property
     def reserve_left(self) -> int:
         """Numbers of the newest keys that may be used."""
-        if self._reserved is None:
+        if self.reserved is None:
             return MAX_SEQUENCE
-        epoch, until = self._reserved
+        epoch, until = self.reserved
         return max(until - self.sequence, 0) if epoch == self.epoch else 0
 
     def __contains__(self, epoch: int) -> bool:
@@ -186,7 +197,7 @@ class Sealing:
             if sealer.sealed >= sealer.seal_limit:
                 # [9147-4.5.3-1]: never beyond, whatever became of the KeyUpdate.
                 raise ProtocolError(Alert.INTERNAL_ERROR, "the sending keys are used up")
-            if self._reserved is not None and (epoch != self._reserved[0] or not self.reserve_left):
+            if self.reserved is not None and (epoch != self.reserved[0] or not self.reserve_left):
                 # Whoever goes on from the last checkpoint would use this number again.
                 raise ProtocolError(Alert.INTERNAL_ERROR, "no checkpoint covers another record")
             padding = 0
@@ -281,6 +292,22 @@ class Opening:
         self.epoch = keys.epoch
         self._secrets = [one for one in self._secrets if one.epoch & 3 != low]
         self._secrets.append(keys)
+
+    def rest(self) -> tuple[tuple[Opener, ...], tuple[tuple[int, float], ...]]:
+        """The openers, with their windows and counts; and until when those stay that go."""
+        return tuple(self._openers.values()), tuple(self._expiries.items())
+
+    def rise(
+        self,
+        openers: tuple[Opener, ...],
+        expiries: tuple[tuple[int, float], ...],
+        secrets: Iterable[InstallKeys],
+    ) -> None:
+        """Go on with those openers, which were made of `secrets`."""
+        self._openers = {opener.epoch & 3: opener for opener in openers}
+        self._expiries = dict(expiries)
+        self._secrets = list(secrets)
+        self.epoch = max(opener.epoch for opener in openers)
 
     def kept(self, now: float) -> tuple[KeptKeys, ...]:
         """The keys that live, for another process; the newest come first."""

@@ -155,6 +155,16 @@ class Flight:
         return self._base_timeout / 4
 
     @property
+    def timing(self) -> tuple[float, float]:
+        """The timer of the next flight and of a first one, in seconds."""
+        return self._base_timeout, self._initial_timeout
+
+    @timing.setter
+    def timing(self, timing: tuple[float, float]) -> None:
+        self._base_timeout, self._initial_timeout = timing
+        self.timeout = self._base_timeout
+
+    @property
     def outstanding(self) -> bool:
         """Whether anything is not acknowledged."""
         return bool(self._messages)

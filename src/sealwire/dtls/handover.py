@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from sealwire.crypto.hkdf import Secret
 from sealwire.crypto.suites import SUITES, CipherSuite
 from sealwire.dtls.epochs import KeptKeys
 from sealwire.errors import ConfigurationError, Error, ProtocolError
@@ -89,7 +90,10 @@ def seal(moved: Moved, key: bytes, provider: CryptoProvider) -> bytes:
     """`moved` under `key`; name and generation can be read without it, and not be changed."""
     head = _MAGIC + moved.name + moved.generation.to_bytes(8, "big")
     nonce = provider.random(_NONCE_BYTES)
-    return head + nonce + provider.aead(_SEAL, key).seal(nonce, _encode(moved), head)
+    writer = Writer()
+    encode(writer, moved)
+    plain = Secret.taking(writer.finish())
+    return head + nonce + provider.aead(_SEAL, key).seal(nonce, plain, head)
 
 
 def label(state: bytes) -> tuple[bytes, int]:
@@ -125,7 +129,9 @@ def unseal(state: bytes, key: bytes, config: Config, claim: Claim) -> Moved:
         raise ConfigurationError("the state does not open: it was changed, or the key is another")
     try:
         # What the process before writes from now on stays below.
-        moved = _decode(plain, name, last_of_its_process(generation) + 1, config)
+        reader = Reader(plain, "state of an association")
+        moved = decode(reader, name, last_of_its_process(generation) + 1, config)
+        reader.finish()
     except ProtocolError:
         raise ConfigurationError("the state was written by another version of sealwire") from None
     # Last, so that a state that cannot be used is not used up.
@@ -134,8 +140,8 @@ def unseal(state: bytes, key: bytes, config: Config, claim: Claim) -> Moved:
     return moved
 
 
-def _encode(moved: Moved) -> bytes:
-    writer = Writer()
+def encode(writer: Writer, moved: Moved) -> None:
+    """Write `moved` down, all but its name and generation."""
     encode_engine(writer, moved.engine)
     moved.sending.encode(writer)
     with writer.length16():
@@ -156,11 +162,10 @@ def _encode(moved: Moved) -> bytes:
             for message in queue:
                 writer.vector24(message)
     writer.vector8(moved.known_as)
-    return writer.finish()
 
 
-def _decode(data: bytes, name: bytes, generation: int, config: Config) -> Moved:
-    reader = Reader(data, "state of an association")
+def decode(reader: Reader, name: bytes, generation: int, config: Config) -> Moved:
+    """What :func:`encode` wrote; ProtocolError(decode_error) for anything else."""
     engine = decode_engine(reader, config, DTLS)
     sending = KeptKeys.decode(reader)
     block = reader.sub16()
@@ -183,7 +188,6 @@ def _decode(data: bytes, name: bytes, generation: int, config: Config) -> Moved:
             queue.append(block.vector24())
         queues.append(tuple(queue))
     known_as = reader.vector8()
-    reader.finish()
     return Moved(
         name,
         generation,

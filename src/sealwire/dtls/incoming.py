@@ -24,8 +24,8 @@ from sealwire.tls13.contract import EPOCH_APPLICATION, EPOCH_EARLY, EPOCH_HANDSH
 from sealwire.wire import Buffer
 
 # A search costs one decryption; it looks over a million records ahead, a second at a million a second.
-_FAILURES_BEFORE_SEARCH: Final = 64
-_SEARCHED_SPANS: Final = 16
+FAILURES_BEFORE_SEARCH: Final = 64
+SEARCHED_SPANS: Final = 16
 
 Record = tuple[RecordNumber, int, bytes]
 #: An epoch, messages of it in order, the record of another kind that ended their run, and where to go on.
@@ -71,6 +71,20 @@ class Incoming:
         self._failed = self._ahead = 0
         self.newest = RecordNumber(EPOCH_PLAIN, -1)
         self.newest_cid = b""
+
+    @property
+    def empty(self) -> bool:
+        """Whether no record waits for its keys."""
+        return not self._early
+
+    @property
+    def search(self) -> tuple[int, int]:
+        """Records in a row that did not authenticate, and how far ahead the last search looked."""
+        return self._failed, self._ahead
+
+    @search.setter
+    def search(self, search: tuple[int, int]) -> None:
+        self._failed, self._ahead = search
 
     def records(self, datagrams: Sequence[Buffer]) -> Iterator[Record]:
         """Number, content type and content of each record, plain ones included."""
@@ -126,7 +140,7 @@ class Incoming:
     def _lost_sender(self, drops: list[tuple[int, int]]) -> bool:
         """Whether so much failed in a row that the sender may be further than 16 bits can say."""
         self._failed += sum(count for n, count in drops if DISCARDS[n] is Discard.AUTHENTICATION)
-        if self._failed < _FAILURES_BEFORE_SEARCH:
+        if self._failed < FAILURES_BEFORE_SEARCH:
             return False
         self._failed = 0
         return True
@@ -140,7 +154,7 @@ class Incoming:
         is wrong for ever once 2^15 records in a row were lost.  A forger gets one more decryption out of
         it for every 64 records, counted like the others.
         """
-        self._ahead = self._ahead % _SEARCHED_SPANS + 1
+        self._ahead = self._ahead % SEARCHED_SPANS + 1
         opener.ahead = self._ahead << 16
         try:
             last = one.split()[-1] if isinstance(one, Train) else one

@@ -88,17 +88,17 @@ class HandshakeLayer:
         "_counters",
         "_flight",
         "_flight_charge",
-        "_full_mtu",
         "_key_updates_in_a_row",
         "_limits",
         "_mtu",
         "_opening",
-        "_reassembly",
         "_sealing",
         "_spare_cids",
         "_to_acknowledge",
         "engine",
+        "full_mtu",
         "issue_cid",
+        "reassembly",
         "tickets",
         "version_selected",
         "write_closed",
@@ -131,8 +131,8 @@ class HandshakeLayer:
         self._conduct = conduct
         self._flight = Flight(initial_timeout, next_seq)
         self._flight_charge = 0
-        self._mtu = self._full_mtu = mtu
-        self._reassembly = Reassembly(account, limits, next_peer_seq)
+        self._mtu = self.full_mtu = mtu
+        self.reassembly = Reassembly(account, limits, next_peer_seq)
         self._to_acknowledge: list[RecordNumber] = []
         self._ack_deadline: float | None = None
         self._ack_now = False
@@ -180,16 +180,16 @@ class HandshakeLayer:
         self._counters.retransmissions += 1
         if flight.expiries >= _SILENT_TRANSMISSIONS:
             self._mtu = next((size for size in _FALLBACK_MTU_BYTES if size < self._mtu), self._mtu)
-        elif self._sealing.epoch == EPOCH_PLAIN and self._full_mtu >= _LEAST_MTU_FOR_WHOLE_HELLOS:
-            whole = flight.expiries == 1 and self._mtu == self._full_mtu
-            self._mtu = max(_WHOLE_HELLO_BYTES, self._full_mtu) if whole else self._full_mtu
+        elif self._sealing.epoch == EPOCH_PLAIN and self.full_mtu >= _LEAST_MTU_FOR_WHOLE_HELLOS:
+            whole = flight.expiries == 1 and self._mtu == self.full_mtu
+            self._mtu = max(_WHOLE_HELLO_BYTES, self.full_mtu) if whole else self.full_mtu
 
     def path_carries(self, size: int, now: float) -> None:
         """Cut what is outstanding into datagrams of at most `size` bytes, and send it at once.
 
         RFC 9147 section 4.4 [9147-4.4-10, 9147-4.4-11]
         """
-        self._full_mtu = min(self._full_mtu, size)
+        self.full_mtu = min(self.full_mtu, size)
         self._mtu = min(self._mtu, size)
         self._flight.cut_anew(now)
 
@@ -209,7 +209,7 @@ class HandshakeLayer:
             # Nothing new may come in plaintext any more.  What is old may be the peer's flight
             # again, because ours did not arrive.
             self._counters.discard(Discard.UNEXPECTED_PLAINTEXT)
-            if all(fragment.message_seq < self._reassembly.next_seq for fragment in fragments):
+            if all(fragment.message_seq < self.reassembly.next_seq for fragment in fragments):
                 self._flight.prompt(now)
             return
         # RFC 9147 sections 7 and 7.1 [9147-7-3, 9147-7.1-8]: only handshake records that opened come here,
@@ -220,8 +220,8 @@ class HandshakeLayer:
         del self._to_acknowledge[:-_MAX_ACK_NUMBERS]
         for fragment in fragments:
             # Plaintext anybody can forge, so only what is next counts as an answer there.
-            answers = epoch > EPOCH_PLAIN or fragment.message_seq == self._reassembly.next_seq
-            reason = self._conduct.offer(fragment, epoch, self._reassembly)
+            answers = epoch > EPOCH_PLAIN or fragment.message_seq == self.reassembly.next_seq
+            reason = self._conduct.offer(fragment, epoch, self.reassembly)
             if reason is None:
                 if answers and not self.engine.complete:
                     # RFC 9147 section 7.2 [9147-7.2-5]: even a part of the answer is one.
@@ -251,7 +251,7 @@ class HandshakeLayer:
 
     def _deliver(self, now: float) -> None:
         """Give whole messages to the engine, in order."""
-        while (ready := self._reassembly.pop()) is not None:
+        while (ready := self.reassembly.pop()) is not None:
             epoch, message = ready
             if self.engine.complete and message[0] in _CID_MESSAGES and self.engine.connection_ids.negotiated:
                 self._receive_cid_message(epoch, message)
@@ -292,7 +292,7 @@ class HandshakeLayer:
 
     def established(self) -> None:
         """The handshake is complete: its budgets shrink."""
-        self._reassembly.established()
+        self.reassembly.established()
 
     def prompt(self, now: float) -> None:
         """The peer shows that it lacks our flight."""
@@ -319,7 +319,7 @@ class HandshakeLayer:
                     self._to_acknowledge.clear()
                     self._ack_deadline = None
                     # The peer's silence may have been loss; this flight finds out for itself.
-                    self._mtu = self._full_mtu
+                    self._mtu = self.full_mtu
                 self._check_message_numbers()
                 self._flight.add(*output)
             elif isinstance(output, InstallKeys):
@@ -354,7 +354,7 @@ class HandshakeLayer:
             # No message comes there.  RFC 9147 section 5.6 [9147-5.6-2]: nor for long.
             self._opening.expire_at(EPOCH_EARLY, now + EARLY_SECONDS)
         else:
-            self._reassembly.change_keys(keys.epoch)
+            self.reassembly.change_keys(keys.epoch)
 
     def _check_message_numbers(self) -> None:
         if self._flight.next_seq > 0xFFFF:
@@ -384,6 +384,11 @@ class HandshakeLayer:
         )
 
     @property
+    def waits(self) -> bool:
+        """Whether an acknowledgement, a ticket or a message about ids is still to go to somebody."""
+        return self._ack_now or bool(self._to_acknowledge or self._cid_messages or self.tickets)
+
+    @property
     def outstanding(self) -> bool:
         """Whether messages of ours wait to be acknowledged."""
         return self._flight.outstanding
@@ -391,10 +396,6 @@ class HandshakeLayer:
     @property
     def flight(self) -> Flight:
         return self._flight
-
-    @property
-    def reassembly(self) -> Reassembly:
-        return self._reassembly
 
     @property
     def server_hello_waits(self) -> bool:
@@ -548,9 +549,7 @@ class HandshakeLayer:
         """ACKs and handshake messages that are due, packed into as few datagrams as they need.
 
         RFC 9147 section 4.3 [9147-4.3-1, 9147-4.3-2, 9147-4.3-3, 9147-4.3-4]: records are made to fit the
-        MTU, and whole ones fill a datagram.
-
-        `budget` bounds their bytes, None does not.
+        MTU, and whole ones fill a datagram.  `budget` bounds their bytes, None does not.
         """
         limit = self._mtu if budget is None else min(self._mtu, budget)
         datagrams: list[bytes] = []

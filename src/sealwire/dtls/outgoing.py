@@ -71,8 +71,17 @@ class Outgoing:
         return self._queue.bytes_held
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be sent."""
+        return not (self._queue or self._probes)
+
+    @property
     def used(self) -> bool:
         return self._epoch_used == self._sealing.epoch
+
+    @used.setter
+    def used(self, used: bool) -> None:
+        self._epoch_used = self._sealing.epoch if used else -1
 
     @property
     def max_message_bytes(self) -> int:

@@ -13,8 +13,11 @@ from typing import Final
 from sealwire.dtls.connection import Connection
 from sealwire.dtls.cookie import Address
 from sealwire.dtls.events import State
+from sealwire.dtls.header import is_ciphertext
+from sealwire.errors import PeerAlert, ProtocolError
 from sealwire.limits import Limits, PrefixTable, prefixes_of
-from sealwire.telemetry import ConnectionCounters
+from sealwire.telemetry import ConnectionCounters, EndpointCounters
+from sealwire.wire import Buffer
 
 # How exactly it is known who was silent for longest.
 _ORDER_SECONDS: Final = 1.0
@@ -29,8 +32,9 @@ class Peers:
         by_cid: the connection each id of ours was given to.
         hellos: how many connections began with each first hello.
         half_open: those without a complete handshake, oldest first, with the time they began.
-        established: the others, the one silent for longest first (to the second), with the time they were
-            heard.
+        established: the others that are in use, the one idle for longest first (to the second), with the
+            time something came from them or went to them.
+        resting: established ones that were idle for long, in the same order; they sleep, if they can.
     """
 
     __slots__ = (
@@ -43,6 +47,7 @@ class Peers:
         "half_open",
         "hellos",
         "replacements",
+        "resting",
     )
 
     def __init__(self) -> None:
@@ -58,6 +63,7 @@ class Peers:
         self._heard_at = 0.0
         self.half_open: dict[Connection, float] = {}
         self.established: dict[Connection, float] = {}
+        self.resting: dict[Connection, float] = {}
 
     def __len__(self) -> int:
         return len(self._hellos)
@@ -72,6 +78,12 @@ class Peers:
     def handshaking(self) -> int:
         """How many have no complete handshake."""
         return len(self.half_open)
+
+    def find(self, datagram: Buffer, cid_bytes: int | None) -> Connection | None:
+        """Whose id the first record of a datagram carries; nothing is proved by that."""
+        if not cid_bytes or not datagram or not is_ciphertext(datagram[0]) or not datagram[0] & 0x10:
+            return None
+        return self.by_cid.get(bytes(datagram[1 : 1 + cid_bytes]))
 
     def first_hellos(self, address: Address) -> tuple[bytes, ...]:
         """First hellos of the connections with this address."""
@@ -136,11 +148,37 @@ class Peers:
     def heard(self, connection: Connection, now: float) -> None:
         """An authentic record of a peer came."""
         self._heard_at = now
+        self.used(connection, now)
+
+    def used(self, connection: Connection, now: float) -> None:
+        """Something came from an established peer, or went to it."""
         before = self.established.get(connection)
+        if before is None:
+            if self.resting.pop(connection, None) is not None:
+                self.established[connection] = now
         # Order is kept to the second, which costs less than each time.
-        if before is not None and now - before >= _ORDER_SECONDS:
+        elif now - before >= _ORDER_SECONDS:
             del self.established[connection]
             self.established[connection] = now
+
+    def rest(self, connection: Connection, *, forget_hello: bool) -> None:
+        """A connection is idle.  Its first hello is forgotten if its cookie is too old to come again."""
+        self.resting[connection] = self.established.pop(connection)
+        hello = self._hellos[connection]
+        if forget_hello and hello:
+            self._hellos[connection] = b""
+            self.hellos[b""] = self.hellos.get(b"", 0) + 1
+            self._forget_hello(hello)
+
+    def _forget_hello(self, hello: bytes) -> None:
+        self.hellos[hello] -= 1
+        if not self.hellos[hello]:
+            del self.hellos[hello]
+
+    def idle_since(self, connection: Connection) -> float:
+        """When an established connection was used last."""
+        at = self.established.get(connection)
+        return self.resting[connection] if at is None else at
 
     def move(self, connection: Connection, old: Address, new: Address) -> None:
         """A connection goes on at another address."""
@@ -173,11 +211,10 @@ class Peers:
         hello = self._hellos.pop(connection, None)
         if hello is None:
             return False
-        self.hellos[hello] -= 1
-        if not self.hellos[hello]:
-            del self.hellos[hello]
+        self._forget_hello(hello)
         self.half_open.pop(connection, None)
         self.established.pop(connection, None)
+        self.resting.pop(connection, None)
         self._retired.add(connection.counters)
         return True
 
@@ -194,3 +231,13 @@ def address_of(connection: Connection) -> Address:
     """Where the peer of an endpoint's connection is."""
     assert isinstance(connection.address, tuple)
     return connection.address
+
+
+def count_end(counters: EndpointCounters, connection: Connection) -> None:
+    """A connection is over: what that says of how peers behave."""
+    counters.connections_closed += 1
+    if connection.was_connected:
+        counters.connections_wasted += not connection.conduct.used
+        return
+    counters.handshakes_failed += 1
+    counters.handshakes_broken += isinstance(connection.error, (ProtocolError, PeerAlert))

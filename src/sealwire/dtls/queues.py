@@ -34,6 +34,11 @@ class MessageQueue:
     def __len__(self) -> int:
         return len(self._messages)
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing in it, and nothing lent."""
+        return not (self._messages or self._lent)
+
     def put(self, messages: Iterable[Buffer]) -> bool:
         """Append all of `messages`, or none of them: whether there was room."""
         taken, size, _ = weigh(messages)

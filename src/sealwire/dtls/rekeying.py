@@ -56,6 +56,16 @@ class Rekeying:
         self._sealing_epoch, self._opening_epoch = sealing.epoch, opening.epoch
         self._sealing_since = self._opening_since = now
 
+    @property
+    def since(self) -> tuple[float, float]:
+        """Since when the newest keys are in use, each way."""
+        return self._sealing_since, self._opening_since
+
+    @since.setter
+    def since(self, since: tuple[float, float]) -> None:
+        self._sealing_epoch, self._opening_epoch = self._sealing.epoch, self._opening.epoch
+        self._sealing_since, self._opening_since = since
+
     def looked(self, now: float) -> None:
         """Keys may have changed."""
         if self._sealing.epoch != self._sealing_epoch:

@@ -31,6 +31,9 @@ class PathInbox:
         self._counters = counters
         self._messages: list[tuple[int, bytes]] = []
 
+    def __bool__(self) -> bool:
+        return bool(self._messages)
+
     def receive(self, content: bytes) -> None:
         """Take the content of a record; what is malformed or one too many is ignored [9853-4]."""
         if len(content) != _MESSAGE_BYTES or len(self._messages) >= _MAX_MESSAGES:

@@ -35,6 +35,11 @@ def sort_batch(
     return found, single
 
 
+def singles(batch: Sequence[tuple[bytes | Train, Address]]) -> list[tuple[bytes, Address]]:
+    """The datagrams of a batch, one by one."""
+    return [(one, to) for data, to in batch for one in (data.split() if isinstance(data, Train) else (data,))]
+
+
 def _is_run(train: Train, address: Address, peers: Peers, cid_bytes: int | None) -> bool:
     first = train.data[0]
     if not is_ciphertext(first):

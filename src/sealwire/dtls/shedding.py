@@ -13,9 +13,9 @@ from typing import Final
 
 from sealwire.dtls.connection import Connection
 from sealwire.dtls.cookie import Address
-from sealwire.dtls.peers import Peers
+from sealwire.dtls.resting import Resting
 from sealwire.errors import LimitReached
-from sealwire.limits import Ledger, Limits, Policy, Pressure
+from sealwire.limits import Limits, Policy, Pressure
 from sealwire.limits.pressure import begins_at
 from sealwire.telemetry import EndpointCounters
 
@@ -31,21 +31,22 @@ _LEAST_SILENCE_SECONDS: Final = 1.0
 class Shedding:
     """Closes peers of an endpoint, where a limit says so.
 
+    Idle ones are put to sleep before anybody is closed.
+
     `settle` is what the endpoint does with a connection that something happened to.
     """
 
-    __slots__ = ("_counters", "_ledger", "_limits", "_peers", "_settle")
+    __slots__ = ("_counters", "_ledger", "_limits", "_peers", "_resting", "_settle")
 
     def __init__(
         self,
-        peers: Peers,
-        ledger: Ledger,
+        resting: Resting,
         limits: Limits,
         counters: EndpointCounters,
         settle: Callable[[Connection], None],
     ) -> None:
-        self._peers = peers
-        self._ledger = ledger
+        self._resting = resting
+        self._peers, self._ledger = resting.peers, resting.ledger
         self._limits = limits
         self._counters = counters
         self._settle = settle
@@ -71,6 +72,7 @@ class Shedding:
         if self._limits.total_policy is not Policy.SHED:
             return
         self._ledger.note("total_bytes")
+        self._resting.relieve(now)
         for connection in self._for_memory(now):
             self._close(connection, "total_bytes")
 
@@ -93,10 +95,10 @@ class Shedding:
             yield connection
 
         def cost(connection: Connection) -> float:
-            silence = now - peers.established[connection]
+            silence = now - peers.idle_since(connection)
             return connection.held_bytes * max(silence, _LEAST_SILENCE_SECONDS)
 
-        for connection in sorted(peers.established, key=cost, reverse=True):
+        for connection in sorted((*peers.established, *peers.resting), key=cost, reverse=True):
             if self._ledger.held < goal:
                 return
             yield connection
@@ -106,7 +108,8 @@ class Shedding:
         if limit == "handshakes" and self._limits.handshakes_policy is Policy.REPLACE:
             return _first(self._peers.half_open, now - _LEAST_HANDSHAKE_SECONDS)
         if limit == "connections" and self._limits.connections_policy is Policy.SHED:
-            return _first(self._peers.established, now - _LEAST_IDLE_SECONDS)
+            before = now - _LEAST_IDLE_SECONDS
+            return _first(self._peers.resting, before) or _first(self._peers.established, before)
         return None
 
 

@@ -179,11 +179,15 @@ class Transferable(Association):
             self._journal = Journal(self.config.provider.random(NAME_BYTES), 0)
         # Of two states the later one has the higher generation, so that an old one can be told from it.
         self._journal.generation += 1
+        return self._moved(now, skipped, self._journal)
+
+    def _moved(self, now: float, skipped: int, journal: Journal) -> Moved:
+        layer = self._layer
         engine = layer.engine
         remains, spec = engine.remains(), engine.session.suite
         return Moved(
-            name=self._journal.name,
-            generation=self._journal.generation,
+            name=journal.name,
+            generation=journal.generation,
             engine=engine,
             sending=self._sealing.kept(spec, remains.send[1], skipped),
             receiving=self._opening.kept(now),

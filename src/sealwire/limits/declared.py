@@ -37,6 +37,8 @@ class Policy(enum.Enum):
     RAISE = "the application's call raises LimitReached or waits"
     #: The connection ends, with an alert where there is somebody to hear it.
     CLOSE = "the connection ends"
+    #: The connection is kept in a tenth of the memory, until it is wanted again.
+    HIBERNATE = "the connection sleeps"
     #: New keys are made.
     REKEY = "new keys are made"
 
@@ -202,6 +204,13 @@ class Limits:
         3_600.0, "seconds", Scope.KEY, Policy.REKEY, "sending keys are in use", "rekeyed_by_age"
     )
     #: Where the AEAD does not allow fewer (RFC 9147 section 4.5.3).
+    idle_seconds: float = _limit(
+        60.0,
+        "seconds",
+        Scope.CONNECTION,
+        Policy.HIBERNATE,
+        "without a record either way (datagrams, servers)",
+    )
     records_per_key: int = _limit(
         1 << 48, "records", Scope.KEY, Policy.REKEY, "sealed under one key", "rekeyed_by_use"
     )

@@ -8,7 +8,6 @@ whatever the number of peers.  Each refusal is counted under the name of the lim
 from __future__ import annotations
 
 import enum
-from collections import defaultdict
 from collections.abc import Callable
 
 from sealwire.limits.declared import Limits
@@ -175,11 +174,22 @@ class Account:
         limit: the cap; it changes when the handshake is over.
     """
 
-    __slots__ = ("_by_purpose", "_connections", "_handshakes", "_ledger", "_prefixes", "held", "limit")
+    __slots__ = (
+        "_connection",
+        "_connections",
+        "_handshakes",
+        "_ledger",
+        "_others",
+        "_prefixes",
+        "held",
+        "limit",
+    )
 
     def __init__(self, ledger: Ledger, limit: int, *, is_connection: bool = True) -> None:
         self._ledger = ledger
-        self._by_purpose: defaultdict[Purpose, int] = defaultdict(int)
+        # What is held for Purpose.CONNECTION, and what for others: an idle connection has no others.
+        self._connection = 0
+        self._others: dict[Purpose, int] = {}
         self._prefixes: tuple[Prefix, ...] = ()
         # What this account counts for among those of its prefixes.
         self._connections = self._handshakes = int(is_connection)
@@ -217,14 +227,20 @@ class Account:
         self.held = held
         for prefix in self._prefixes:
             prefix.held += n
-        self._by_purpose[purpose] += n
+        if purpose is Purpose.CONNECTION:
+            self._connection += n
+        else:
+            self._others[purpose] = self._others.get(purpose, 0) + n
         return True
 
     def release(self, purpose: Purpose, n: int) -> None:
         """As :meth:`Ledger.release`."""
-        left = self._by_purpose[purpose] - n
+        left = self.held_for(purpose) - n
         assert left >= 0, f"released {-left} bytes of {purpose.value} that were never charged"
-        self._by_purpose[purpose] = left
+        if purpose is Purpose.CONNECTION:
+            self._connection = left
+        else:
+            self._others[purpose] = left
         self.held -= n
         for prefix in self._prefixes:
             prefix.held -= n
@@ -236,7 +252,15 @@ class Account:
 
     def held_for(self, purpose: Purpose) -> int:
         """Bytes held for `purpose` now."""
-        return self._by_purpose.get(purpose, 0)
+        return self._connection if purpose is Purpose.CONNECTION else self._others.get(purpose, 0)
+
+    def rest(self) -> None:
+        """Nothing is held but for Purpose.CONNECTION, nor will be soon."""
+        assert self.held == self._connection
+        self._others = {}
+
+    def _held_for_each(self) -> list[tuple[Purpose, int]]:
+        return [(Purpose.CONNECTION, self._connection), *self._others.items()]
 
     def note(self, name: str) -> None:
         """As :meth:`Ledger.note`."""
@@ -283,7 +307,7 @@ class Account:
             prefix.connections -= self._connections
             prefix.handshakes -= self._handshakes
         self._connections = self._handshakes = 0
-        for purpose, n in self._by_purpose.items():
+        for purpose, n in self._held_for_each():
             if n and purpose not in outliving:
                 self.release(purpose, n)
         if not self.held:
@@ -296,8 +320,8 @@ class Account:
     def close(self) -> None:
         """Release everything still charged.  May be called twice."""
         self._displace()
-        for purpose, n in self._by_purpose.items():
+        for purpose, n in self._held_for_each():
             if n:
                 self._ledger.release(purpose, n)
-        self._by_purpose.clear()
-        self.held = 0
+        self._connection = self.held = 0
+        self._others = {}

@@ -14,6 +14,8 @@ from typing import Final
 HALF_OPEN_BYTES: Final = 18 * 1024
 #: The same once the handshake is complete.
 CONNECTION_BYTES: Final = 15 * 1024
+#: The same while it sleeps (dtls/hibernation.py).
+ASLEEP_BYTES: Final = 2 * 1024
 #: A TLS connection over TCP.
 STREAM_BYTES: Final = 8 * 1024
 #: Bytes of a peer's certificates that are in these already: an ordinary chain.

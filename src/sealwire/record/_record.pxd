@@ -150,8 +150,8 @@ cdef class Opener:
     cdef int64_t _window
     cdef readonly uint64_t epoch
     cdef readonly int64_t highest
-    cdef readonly uint64_t opened
-    cdef readonly uint64_t forged
+    cdef public uint64_t opened
+    cdef public uint64_t forged
     cdef readonly uint64_t forgery_limit
     cdef readonly uint64_t overlong
     cdef public int inner_limit
@@ -165,4 +165,8 @@ cdef class Opener:
     # Open in order until one is not application data; how many were dealt with.
     cdef int _open_found(self, Found* found, int count) noexcept nogil
     cdef void _open_one(self, Found* record, const uint8_t* mask) noexcept nogil
+    # Decrypt a record once its number is read: whether it is authentic.
+    cdef bint _authentic(self, Found* record, const uint8_t* mask) noexcept nogil
+    # 0 for a number that was never seen before, else the number of its Discard.
+    cdef int _seen_before(self, int64_t sequence) noexcept nogil
     cdef int _test_and_set(self, int64_t sequence) noexcept nogil

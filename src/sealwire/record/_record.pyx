@@ -345,6 +345,41 @@ cdef class Opener:
             self._busy = False
         return entries, index, offset
 
+    def would_open(self, datagram, Py_ssize_t offset):
+        """See :meth:`sealwire.record.reference.Opener.would_open`."""
+        cdef Py_buffer view
+        cdef Found record
+        cdef Py_ssize_t end
+        cdef uint8_t mask[SAMPLE_BYTES]
+        PyObject_GetBuffer(datagram, &view, PyBUF_SIMPLE)
+        if self._busy:
+            PyBuffer_Release(&view)
+        enter(self._busy)
+        self._busy = True
+        memset(&record, 0, sizeof(Found))
+        try:
+            if not 0 <= offset < view.len:
+                raise ValueError("a record starts inside of its datagram")
+            end = self._parse(<const uint8_t*>view.buf, offset, view.len, &record)
+            if record.dropped == 0:
+                record.inner = <uint8_t*>PyMem_RawMalloc(record.body)
+                if record.inner == NULL:
+                    raise MemoryError
+                borrow(&self._keys, &self._lent)
+                if not (
+                    _evp.mask(self._lent.mask, self._keys.algorithm, record.start + record.header, 1, mask)
+                    and self._authentic(&record, mask)
+                ):
+                    record.dropped = AUTHENTICATION
+                else:
+                    record.dropped = self._seen_before(record.sequence)
+            return record.dropped, end
+        finally:
+            give_back(&self._keys, &self._lent)
+            PyMem_RawFree(record.inner)
+            self._busy = False
+            PyBuffer_Release(&view)
+
     cdef bint _open_portion(
         self, object datagrams, Py_ssize_t* index, Py_ssize_t* offset, list entries
     ) except -1:
@@ -494,7 +529,7 @@ cdef class Opener:
                     return n + 1
         return count
 
-    cdef void _open_one(self, Found* record, const uint8_t* mask) noexcept nogil:
+    cdef bint _authentic(self, Found* record, const uint8_t* mask) noexcept nogil:
         cdef uint8_t header[1 + 255 + 4]
         cdef uint8_t nonce[NONCE_BYTES]
         cdef uint8_t* number = header + 1 + self._cid_bytes
@@ -506,10 +541,13 @@ cdef class Opener:
             low = low << 8 | number[1]
         record.sequence = _reconstruct(low, 8 * record.number_bytes, self.highest + self.ahead)
         make_nonce(self._keys.iv, record.sequence, nonce)
-        if not _evp.open(
+        return _evp.open(
             self._lent.aead, self._keys.algorithm, nonce, header, record.header,
             record.start + record.header, record.body, record.inner
-        ):
+        )
+
+    cdef void _open_one(self, Found* record, const uint8_t* mask) noexcept nogil:
+        if not self._authentic(record, mask):
             # RFC 9147 section 4.5.3 [9147-4.5.3-3]: forgeries are counted per key.
             self.forged += 1
             record.dropped = AUTHENTICATION
@@ -532,8 +570,16 @@ cdef class Opener:
             return
         record.content_type = record.inner[record.content]
 
+    cdef int _seen_before(self, int64_t sequence) noexcept nogil:
+        cdef int64_t n = sequence % self._window
+        if self.highest - sequence >= self._window:
+            return TOO_OLD
+        if sequence <= self.highest and self._seen[n >> 6] >> (n & 63) & 1:
+            return REPLAY
+        return 0
+
     cdef int _test_and_set(self, int64_t sequence) noexcept nogil:
-        # 0 for a number that was never seen before, else the number of its Discard.
+        # As _seen_before, and from here on it was.
         cdef int64_t n
         cdef int64_t behind = self.highest - sequence
         if behind >= self._window:

@@ -364,6 +364,21 @@ class Opener:
             offset = 0
         return entries, max(index, len(datagrams)), 0
 
+    def would_open(self, datagram: Buffer, offset: int) -> tuple[int, int]:
+        """0 for a record that is new and authentic, else its reason's number in DISCARDS; and its end."""
+        datagram = _whole(datagram)
+        header = parse_ciphertext_header(datagram, offset, len(self._cid))
+        if isinstance(header, Discard):
+            return DISCARDS.index(header), len(datagram)
+        if header.cid != self._cid:
+            return DISCARDS.index(Discard.UNKNOWN_CID), len(datagram)
+        before = self.opened, self.forged, self.overlong, self.highest, self._seen
+        entry = self._open_body(datagram, offset, header)
+        opened = self.opened > before[0]
+        self.opened, self.forged, self.overlong, self.highest, self._seen = before
+        refused = (Discard.REPLAY, Discard.TOO_OLD) if opened else DISCARDS
+        return -entry[0] if entry[0] < 0 and DISCARDS[-entry[0]] in refused else 0, header.end
+
     def _open(self, datagram: bytes, offset: int) -> tuple[Entry, int]:
         """One entry, and the offset behind it."""
         header = parse_ciphertext_header(datagram, offset, len(self._cid))

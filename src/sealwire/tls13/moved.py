@@ -31,9 +31,9 @@ def encode_engine(writer: Writer, engine: Handshake) -> None:
     writer.u8(remains.is_client)
     for epoch, secret in (remains.send, remains.receive):
         writer.u16(epoch)
-        writer.vector8(secret)
-    writer.vector8(remains.exporter_secret)
-    writer.vector8(remains.resumption_secret)
+        writer.hidden8(secret)
+    writer.hidden8(remains.exporter_secret)
+    writer.hidden8(remains.resumption_secret)
     writer.u32(remains.handles)
     writer.u32(remains.update_handle)
     writer.u8(remains.update_follows | remains.following_asks << 1 | remains.asked << 2)
@@ -47,8 +47,8 @@ def decode_engine(reader: Reader, settings: Settings, flavor: Flavor) -> Handsha
     """
     session = _decode_session(reader)
     is_client = bool(reader.u8())
-    (send, receive) = ((reader.u16(), Secret(reader.vector8(low=1))) for _ in range(2))
-    exporter, resumption = Secret(reader.vector8()), Secret(reader.vector8())
+    (send, receive) = ((reader.u16(), Secret.taking(reader.vector8(low=1))) for _ in range(2))
+    exporter, resumption = Secret.taking(reader.vector8()), Secret.taking(reader.vector8())
     handles, update_handle, flags = reader.u32(), reader.u32(), reader.u8()
     remains = Remains(
         is_client=is_client,
@@ -65,6 +65,7 @@ def decode_engine(reader: Reader, settings: Settings, flavor: Flavor) -> Handsha
     exchange = Exchange(settings, flavor)
     exchange.connection_ids = session.connection_ids
     exchange.agreed = session.agreed
+    exchange.early.outcome = session.early_data
     return Handshake(exchange, Connected.again(exchange, session, remains))
 
 

@@ -192,7 +192,7 @@ def _use(
             # A handshake message that authenticates and holds anything.
             other = client if one is not client else next(iter(servers), client)
             body, kind = script.piece(), (4, 8, 9, 10, 11, 13, 20, 24, 1, 2)[script.byte(10)]
-            seq = other._layer._reassembly.next_seq + script.byte(3)
+            seq = other._layer.reassembly.next_seq + script.byte(3)
             content = fragment_header(kind, len(body), seq, 0, len(body)) + body
             return [(one is not client, one._sealing.record(one._sealing.epoch, 22, content)[1])]
         case _:

@@ -110,7 +110,7 @@ class Rig:
 
     def message(self, sender: dtls.Connection, kind: int, body: bytes, *, ahead: int = 0) -> bytes:
         """The content of a record with the next handshake message of `sender` (or one `ahead` of it)."""
-        seq = self.other(sender)._layer._reassembly.next_seq + ahead
+        seq = self.other(sender)._layer.reassembly.next_seq + ahead
         return fragment_header(kind, len(body), seq, 0, len(body)) + body
 
     def refuses(self, victim: dtls.Connection, alert: Alert) -> None:

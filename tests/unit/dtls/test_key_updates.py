@@ -413,7 +413,7 @@ def test_a_message_that_waits_behind_a_key_update_in_its_epoch(side: str) -> Non
     rig = joined()
     one = of(rig, side)
     other = rig.other(one)
-    seq = other._layer._reassembly.next_seq
+    seq = other._layer.reassembly.next_seq
     rig.inject(one, ContentType.HANDSHAKE, fragment_header(4, 40, seq + 1, 0, 20) + bytes(20))
     rig.inject(one, ContentType.HANDSHAKE, rig.message(one, HandshakeType.KEY_UPDATE, b"\0"))
     assert isinstance(other.error, ProtocolError)
@@ -442,7 +442,7 @@ def test_a_flood_of_updates_ends_and_data_between_them_is_no_flood(side: str) ->
 def at_message(rig: Rig, one: dtls.Connection, seq: int) -> None:
     """`one` has sent so many handshake messages."""
     one._layer._flight.next_seq = one._layer._flight._cursor_seq = seq
-    rig.other(one)._layer._reassembly.next_seq = seq
+    rig.other(one)._layer.reassembly.next_seq = seq
 
 
 @each_side

@@ -427,7 +427,7 @@ def test_fragments_that_contradict_each_other(side: str) -> None:
     rig = joined()
     victim = of(rig, side)
     sender = rig.other(victim)
-    seq = victim._layer._reassembly.next_seq
+    seq = victim._layer.reassembly.next_seq
     rig.inject(sender, ContentType.HANDSHAKE, fragment_header(4, 40, seq, 0, 20) + bytes(20))
     rig.take(victim)
     rig.inject(sender, ContentType.HANDSHAKE, fragment_header(4, 40, seq, 10, 20) + b"\1" * 20)

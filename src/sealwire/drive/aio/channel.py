@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Final
 
 from sealwire import dtls
+from sealwire.drive.aio.change import Change
 from sealwire.drive.aio.port import Port
 from sealwire.drive.aio.watermarks import Watermarks
 from sealwire.drive.datagrams import DatagramFacts, T
@@ -40,16 +40,17 @@ class DatagramChannel(DatagramFacts):
         super().__init__()
         assert isinstance(connection.address, tuple)
         self.peername: Address = connection.address
-        self.sockname: Address = port.udp.sock.getsockname()
+        self.sockname: Address = port.sockname
         self._connection = connection
         self._port = port
         self._owns_port = owns_port
-        self._ready: deque[bytes] = deque()
+        # What was taken of the engine, the last first.
+        self._ready: list[bytes] = []
         self._peer_closed = False
         self._pacer: Pacer | None = None
         # None until somebody sets them: then only a full send queue is waited for.
         self._marks: Watermarks | None = None
-        self._changed = asyncio.Event()
+        self._changed = Change()
 
     @property
     def connection(self) -> dtls.Connection:
@@ -185,7 +186,7 @@ class DatagramChannel(DatagramFacts):
         self._check_process()
         if not self._take():
             await self._arrival()
-        return self._ready.popleft()
+        return self._ready.pop()
 
     async def receive_many(self) -> list[bytes]:
         """All messages that have come, at least one; see :meth:`recv`.
@@ -195,7 +196,8 @@ class DatagramChannel(DatagramFacts):
         self._check_process()
         if not self._take():
             await self._arrival()
-        messages, self._ready = list(self._ready), deque()
+        messages, self._ready = self._ready, []
+        messages.reverse()
         return messages
 
     async def _arrival(self) -> None:
@@ -204,7 +206,6 @@ class DatagramChannel(DatagramFacts):
                 raise self._connection.error
             if self._peer_closed or self.closed:
                 raise ConnectionClosed("the peer closed" if self._peer_closed else "the channel is closed")
-            self._changed.clear()
             await self._changed.wait()
 
     async def batches(self) -> AsyncIterator[list[bytes]]:
@@ -244,7 +245,6 @@ class DatagramChannel(DatagramFacts):
         while connection.sending_epoch < epoch:
             if self.closed:
                 raise connection.error or ConnectionClosed("the channel is closed")
-            self._changed.clear()
             await self._changed.wait()
 
     async def aclose(self) -> None:
@@ -257,7 +257,7 @@ class DatagramChannel(DatagramFacts):
         finally:
             if self._owns_port:
                 self._port.close()
-            self._changed.set()  # whoever waits in recv
+            self._changed.happened()  # whoever waits in recv
 
     async def __aenter__(self) -> DatagramChannel:
         return self
@@ -269,14 +269,15 @@ class DatagramChannel(DatagramFacts):
 
     def _take(self) -> bool:
         if not self._ready:
-            self._ready.extend(self._connection.lend_messages())
+            self._ready = self._connection.lend_messages()
+            self._ready.reverse()
         return bool(self._ready)
 
     # -- from the owner of the port
 
     def received(self) -> None:
         """Messages may have come."""
-        self._changed.set()
+        self._changed.happened()
 
     def happened(self, event: dtls.Event) -> None:
         """The engine reported `event`."""
@@ -285,4 +286,4 @@ class DatagramChannel(DatagramFacts):
         elif isinstance(event, dtls.AddressChanged):
             self.peername = event.new
         self._look_at_size(event)
-        self._changed.set()
+        self._changed.happened()

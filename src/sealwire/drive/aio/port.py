@@ -64,6 +64,8 @@ class Port(HoldsDescriptor):
         front: Handshakes | None = None,
     ) -> None:
         self.udp = udp
+        #: The address of the socket, one object for all who show it.
+        self.sockname = udp.sock.getsockname()
         self.front = front
         self._loop = loop
         self._engine = engine
@@ -79,7 +81,7 @@ class Port(HoldsDescriptor):
         loop.add_reader(udp.sock.fileno(), self._readable)
         if front is not None:
             loop.add_reader(front.sock.fileno(), self._front_readable)
-        self._hold(udp.sock, f"DTLS socket {udp.sock.getsockname()}")
+        self._hold(udp.sock, f"DTLS socket {self.sockname}")
         self.schedule()
 
     def after_turns(self, callback: Callable[[], None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -139,6 +140,47 @@ def test_forged_unreachables_end_nothing() -> None:
             assert channel._port.udp.refusals == 100
 
     run(main())
+
+
+def forge_unreachable(raw: socket.socket, source: Any, destination: Any) -> None:
+    """ICMP "port unreachable" about a datagram from `source` to `destination`, as anybody may send it."""
+    about = struct.pack(
+        "!BBHHHBBH4s4sHHHH",
+        *(0x45, 0, 60, 0, 0, 64, socket.IPPROTO_UDP, 0),
+        socket.inet_aton(source[0]),
+        socket.inet_aton(destination[0]),
+        *(source[1], destination[1], 40, 0),
+    )
+    packet = struct.pack("!BBHI", 3, 3, 0, 0) + about
+    total = sum(struct.unpack(f"!{len(packet) // 2}H", packet))
+    total = (total & 0xFFFF) + (total >> 16)
+    checksum = ~(total + (total >> 16)) & 0xFFFF
+    raw.sendto(packet[:2] + checksum.to_bytes(2, "big") + packet[4:], (source[0], 0))
+
+
+def test_unreachables_that_somebody_forges_on_the_wire_end_nothing() -> None:
+    """The kernel believes them and tells the sockets; nobody's connection ends and nothing stays unsent."""
+    try:
+        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    except PermissionError:
+        pytest.skip("absent: permission to forge ICMP (root)")
+
+    async def main() -> None:
+        async with await serve() as server, connect(server) as channel, connect(server) as other:
+            ours, theirs = channel._port.udp.sock.getsockname(), server.sockets[0].getsockname()
+            for n in range(50):
+                forge_unreachable(raw, ours, theirs)
+                forge_unreachable(raw, theirs, ours)
+                await channel.send(b"%d" % n)
+                async with asyncio.timeout(5):
+                    assert await channel.recv() == b"%d" % n
+            assert channel._port.udp.refusals >= 40
+            assert channel._port.udp.dropped == 0
+            await echoes(other)
+            assert server.statistics()["datagrams_unsendable"] == 0
+
+    with raw:
+        run(main())
 
 
 def test_a_receiver_ten_times_too_slow_costs_only_itself() -> None:

@@ -13,9 +13,13 @@ from pathlib import Path
 import pytest
 
 from sealwire import dtls
+from sealwire.crypto.hkdf import DTLS13_PREFIX, next_traffic_secret, traffic_keys
+from sealwire.crypto.providers import default_provider
+from sealwire.crypto.suites import SUITES, CipherSuite
 from sealwire.drive.states import StateDirectory
 from sealwire.dtls.handover import label
 from sealwire.errors import ConfigurationError, Error
+from sealwire.record import reference
 from tests import configs
 from tests.unit.dtls.rig import joined
 
@@ -103,6 +107,56 @@ def serve(sock: socket.socket, directory: Path, mode: str, pipe: Pipe) -> None:
         endpoint.events()
 
 
+class Capture:
+    """What leaves a UDP port on loopback, as the kernel shows it to captures; needs root, else nothing."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.allowed = True
+        try:
+            self._sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
+        except (AttributeError, PermissionError):
+            self.allowed = False
+            return
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        self._sock.bind(("lo", 0x0800))
+        self._sock.setblocking(False)
+
+    def datagrams(self) -> list[bytes]:
+        """UDP payloads since the beginning; once."""
+        found = []
+        while self.allowed:
+            try:
+                packet = self._sock.recv(65_536)
+            except BlockingIOError:
+                self._sock.close()
+                break
+            udp = packet[(packet[0] & 15) * 4 :]
+            if packet[9] == 17 and int.from_bytes(udp[:2], "big") == self._port:
+                found.append(udp[8:])
+        return found
+
+
+def numbers_used(datagrams: list[bytes], keylog: Path) -> dict[int, list[int]]:
+    """Record numbers of application epochs under which the server sealed something, by epoch."""
+    words = next(
+        line.split() for line in keylog.read_text().splitlines() if "SERVER_TRAFFIC_SECRET_0" in line
+    )
+    secret, provider = bytes.fromhex(words[2]), default_provider()
+    spec = SUITES[CipherSuite.TLS_AES_128_GCM_SHA256]
+    used: dict[int, list[int]] = {}
+    for epoch in (3, 4, 5):
+        keys = traffic_keys(provider, spec, secret, DTLS13_PREFIX)
+        for datagram in datagrams:
+            if datagram[0] & 0xE3 == 0x20 | epoch & 3:
+                # One that has seen nothing takes a number for what its 16 bits say.
+                opener = reference.Opener(provider, spec, keys, epoch)
+                entries, _, _ = opener.open_run([datagram], 0, 0)
+                used.setdefault(epoch, []).extend(number for kind, number, _ in entries if kind > 0)
+        secret = next_traffic_secret(provider, spec, secret, DTLS13_PREFIX)
+    return used
+
+
 @pytest.mark.parametrize("how", ["moved", "killed"])
 def test_another_process_goes_on(tmp_path: Path, how: str) -> None:
     """While a client echoes numbered messages its server moves to, or is restored in, another process."""
@@ -114,8 +168,12 @@ def test_another_process_goes_on(tmp_path: Path, how: str) -> None:
     first.start()
     second_ours, second_theirs = spawn.Pipe()
     second = None
+    capture = Capture(server.getsockname()[1])
+    keylog = tmp_path / "keys"
     client = dtls.Connection.client(
-        configs.client_context().config(), now=time.monotonic(), server_name="localhost"
+        configs.client_context(keylog=keylog, suites=["TLS_AES_128_GCM_SHA256"]).config(),
+        now=time.monotonic(),
+        server_name="localhost",
     )
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.connect(server.getsockname())
@@ -160,6 +218,17 @@ def test_another_process_goes_on(tmp_path: Path, how: str) -> None:
         # A record number used again would authenticate, and be counted as a replay.
         assert client.counters.discards == {}
         assert client.sending_epoch == 4
+        # And on the wire: what the dead process sent after its checkpoint is below the reserve it left.
+        if capture.allowed:
+            used = numbers_used(capture.datagrams(), keylog)
+            assert sum(map(len, used.values())) >= 150
+            assert len(used) > 1, "the one that took over never changed its keys"
+            for numbers in used.values():
+                assert len(set(numbers)) == len(numbers)
+            if how == "killed":
+                # The one that took over began behind the reserve.
+                assert max(used[3]) >= 16_384
+                assert len([number for number in used[3] if number < 16_384]) >= 50
     finally:
         for process in (first, second):
             if process is not None:

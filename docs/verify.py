@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 FLOW, START, STOP, GAP, KEY, CLOCK, DISSECTED, TRANSACTION, POLICY = 1, 2, 3, 5, 6, 7, 8, 9, 10
 ELEMENTS = {FLOW: 21, START: 5, STOP: 3, 4: 3, GAP: 12, KEY: 4, CLOCK: 4, DISSECTED: 22, TRANSACTION: 14}
-ELEMENTS[POLICY] = 6
+ELEMENTS |= {POLICY: 6, 11: 9}  # 11: how the probe is
 FIELDS = ["version", "probe", "boot", "number", "first", "last", "previous", "times", "sealed", "clock"]
 FIELDS += ["beat", "counters"]
 SHA256 = hashes.SHA256()

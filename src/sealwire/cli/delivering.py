@@ -90,6 +90,10 @@ class Delivery:
         """Wait for receipts of what is left."""
         self._drained = self._export.drain(self._drain)
 
+    def acknowledged(self) -> int:
+        """Events of which there are receipts."""
+        return int(self._export.facts().get("events_acknowledged", 0))
+
     def report(self, say: Say) -> None:
         """What became of the segments, for the summary."""
         facts = self._export.facts()

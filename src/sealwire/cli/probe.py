@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import heapq
 import os
+import signal
 import sys
 import time
 import tomllib
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from sealwire.cli import sealing, watching
+from sealwire.cli import attending, sealing, watching
 from sealwire.cli.options import seconds
 from sealwire.cli.say import Exit, Failure, Say
 from sealwire.errors import ConfigurationError
@@ -66,6 +67,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--pseudonyms", metavar="FILE", help="replace addresses by a hash keyed with FILE's bytes"
     )
     sealing.options(parser)
+    attending.options(parser)
     parser.add_argument("--top", type=int, metavar="N", default=0, help="show the N flows with most bytes")
     parser.add_argument("--config", metavar="FILE", help="TOML with a table [probe]")
     parser.add_argument(
@@ -96,8 +98,13 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
             if args.sign
             else _sink(args, stack, to_stdout, chosen.dissect)
         )
+        attendance = None
+        if interface is not None:
+            attendance = _attended(args, reading, sink, say, stack)
+        elif args.health is not None:
+            raise Failure(Exit.USAGE, "--health is for a live capture", "give -i IFACE")
         # After the signer: a process is better not forked beside a thread.
-        stack.enter_context(watching.watched_beside(args, say, _counted(reading, live=interface is not None)))
+        stack.enter_context(watching.watched_beside(args, say, _counted(reading, attendance)))
         top: list[tuple[int, int, Flow]] = []
         if interface is not None:
             # The filter is in place: what is sent from now on is seen.
@@ -107,6 +114,8 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
         try:
             for batch in _until_interrupted(batches):
                 shown.step()
+                if attendance is not None:
+                    attendance.step()
                 ready = batch if key is None else batch.pseudonymised(key)
                 if sink is not None:
                     sink.write(ready)
@@ -128,14 +137,26 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
 _GAUGES = frozenset(("active", "peak", "held_bytes", "peak_bytes", "dissection_bytes", "dissection_peak"))
 
 
-def _counted(reading: Reading, *, live: bool) -> list[watching.Counted]:
+def _counted(reading: Reading, attendance: attending.Attendance | None) -> list[watching.Counted]:
     """What --metrics and --control show of a probe."""
     counted = [watching.Counted("probe", "probe", lambda: reading.counters, _GAUGES)]
-    if live:
+    if attendance is not None:
         counted.append(
             watching.Counted("probe", "capture", lambda: CaptureCounters(**reading.live_counters()))
         )
+        counted.append(attendance.counted())
     return counted
+
+
+def _attended(
+    args: argparse.Namespace, reading: Reading, sink: object, say: Say, stack: contextlib.ExitStack
+) -> attending.Attendance:
+    """What a live capture has beside it: health events, rules, and an orderly end at SIGTERM."""
+    # A service manager's way to say what Ctrl-C says: flows that are held come out, and everything is sealed.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stack.callback(signal.signal, signal.SIGTERM, before)
+    sealed = sink if isinstance(sink, sealing.SealingSink) else None
+    return attending.Attendance(args, reading, sealed, say)
 
 
 def _until_interrupted(batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -139,12 +139,16 @@ class SealingSink:
     """Where batches go when they are sealed."""
 
     def __init__(self, signer: Signer, reading: Reading, delivery: delivering.Delivery | None) -> None:
-        self._signer = signer
+        self.signer = self._signer = signer
         self._delivery = delivery
         self._totals: Callable[[], dict[str, int]] = lambda: totals(reading.counters, reading.live_counters())
 
     def write(self, batch: Batch) -> None:
         self._signer.write(batch, self._totals())
+
+    def transmitted(self) -> int:
+        """Events that a collector has acknowledged, of this run."""
+        return 0 if self._delivery is None else self._delivery.acknowledged()
 
     def close(self) -> None:
         """Seal the last ones.  Raises SealingFailed."""

@@ -41,6 +41,7 @@ __all__ = [
     "Event",
     "Gap",
     "GapReason",
+    "Health",
     "Heartbeat",
     "Key",
     "Policy",
@@ -156,10 +157,25 @@ class Policy(Event):
     sample: int  #: one event of so many is kept; 1 for all
 
 
+@dataclass(frozen=True, slots=True)
+class Health(Event):
+    """How the probe is, said every so often whatever happens: a quiet network is healthy."""
+
+    SCHEMA: ClassVar[int] = 11
+
+    healthy: int  #: 1 while no degradation rule holds
+    degraded: str  #: names of the rules that hold, with commas between
+    active_flows: int  #: in the flow table now
+    buffer: int  #: how full queue or spool is, whichever is fuller, thousandths
+    unsigned: int  #: events that are not durable yet
+    drops: int  #: part of the packets since the last one that were not seen, millionths
+
+
 SCHEMAS: Final[dict[int, type[Event]]] = {
-    kind.SCHEMA: kind for kind in (Start, Stop, Heartbeat, Gap, Key, Clock, Policy)
+    kind.SCHEMA: kind for kind in (Start, Stop, Heartbeat, Gap, Key, Clock, Policy, Health)
 }
 _BYTES: Final = {"public_key", "hash"}
+_TEXTS: Final = {"software", "degraded"}
 _OPTIONAL: Final = {field.name for field in fields(Gap)} - {"time", "reason"}
 
 
@@ -178,7 +194,7 @@ def decode(leaf: bytes) -> Event | None:
     if len(item) != 2 + len(names):
         raise ValueError(f"{kind.__name__} has {2 + len(names)} elements, not {len(item)}")
     for field, value in zip(names, item[2:], strict=True):
-        right: type = bytes if field.name in _BYTES else str if field.name == "software" else int
+        right: type = bytes if field.name in _BYTES else str if field.name in _TEXTS else int
         if type(value) is right and (not isinstance(value, int) or field.name == "step" or value >= 0):
             continue
         if value is None and kind is Gap and field.name in _OPTIONAL:

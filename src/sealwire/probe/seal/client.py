@@ -16,13 +16,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
 from sealwire.errors import ConfigurationError, Error
 from sealwire.probe.batch import Batch
-from sealwire.probe.events import GapReason
+from sealwire.probe.events import GapReason, Health
 from sealwire.probe.features import row_struct
 from sealwire.probe.pressure import SAMPLE, THRESHOLD, Pressure, Sampler, Step
 from sealwire.probe.seal.wire import Kind, Messages, Piece, json_message, message, pieces
@@ -150,8 +150,12 @@ class Signer:
     @property
     def fill(self) -> float:
         """How full the queue or the undelivered spool is, whichever is fuller; 0 to 1."""
-        spool = self.queue.undelivered / self._spool_bytes
-        return max(self.queue.depth / self._queue_bytes, spool, 1.0 if self._stalled else 0.0)
+        return max(*self.fills, 1.0 if self._stalled else 0.0)
+
+    @property
+    def fills(self) -> tuple[float, float]:
+        """How full the queue is, and the undelivered spool; 0 to 1."""
+        return self.queue.depth / self._queue_bytes, self.queue.undelivered / self._spool_bytes
 
     @property
     def _stalled(self) -> bool:
@@ -200,6 +204,10 @@ class Signer:
         if self._left_out and time.monotonic() >= self._gaps_due:
             self._say_left_out()
         self._mind(self._pump)
+
+    def health(self, health: Health) -> None:
+        """Seal how the probe is."""
+        self._send(json_message(Kind.HEALTH, **asdict(health)))
 
     def _judge(self) -> None:
         """Choose how events are treated, and say it if that changed."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sealwire.errors import ConfigurationError
-from sealwire.probe.events import Gap, GapReason, Policy
+from sealwire.probe.events import Gap, GapReason, Health, Policy
 from sealwire.probe.seal.clocks import moment, uptime
 from sealwire.probe.seal.delivered import Delivered
 from sealwire.probe.seal.intake import Flows, Intake, Transactions
@@ -213,6 +213,8 @@ class _Loop:
             self._taken.append((self._recorder.sequence, facts["events"]))
         elif kind is Kind.POLICY:
             self._recorder.event(Policy(**json.loads(body)), moment())
+        elif kind is Kind.HEALTH:
+            self._recorder.event(Health(**json.loads(body)), moment())
         elif kind in (Kind.RECEIPT, Kind.STATE):
             self._of_exporter(kind, body)
             self._report(0)

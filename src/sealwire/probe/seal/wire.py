@@ -37,6 +37,7 @@ class Kind(enum.IntEnum):
     STOP = 4
     TRANSACTIONS = 5
     POLICY = 6
+    HEALTH = 7
     READY = 16
     TAKEN = 17
     FAILED = 18

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
+from sealwire.cli.configured import expanded
 from sealwire.cli.explain import explain
 from sealwire.cli.say import Exit, Failure, Say
 
@@ -45,6 +46,7 @@ VERBS: Final = {
     "keygen": "make a key that seals a probe's events",
     "verify": "check sealed events: nothing altered, left out, repeated or invented",
     "prove": "the proof of one sealed event",
+    "config": "check a configuration; units for systemd, rules for Prometheus",
     "query": "ask in SQL what a collector stored",
     "store": "a collector's directory: import, compact, retain, show",
     "attack": "attack a server of your own, on loopback or in a network namespace",
@@ -106,7 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return failure.code
     top = parser(verbs)
     try:
-        args = top.parse_args(given)
+        args = top.parse_args(expanded(given))
+    except Failure as failure:  # of a configuration file
+        Say(json="--json" in given, text=sys.stderr).failure(failure)
+        return failure.code
     except SystemExit as ended:  # argparse has said why: 2 for a wrong command line, 0 after --help
         return Exit.OK if ended.code == 0 else Exit.USAGE
     say = Say(json=args.json, text=sys.stderr if args.verb in _DATA_ON_STDOUT else sys.stdout)

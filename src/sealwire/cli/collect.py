@@ -19,6 +19,7 @@ _DRAIN_SECONDS = 10.0
 
 
 def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", help="TOML with a table [collector] of these options")
     parser.add_argument(
         "--listen",
         type=common.endpoint,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sealwire.cli import attending, sealing, watching
+from sealwire.cli.configured import settings_names
 from sealwire.cli.options import seconds
 from sealwire.cli.say import Exit, Failure, Say
 from sealwire.errors import ConfigurationError
@@ -69,7 +70,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     sealing.options(parser)
     attending.options(parser)
     parser.add_argument("--top", type=int, metavar="N", default=0, help="show the N flows with most bytes")
-    parser.add_argument("--config", metavar="FILE", help="TOML with a table [probe]")
+    parser.add_argument("--config", metavar="FILE", help="TOML with a table [probe] of options and settings")
     parser.add_argument(
         "--snaplen", type=int, metavar="N", default=65_535, help="live: bytes looked at of each packet"
     )
@@ -208,7 +209,11 @@ def _settings(args: argparse.Namespace, environment: Mapping[str, str]) -> Setti
     try:
         if args.config:
             with Path(args.config).open("rb") as file:
-                chosen = probe_settings.from_mapping(tomllib.load(file).get("probe", {}), chosen)
+                table = tomllib.load(file).get("probe", {})
+            known = settings_names()  # the rest are options, which stand on the command line by now
+            chosen = probe_settings.from_mapping(
+                {name: value for name, value in table.items() if name in known}, chosen
+            )
         chosen = probe_settings.from_environment(environment, chosen)
         changes: dict[str, Any] = _timeouts(args.timeouts)
         for name in ("max_flows", "first_packets"):

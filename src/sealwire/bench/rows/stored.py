@@ -7,6 +7,7 @@ compaction does later.  `seal.stored` is both: all that an event costs until it 
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import shutil
 import tempfile
@@ -129,7 +130,7 @@ def _presence(rows_too: bool) -> Callable[[], Present | Absent]:
             from sealwire.probe.seal import engine
 
             if rows_too:
-                import pyarrow  # noqa: F401
+                importlib.import_module("pyarrow")
         except (ImportError, OSError, ValueError) as error:
             return Absent(str(error))
         return Present("compiled" if engine.COMPILED else "plain Python")

@@ -50,6 +50,7 @@ RUN_HERE = {
     "srtp_keys.py",
     "sealed_events.py",
     "sleeping.py",
+    "store_and_query.py",
     "stream_echo.py",
     "threaded_messages.py",
     "under_load.py",
@@ -404,6 +405,17 @@ def test_sealed_events(tmp_path: Path) -> None:
         *("$ sealwire keygen -> exit 0", "sealed, and durable up to event 2"),
         *("$ sealwire verify -> exit 0", "$ sealwire verify -> exit 1"),
     ]
+
+
+def test_store_and_query(tmp_path: Path) -> None:
+    pytest.importorskip("duckdb")
+    capture = tmp_path / "capture.pcap"
+    capture.write_bytes(packets.pcap(packets.conversation((0.0, "|>", packets.udp(1, 514, b"x")))))
+    done = run("store_and_query.py", capture)
+    assert (done.returncode, done.stderr) == (0, b"")
+    first, proved = done.stdout.decode().splitlines()
+    assert first.startswith("udp unknown 1 1 ")
+    assert proved == "row 1, 10.0.0.1 to 10.0.0.2: proved, segment 1"
 
 
 def test_under_load() -> None:

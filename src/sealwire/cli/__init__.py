@@ -109,9 +109,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     top = parser(verbs)
     try:
         args = top.parse_args(expanded(given))
-    except Failure as failure:  # of a configuration file
-        Say(json="--json" in given, text=sys.stderr).failure(failure)
-        return failure.code
+    except Failure as wrong:  # a configuration file
+        Say(json="--json" in given, text=sys.stderr).failure(wrong)
+        return wrong.code
     except SystemExit as ended:  # argparse has said why: 2 for a wrong command line, 0 after --help
         return Exit.OK if ended.code == 0 else Exit.USAGE
     say = Say(json=args.json, text=sys.stderr if args.verb in _DATA_ON_STDOUT else sys.stdout)

@@ -195,7 +195,7 @@ def test_units_are_what_systemd_understands(tmp_path: Path) -> None:
         )
         done = subprocess.run([program, "verify", unit], capture_output=True, check=False)
         assert (done.returncode, done.stderr) == (0, b""), done.stderr
-        command = [program, "security", "--offline=true", "--threshold=25", unit]
+        command = [program, "security", "--offline=true", "--threshold=25", str(unit)]
         judged = subprocess.run(command, capture_output=True, text=True, check=False)
         assert judged.returncode == 0, judged.stdout[-400:]
 

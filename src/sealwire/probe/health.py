@@ -173,7 +173,7 @@ def prometheus_rules() -> str:
         alert = "SealwireProbe" + "".join(word.title() for word in rule.name.split("_"))
         lines += [
             f"      - alert: {alert}",
-            f"        expr: sealwire_probe_{rule.number} > {rule.threshold:g}".replace("1e+06", "1000000"),
+            f"        expr: sealwire_health_{rule.number} > {rule.threshold:g}".replace("1e+06", "1000000"),
             f"        for: {max(rule.seconds, 15):g}s",
             "        labels:",
             f"          severity: {rule.severity}",
@@ -183,7 +183,7 @@ def prometheus_rules() -> str:
         ]
     lines += [
         "      - alert: SealwireProbeDrops",
-        "        expr: rate(sealwire_probe_packets_dropped_total[1m]) > 100",
+        "        expr: rate(sealwire_health_packets_dropped_total[1m]) > 100",
         "        for: 15s",
         "        labels:",
         "          severity: warning",

@@ -85,16 +85,16 @@ def test_the_event_is_sealed_like_others() -> None:
 def test_metrics_are_the_six_and_active_flows() -> None:
     numbers = ProbeHealth(packets_captured=5, active_flows=3)
     monitor = Monitor()
-    monitor.count("probe", Tally("probe", lambda: numbers, GAUGES))
-    found = {sample.metric.name: sample for sample in of_tally(monitor.tallies["probe"])}
+    monitor.count("probe", Tally("health", lambda: numbers, GAUGES))
+    found = {sample.metric.name: sample for sample in of_tally(monitor.tallies["probe", "health"])}
     for name in (
-        *("sealwire_probe_packets_captured_total", "sealwire_probe_flows_exported_total"),
-        *("sealwire_probe_events_signed_total", "sealwire_probe_events_transmitted_total"),
-        *("sealwire_probe_buffer_utilization", "sealwire_probe_drop_ratio", "sealwire_probe_active_flows"),
+        *("sealwire_health_packets_captured_total", "sealwire_health_flows_exported_total"),
+        *("sealwire_health_events_signed_total", "sealwire_health_events_transmitted_total"),
+        *("sealwire_health_buffer_utilization", "sealwire_health_drop_ratio", "sealwire_health_active_flows"),
     ):
         assert name in found
-    assert found["sealwire_probe_packets_captured_total"].value == 5
+    assert found["sealwire_health_packets_captured_total"].value == 5
     assert all(
-        sample.metric.kind == ("gauge" if name.removeprefix("sealwire_probe_") in GAUGES else "counter")
+        sample.metric.kind == ("gauge" if name.removeprefix("sealwire_health_") in GAUGES else "counter")
         for name, sample in found.items()
     )

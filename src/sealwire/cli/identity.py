@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 from pathlib import Path
+from typing import Final
+
+from cryptography import x509
 
 import sealwire
 from sealwire.cli.options import configure
-from sealwire.cli.say import Exit, Failure
+from sealwire.cli.say import Exit, Failure, Say
 from sealwire.crypto.rawkeys import split_raw_public_keys
 
 _STAPLE_MODES = {
@@ -15,6 +19,8 @@ _STAPLE_MODES = {
     "optional": sealwire.STAPLE_OPTIONAL,
     "required": sealwire.STAPLE_REQUIRED,
 }
+
+_SOON: Final = datetime.timedelta(days=7)
 
 
 def client_options(parser: argparse.ArgumentParser) -> None:
@@ -82,8 +88,44 @@ def own_key(args: argparse.Namespace, option: str, wanted: bool) -> None:
         )
 
 
+def check_key_is_there(args: argparse.Namespace) -> None:
+    """Raise Failure(USAGE) for a --cert without --key whose file has no key in it either."""
+    if args.cert is None or args.key is not None:
+        return
+    try:
+        text = Path(args.cert).read_bytes()
+    except OSError:
+        return  # loading it says why
+    if b"CERTIFICATE-----" in text and b"PRIVATE KEY-----" not in text:
+        raise Failure(
+            Exit.USAGE, f"--cert: there is no private key in {args.cert}", "name the key's file with --key"
+        )
+
+
+def tell_of_expiry(context: sealwire.Context, say: Say) -> None:
+    """Say that our own certificate has expired, or will within a week: peers refuse it, and not we."""
+    for credential in context.config().credentials:
+        if not credential.chain:
+            continue  # a raw public key has no dates
+        try:
+            end = x509.load_der_x509_certificate(credential.chain[0]).not_valid_after_utc
+        except ValueError:
+            continue
+        left = end - datetime.datetime.now(datetime.UTC)
+        if left > _SOON:
+            continue
+        words = "expired" if left.total_seconds() <= 0 else "expires"
+        say.fact(
+            "certificate",
+            f"our certificate {words} on {end:%Y-%m-%d %H:%M} UTC; renew it: peers refuse it from then on",
+            expires=end.isoformat(),
+            expired=left.total_seconds() <= 0,
+        )
+
+
 def apply_client(context: sealwire.Context, args: argparse.Namespace) -> None:
     """Set `context` up as the options say, the certificate of --cert included."""
+    check_key_is_there(args)
     context.staple_mode = _STAPLE_MODES[args.status]
     _apply(context, args, raw=args.enable_client_rpk)
     if args.cert is not None:
@@ -93,6 +135,7 @@ def apply_client(context: sealwire.Context, args: argparse.Namespace) -> None:
 
 def apply_server(context: sealwire.Context, args: argparse.Namespace) -> None:
     """As :func:`apply_client`, with what a server has besides."""
+    check_key_is_there(args)
     _apply(context, args, raw=args.enable_server_rpk)
     if args.cert is None:
         if args.status_file is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import resource
 import signal
@@ -21,7 +22,7 @@ from sealwire.cli.say import Exit, Failure, Say
 from sealwire.drive.aio.passage import Network, ProxySettings, Report, Trouble, Unreachable
 from sealwire.drive.aio.proxy import Proxy, start_proxy, where
 from sealwire.drive.machine import read_machine
-from sealwire.errors import HandshakeError
+from sealwire.errors import HandshakeError, ProtocolError
 from sealwire.limits import Limits, fit
 from sealwire.proxy import Routes, Target
 
@@ -306,7 +307,7 @@ async def _carry(
         raise Failure(
             Exit.ENVIRONMENT,
             f"cannot listen on {args.listen}, {(error.strerror or str(error)).lower()}",
-            "choose another address or port with --listen, or stop the program that has it",
+            _listen_step(error),
         ) from error
     ending = Endings(loop)
     counted = [watching.Counted(proxy.transport, "proxy", lambda: proxy.proxy_counters)]
@@ -314,6 +315,7 @@ async def _carry(
         ending.watch()
         loop.add_signal_handler(signal.SIGHUP, lambda: _reload(args, proxy, say))
         _listening(proxy, settings, say)
+        identity.tell_of_expiry(context, say)
         async with watching.watched(args, proxy, say, counted):
             await ending.asked.wait()
             cut = await _drain(args.drain, proxy, ending, say)
@@ -328,6 +330,18 @@ async def _carry(
         **own.snapshot(),
     )
     return Exit.OK
+
+
+def _listen_step(error: OSError) -> str:
+    match error:
+        case PermissionError():
+            return "ports below 1024 and other users' directories need rights: choose another with --listen"
+        case FileNotFoundError():
+            return "make its directory first"
+        case _ if error.errno == errno.EADDRINUSE:
+            return "choose another with --listen, or stop the program that has it"
+        case _:
+            return "choose an address of this machine with --listen"
 
 
 class Endings:
@@ -370,7 +384,8 @@ async def _drain(seconds: float, proxy: Proxy, ending: Endings, say: Say) -> int
 
 def _reload(args: argparse.Namespace, proxy: Proxy, say: Say) -> None:
     try:
-        proxy.reload(_context(args))
+        context = _context(args)
+        proxy.reload(context)
     except (Failure, sealwire.Error) as error:
         if isinstance(error, Failure):
             proxy.proxy_counters.reloads_failed += 1
@@ -378,6 +393,7 @@ def _reload(args: argparse.Namespace, proxy: Proxy, say: Say) -> None:
         say.fact("reload failed", words, message=str(error))
         return
     say.fact("reloaded", "certificates and keys were read again, for new connections")
+    identity.tell_of_expiry(context, say)
 
 
 def _listening(proxy: Proxy, settings: ProxySettings, say: Say) -> None:
@@ -440,7 +456,11 @@ class Troubles:
             why = error.why if isinstance(error, Unreachable) else error
             failure = explain(why, report.onward)
             return Failure(Exit.ENVIRONMENT, f"{client} was let down, {failure.wrong}", _onward_step(why))
-        return explain(error, client if self._secure_in else report.onward)
+        failure = explain(error, client if self._secure_in else report.onward)
+        if self._secure_in and isinstance(error, ProtocolError) and "record cannot have type" in error.reason:
+            step = "it does not speak TLS; does it say http where https belongs?"
+            return Failure(failure.code, failure.wrong, step, **failure.facts)
+        return failure
 
 
 def _onward_step(why: BaseException) -> str:

@@ -152,6 +152,7 @@ async def _serve(
             port=bound[0][1],
             transport=what,
         )
+        identity.tell_of_expiry(context, say)
         async with watching.watched(args, server, say):
             await stop.wait()
     counters = server.counters.snapshot() if isinstance(server, StreamServer) else server.statistics()

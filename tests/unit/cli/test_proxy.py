@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import signal
 import socket
@@ -15,10 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509.oid import NameOID
 
-from sealwire.cli.proxy import Troubles
+from sealwire.cli.proxy import Troubles, _listen_step
 from sealwire.cli.say import Exit, Say
 from sealwire.drive.aio.passage import Report, Trouble, Unreachable
+from sealwire.errors import Alert, ProtocolError
 from tests.unit.cli.running import Server, one_sentence, sealwire, started
 
 
@@ -185,13 +192,29 @@ def test_what_a_backend_that_is_down_looks_like(pki: Path) -> None:
         (("--connect-secure", "unix:/x"), Exit.USAGE, "--servername"),
         (("--connect", "localhost:1", "--cert", "missing.pem"), Exit.ENVIRONMENT, "missing.pem"),
         (("--connect-secure", "localhost:1", "--cafile", "missing.pem"), Exit.ENVIRONMENT, "missing.pem"),
+        (
+            ("--connect-secure", "localhost:1", "--cert", "PKI/client.pem"),
+            Exit.USAGE,
+            "name the key's file with --key",
+        ),
+        (
+            ("--connect", "localhost:1", "--cert", "PKI/server.pem"),
+            Exit.USAGE,
+            "name the key's file with --key",
+        ),
         (("--connect-secure", "h:1", "--max-connections", "999999"), Exit.ENVIRONMENT, "ulimit -n"),
     ],
 )
 def test_one_sentence_for_each_mistake(
-    arguments: tuple[str, ...], code: Exit, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: tuple[str, ...],
+    code: Exit,
+    words: str,
+    pki: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    arguments = tuple(part.replace("PKI", str(pki)) for part in arguments)
     listen = "127.0.0.1:0" if "--max-connections" not in arguments else f"unix:{tmp_path}/in"
     ended = sealwire("proxy", "--listen", listen, *arguments)
     assert ended.code == code
@@ -238,6 +261,37 @@ def test_a_plain_side_that_anybody_reaches_is_refused_and_a_port_in_use_named(pk
     assert sealwire("proxy", "--listen", "127.0.0.1:0", *identity(pki), *routed).code == Exit.USAGE
 
 
+def test_where_nobody_can_listen(pki: Path, tmp_path: Path) -> None:
+    for where, step in (
+        (f"unix:{tmp_path}/missing/in", "make its directory first"),
+        ("192.0.2.77:0", "choose an address of this machine"),
+    ):
+        ended = sealwire("proxy", "--listen", where, "--connect", "localhost:1", *identity(pki))
+        assert ended.code == Exit.ENVIRONMENT
+        assert step in one_sentence(ended)
+    assert "rights" in _listen_step(PermissionError(13, "Permission denied"))
+
+
+def test_plain_http_to_the_secure_port_and_a_certificate_that_expired(pki: Path, tmp_path: Path) -> None:
+    key = load_pem_private_key((pki / "server.key").read_bytes(), None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    made = made.not_valid_before(now - datetime.timedelta(9)).not_valid_after(now - datetime.timedelta(1))
+    old = tmp_path / "old.pem"
+    old.write_bytes(made.sign(key, SHA256()).public_bytes(Encoding.PEM))
+    with proxying("--connect", "localhost:1", "--cert", old, "--key", pki / "server.key") as proxy:
+        told = proxy.next_object()
+        assert (told["event"], told["expired"]) == ("certificate", True)
+        with socket.create_connection(("127.0.0.1", proxy.port)) as client:
+            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            client.recv(100)
+        trouble = proxy.next_object()
+        assert trouble["kind"] == "handshake"
+        proxy.stop()
+
+
 def test_trouble_is_told_so_often_as_somebody_can_read_it(capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
     troubles = Troubles(Say(json=True, text=None), secure_in=True, clock=lambda: now)  # type: ignore[arg-type]
@@ -255,6 +309,10 @@ def test_trouble_is_told_so_often_as_somebody_can_read_it(capsys: pytest.Capture
     now = 6.0
     (later,) = told(Trouble.UNREACHABLE, refused)
     assert later["untold"] == 1
+    (plain,) = told(
+        Trouble.HANDSHAKE, ProtocolError(Alert.UNEXPECTED_MESSAGE, "a record cannot have type 71")
+    )
+    assert plain["message"].endswith("a record cannot have type 71")
     now = 12.0
     for why in (TimeoutError("no connection"), PermissionError(13, "Permission denied"), OSError("odd")):
         now += 6.0

@@ -20,6 +20,7 @@ GROUPS: Mapping[str, str] = {
     "crypto": "Primitives",
     "udp": "Plain UDP, the floor",
     "bulk": "Bulk over loopback UDP",
+    "copies": "Copies between application and kernel",
     "workers": "Workers on one port",
     "changes": "Changes under load",
     "tcp": "Plain TCP, the floor",

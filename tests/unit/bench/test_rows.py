@@ -109,7 +109,7 @@ def test_what_a_simulated_link_loses_is_in_the_figure(
 
 
 def test_rows_of_several_processes_run(directory: Path) -> None:
-    names = ("workers.record", "workers.handshake", "changes.sockets", "bulk.1200")
+    names = ("workers.record", "workers.handshake", "copies.64", "changes.sockets", "bulk.1200")
     chosen = [one for one in rows.ROWS if one.name in names]
     assert len(chosen) == len(names)
     plan = runner.Plan(location=rows.LOCATION, directory=directory, scale=SCALE, rivals=False)
@@ -119,6 +119,8 @@ def test_rows_of_several_processes_run(directory: Path) -> None:
             assert (entry.status, entry.reason) == ("measured", ""), (one.name, entry.name)
         for check in one.checks:
             assert check.passed or check.name == "sabotage" or "clock" in check.name, (one.name, check)
+    (copies,) = (row for row in result.rows() if row.name == "copies.64")
+    assert all(1.0 < value < 10.0 for value in copies.ours.values("")), "short messages are copied into place"
     (lost,) = (row for row in result.rows() if row.name == "changes.sockets")
     assert lost.ours.values("") == [0.0] * SCALE.runs
 

@@ -136,6 +136,7 @@ def test_every_row_is_declared_once_and_of_a_known_group() -> None:
         "udp",
         "tcp",
         "seal",
+        "copies",
         "workers",
         "changes",
     }

@@ -6,6 +6,7 @@ from sealwire.bench.measurement import Measurement
 from sealwire.bench.rows import (
     bulk,
     changes,
+    copies,
     crypto,
     handshake,
     handshake_rate,
@@ -30,6 +31,7 @@ ROWS: tuple[Measurement, ...] = (
     *crypto.ROWS,
     *udp.ROWS,
     *bulk.ROWS,
+    *copies.ROWS,
     *workers.ROWS,
     *changes.ROWS,
     *tcp.ROWS,

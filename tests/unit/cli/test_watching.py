@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sealwire.cli import watching
-from sealwire.cli.say import Exit
+from sealwire.cli import main, watching
+from sealwire.cli.limits import check
+from sealwire.cli.say import Exit, Say
+from sealwire.limits import Limits, Machine
 from tests.unit.cli.running import sealwire, serving
 
 BOTH = pytest.mark.parametrize("transport", [(), ("--stream",)], ids=["dtls", "stream"])
@@ -128,3 +133,36 @@ def test_sizes_for_people(n: int, words: str) -> None:
 def test_columns_stand_below_each_other() -> None:
     lines = watching.columns([["a", "b"], ["long", "1"], ["x", "100"]], right=frozenset((1,)))
     assert lines == ["a       b", "long    1", "x     100"]
+
+
+def test_limits_are_checked_without_a_server(capsys: pytest.CaptureFixture[str]) -> None:
+    def told(machine: Machine, chosen: Limits | None = None) -> tuple[Exit, list[dict[str, Any]]]:
+        code = check(machine, chosen, Say(json=True, text=sys.stdout))
+        return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    code, (_, agreed) = told(Machine())
+    assert (code, agreed["event"]) == (Exit.OK, "agreed")
+    # A small machine: what a server starts with is lowered, and fits.
+    small = Machine(memory_bytes=256 << 20, memory_source="cgroup memory.max", descriptors=8_000)
+    code, (machine, *changed, agreed) = told(small)
+    assert machine["memory_source"] == "cgroup memory.max"
+    assert "total_bytes" in {one["name"] for one in changed}
+    assert (code, agreed["event"]) == (Exit.OK, "agreed")
+    # The same limits by somebody's choice do not.
+    code, (*_, memory, descriptors) = told(small, Limits(connections=9_000))
+    assert code == Exit.NO
+    assert (memory["first"], memory["second"]) == ("total_bytes", "cgroup memory.max")
+    assert (descriptors["first"], descriptors["second"]) == ("connections", "RLIMIT_NOFILE")
+
+
+def test_limits_that_are_checked_are_named_right(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["limits", "--check", "--set", "handshake_seconds=2.5"]) == Exit.OK
+    assert "handshake_seconds is 2.5, by default 60" in capsys.readouterr().out
+    for wrong, words in (
+        (["--check", "--set", "nonsense=1"], "is no limit"),
+        (["--check", "--set", "connections=many"], "is no number"),
+        (["--check", "--set", "connections=0"], "must be positive"),
+        (["--set", "connections=5"], "say --check"),
+    ):
+        assert main(["limits", *wrong]) == Exit.USAGE
+        assert words in capsys.readouterr().err

@@ -32,7 +32,7 @@ from sealwire.errors import (
     LimitReached,
     ProtocolError,
 )
-from sealwire.limits import Ledger, Limits, Purpose
+from sealwire.limits import DEFAULT_LIMITS, Ledger, Limits, Purpose
 from sealwire.telemetry import KeyUsage
 from sealwire.tls13.contract import EarlyData, EarlyPhase, Session
 from sealwire.tls13.handshake import DTLS, Handshake
@@ -44,7 +44,6 @@ DEFAULT_MTU_BYTES: Final = 1200
 # RFC 9147 section 4.4 [9147-4.4-5]: 576 and 1280 bytes, less IP and UDP headers.
 _LEAST_MTU_IPV4_BYTES: Final = 548
 _LEAST_MTU_IPV6_BYTES: Final = 1232
-_DEFAULT_LIMITS: Final = Limits()
 
 
 class Connection(Hibernating):
@@ -85,7 +84,7 @@ class Connection(Hibernating):
             ConfigurationError: no usable server name while names are checked.
             LimitReached: the ledger has no room.
         """
-        limits = limits or _DEFAULT_LIMITS
+        limits = limits or DEFAULT_LIMITS
         config = config.within(limits)
         # RFC 9147 section 5.1 [9147-5.1-13]: an empty id says that we need none and take the server's.
         handshake = Handshake.client(
@@ -129,7 +128,7 @@ class Connection(Hibernating):
         test); else say so by `address_proved`, and at most three times the bytes received are sent
         until the peer proves it.  `connection_id` is as for :meth:`client`; None not to negotiate ids.
         """
-        limits = limits or _DEFAULT_LIMITS
+        limits = limits or DEFAULT_LIMITS
         config = config.within(limits)
         return cls(
             config,

@@ -36,7 +36,7 @@ from sealwire.dtls.timers import Timers
 from sealwire.dtls.transfer import INITIAL_TIMEOUT_SECONDS
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP, Upkeep
 from sealwire.errors import Discard, LimitReached
-from sealwire.limits import Budget, Ledger, Limits, Pressure, tables_bytes
+from sealwire.limits import DEFAULT_LIMITS, Budget, Ledger, Limits, Pressure, tables_bytes
 from sealwire.record.train import Train, bytes_of, count_of
 from sealwire.telemetry import ConnectionCounters, EndpointCounters
 from sealwire.tls13.contract import EPOCH_EARLY
@@ -106,7 +106,7 @@ class Endpoint:
             raise ValueError(
                 f"connection ids have {_MIN_CID_BYTES} to {_MAX_CID_BYTES} bytes, or none, not {cid_bytes}"
             )
-        self.limits = limits or Limits()
+        self.limits = limits or DEFAULT_LIMITS
         self.counters = EndpointCounters()
         self.ledger = Ledger(self.limits)
         self.ledger.charge_table(tables_bytes(self.limits))

@@ -19,7 +19,7 @@ from sealwire.dtls.header import RecordNumber, is_ciphertext
 from sealwire.dtls.journal import Journal, Mark
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP, Upkeep
 from sealwire.errors import Discard, Error
-from sealwire.limits import Account, Ledger, Limits
+from sealwire.limits import DEFAULT_LIMITS, Account, Ledger, Limits
 from sealwire.record.train import Train, rest_of
 from sealwire.telemetry import EndpointCounters
 from sealwire.tls13.contract import EPOCH_APPLICATION, Direction
@@ -31,7 +31,6 @@ INITIAL_TIMEOUT_SECONDS: Final = 1.0
 _LEAST_RESERVE: Final = 1024
 # After a crash: datagrams tried for where the peer's numbers are by now; forged ones cost the most.
 _SOUGHT_DATAGRAMS: Final = 64
-_DEFAULT_LIMITS: Final = Limits()
 
 
 class Transferable(Association):
@@ -74,7 +73,7 @@ class Transferable(Association):
             Error: this generation was imported before.
             LimitReached: the ledger has no room.
         """
-        limits = limits or _DEFAULT_LIMITS
+        limits = limits or DEFAULT_LIMITS
         config = config.within(limits)
         # First, so that a state is not used up for nothing.
         account = open_account(ledger or Ledger(limits), limits)

@@ -22,13 +22,14 @@ from sealwire.limits.agreement import (
     predict_memory,
     tables_bytes,
 )
-from sealwire.limits.declared import Limits, Policy, Scope
+from sealwire.limits.declared import DEFAULT_LIMITS, Limits, Policy, Scope
 from sealwire.limits.ledger import Account, Ledger, Purpose
 from sealwire.limits.prefixes import Prefix, PrefixTable, prefixes_of
 from sealwire.limits.pressure import Pressure
 from sealwire.limits.reservation import Budget, Reservation
 
 __all__ = [
+    "DEFAULT_LIMITS",
     "Account",
     "Budget",
     "Disagreement",

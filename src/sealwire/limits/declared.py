@@ -302,3 +302,7 @@ class Limits:
             raise ValueError("Limits.connection_bytes is above Limits.total_bytes")
         if self.handshakes > self.connections:
             raise ValueError("Limits.handshakes is above Limits.connections")
+
+
+#: The limits of whoever says nothing; making one looks at every field.
+DEFAULT_LIMITS: Final = Limits()

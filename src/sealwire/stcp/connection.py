@@ -23,7 +23,7 @@ from sealwire.errors import (
     ProtocolError,
     Truncated,
 )
-from sealwire.limits import Ledger, Limits, Purpose
+from sealwire.limits import DEFAULT_LIMITS, Ledger, Limits, Purpose
 from sealwire.stcp.deframe import APPLICATION_DATA
 from sealwire.stcp.events import Event
 from sealwire.stcp.frames import protocol_name, word_of
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 _WARNING: Final = 1
 # A ledger fuller than this part of its limit stops reading, so that what is in flight still fits.
 _HIGH_WATER: Final = 7 / 8
-_DEFAULT_LIMITS: Final = Limits()
 
 
 class Connection(Messaging):
@@ -87,7 +86,7 @@ class Connection(Messaging):
             ConfigurationError: `config` and `server_name` cannot make a ClientHello.
             LimitReached: the ledger has no room for a connection.
         """
-        limits = limits or _DEFAULT_LIMITS
+        limits = limits or DEFAULT_LIMITS
         ledger = ledger or Ledger(limits)
         config, protocol = _speaking(config.within(limits), messages)
         if protocol is not None and (ticket is None or ticket.alpn != protocol):
@@ -124,7 +123,7 @@ class Connection(Messaging):
 
         `peer` is the socket address of the client, whose prefix is charged as well.
         """
-        limits = limits or _DEFAULT_LIMITS
+        limits = limits or DEFAULT_LIMITS
         ledger = ledger or Ledger(limits)
         config, protocol = _speaking(config.within(limits), messages)
         handshake = Handshake.server(config, TLS, early=EarlyPhase(wanted=True))

@@ -171,8 +171,7 @@ def start(exchange: Exchange, target: Target) -> State:
     )
     if settings.grease:
         hello = greased(exchange.provider, hello)
-    hello = psk.with_binders(exchange, hello, psks, None)
-    offer = Offer(hello, hello.encode(exchange.flavor), shares, psks)
+    offer = Offer(*psk.with_binders(exchange, hello, psks, None), shares, psks)
     exchange.send(EPOCH_PLAIN, offer.message)
     if early_offered:
         early.begin(exchange, psks[0], offer.message)
@@ -261,8 +260,8 @@ class ExpectServerHello(State):
         transcript = Transcript.after_retry(
             exchange.provider, spec, message_hash(exchange.provider, spec, offer.message), message
         )
-        hello = psk.with_binders(exchange, replace(offer.hello, extensions=block), psks, transcript)
-        second = Offer(hello, hello.encode(exchange.flavor), shares, psks)
+        again = replace(offer.hello, extensions=block)
+        second = Offer(*psk.with_binders(exchange, again, psks, transcript), shares, psks)
         transcript.add(second.message)
         if not exchange.early.pending:
             exchange.send_compatibility_ccs()

@@ -9,7 +9,7 @@ a known one in a message that may not carry it is illegal_parameter.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
@@ -433,9 +433,16 @@ def _encode_offered_psks(writer: Writer, value: OfferedPsks) -> None:
         for psk in value.identities:
             writer.vector16(psk.identity)
             writer.u32(psk.obfuscated_ticket_age)
+    writer.raw(binder_list(value.binders))
+
+
+def binder_list(binders: Iterable[bytes]) -> bytes:
+    """What a ClientHello with pre-shared keys ends with."""
+    writer = Writer()
     with writer.length16():
-        for binder in value.binders:
+        for binder in binders:
             writer.vector8(binder)
+    return writer.finish()
 
 
 def _decode_ticket_request(reader: Reader) -> tuple[int, int]:

@@ -85,11 +85,12 @@ def offer(exchange: Exchange, block: Extensions, psks: Sequence[Candidate]) -> N
 
 def with_binders(
     exchange: Exchange, hello: ClientHello, psks: Sequence[Candidate], before: Transcript | None
-) -> ClientHello:
-    """`hello` with the binders its keys must have; `before` is the transcript of a retry."""
+) -> tuple[ClientHello, bytes]:
+    """`hello` with the binders its keys must have, and its message; `before` is the transcript of a retry."""
+    message = hello.encode(exchange.flavor)
     if not psks:
-        return hello
-    covered = truncated(hello.encode(exchange.flavor), hello)
+        return hello, message
+    covered = truncated(message, hello)
     binders = []
     for one in psks:
         digest = _hash_over(exchange, one.psk, before, covered)
@@ -98,7 +99,8 @@ def with_binders(
     block.copy_from(hello.extensions, but=frozenset((ext.PRE_SHARED_KEYS.code,)))
     identities = hello.extensions.require(ext.PRE_SHARED_KEYS).identities
     block.add(ext.PRE_SHARED_KEYS, OfferedPsks(identities, tuple(binders)))
-    return replace(hello, extensions=block)
+    # Nothing else changed, and the binders come last.
+    return replace(hello, extensions=block), covered + ext.binder_list(binders)
 
 
 def truncated(message: bytes, hello: ClientHello) -> bytes:

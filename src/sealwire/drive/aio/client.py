@@ -28,7 +28,7 @@ from sealwire.drive.udp import Address, Refusals, UdpSocket
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP
 from sealwire.errors import ConnectionClosed, Error
-from sealwire.limits import Limits
+from sealwire.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from sealwire.context import Config, Context
@@ -85,12 +85,12 @@ class _Attempt(Generic[PeerT]):
         self._sessions = sessions
         self._connection = connection
         self._peer: PeerT | None = None
-        connection.address = sock.getpeername()
+        connection.address = peer = sock.getpeername()
         udp = UdpSocket(sock, connected=True)
-        prepare(udp, connection, sock.getpeername())
+        prepare(udp, connection, peer)
         self.refusals = Refusals(udp, connection.counters)
         self.refusals.move_on = impatient
-        self.port = Port(loop, udp, _Single(connection, sock.getpeername()), self._after_turn)
+        self.port = Port(loop, udp, _Single(connection, peer), self._after_turn)
         connection.on_output = lambda _: self.port.schedule()
 
     def _after_turn(self, batch: Batch) -> None:
@@ -252,7 +252,9 @@ class Opening:
         self._replayable += [bytes(message) for message in messages]
 
     def __await__(self) -> Generator[Any, None, DatagramChannel]:
-        target = replace(self._target, replayable=tuple(self._replayable))
+        target = self._target
+        if self._replayable:
+            target = replace(target, replayable=tuple(self._replayable))
         return open_peer(target, _channel).__await__()
 
     async def __aenter__(self) -> DatagramChannel:
@@ -305,7 +307,7 @@ def open_datagram_channel(
             port,
             context.config(),
             server_hostname,
-            limits or Limits(),
+            limits or DEFAULT_LIMITS,
             mtu,
             timeout,
             local_addr,

@@ -207,7 +207,13 @@ class Port(HoldsDescriptor):
 
     def _set_timer(self) -> None:
         deadline = self._engine.deadline()
-        if deadline == self._timer_at or self._closed:
+        if self._closed:
+            return
+        if deadline is not None and self._timer_at is not None and self._timer_at <= deadline:
+            # A timer that fires too early finds nothing to do and is set anew, once; most deadlines move
+            # further away many times before they are met.
+            return
+        if deadline is None and self._timer_at is None:
             return
         self._cancel_timer()
         self._timer_at = deadline
@@ -219,4 +225,4 @@ class Port(HoldsDescriptor):
         if self._timer is not None:
             self._timer.cancel()
             ownership.let_go(self._timer)
-            self._timer = None
+            self._timer = self._timer_at = None

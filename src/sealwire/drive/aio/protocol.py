@@ -26,7 +26,7 @@ from sealwire.dtls.connection import DEFAULT_MTU_BYTES
 from sealwire.dtls.endpoint import DEFAULT_CID_BYTES
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP
 from sealwire.errors import ConnectionClosed, LimitReached
-from sealwire.limits import Limits
+from sealwire.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from sealwire.context import Context
@@ -271,7 +271,7 @@ async def create_datagram_endpoint(
     has several addresses, a serving protocol gets the first.
     """
     loop = asyncio.get_running_loop()
-    limits = limits or Limits()
+    limits = limits or DEFAULT_LIMITS
     config = context.config()
     protocol = protocol_factory()
     transport = DatagramTransport(protocol, limits)

@@ -25,7 +25,7 @@ from sealwire.drive.reports import costliest, report
 from sealwire.drive.sessions import Sessions
 from sealwire.drive.sessions import send_replayable as send_early
 from sealwire.errors import Error, LimitReached
-from sealwire.limits import Budget, Ledger, Limits, Pressure, prefixes_of
+from sealwire.limits import DEFAULT_LIMITS, Budget, Ledger, Limits, Pressure, prefixes_of
 from sealwire.stcp.frames import protocol_name
 from sealwire.telemetry import ConnectionCounters, EndpointCounters, PeerReport
 
@@ -80,7 +80,7 @@ async def open_connection(
     """
     loop = asyncio.get_running_loop()
     config = context.config()
-    limits = limits or Limits()
+    limits = limits or DEFAULT_LIMITS
     seconds = limits.handshake_seconds if timeout is None else timeout
     try:
         async with asyncio.timeout(seconds):

@@ -17,7 +17,7 @@ from sealwire.drive.sessions import Sessions
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
 from sealwire.dtls.upkeep import DEFAULT_UPKEEP
 from sealwire.errors import Error
-from sealwire.limits import Limits
+from sealwire.limits import DEFAULT_LIMITS, Limits
 from sealwire.stcp.frames import protocol_name
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def wrap_socket(
         TimeoutError: the socket's timeout, or ``limits.handshake_seconds``, passed.
     """
     config = context.config()
-    limits = limits or Limits()
+    limits = limits or DEFAULT_LIMITS
     if sock.type not in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         raise ValueError("only SOCK_STREAM and SOCK_DGRAM sockets can be secured")
     _check_kind(sock.type, messages)
@@ -254,7 +254,7 @@ def create_connection(
     """
     host, port = address
     _check_kind(kind, messages)
-    limits = limits or Limits()
+    limits = limits or DEFAULT_LIMITS
     config = context.config()
     name = server_hostname or host
     start = time.monotonic()

@@ -87,9 +87,10 @@ class Import:
 
 
 def room_of(module: str) -> str:
-    """``sealwire.crypto.suites`` lives in ``crypto``, ``sealwire`` in itself."""
+    """``sealwire.crypto.suites`` lives in ``crypto``, ``sealwire`` in itself; ``_wire`` is ``wire`` in C."""
     parts = module.split(".")
-    return parts[1] if len(parts) > 1 else parts[0]
+    room = parts[1] if len(parts) > 1 else parts[0]
+    return "wire" if room == "_wire" else room
 
 
 def modules(source: Path) -> Iterator[tuple[str, Path]]:

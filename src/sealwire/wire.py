@@ -4,11 +4,15 @@ A Reader is a cursor with an end bound over bytes it never copies until asked; a
 a :meth:`Reader.sub` whose bound lies inside its parent's, so no parser can run past its length.
 Every short read is the same error, decode_error (RFC 8446 section 6.2).  A Writer builds nested
 vectors with ``with writer.length16():`` and patches the prefix when the block ends.
+
+Both are compiled where that is possible (`_wire.pyx`): what is here is their twin, and their description.
 """
 
 from __future__ import annotations
 
+import os
 import struct
+from typing import TYPE_CHECKING
 
 from sealwire.errors import Alert, ProtocolError
 
@@ -20,7 +24,7 @@ def decode_error(what: str) -> ProtocolError:
     return ProtocolError(Alert.DECODE_ERROR, f"{what} is malformed")
 
 
-class Reader:
+class PlainReader:
     """A bounded cursor over `data`; every method raises ProtocolError(decode_error) at the bound.
 
     `what` names the structure in errors.
@@ -97,18 +101,18 @@ class Reader:
         """All bytes up to the bound, copied."""
         return self.take(self.remaining)
 
-    def sub(self, n: int, what: str | None = None) -> Reader:
+    def sub(self, n: int, what: str | None = None) -> PlainReader:
         """A reader over the next `n` bytes, which this one skips."""
         start = self._advance(n)
-        return Reader(self._data, what or self.what, start, start + n)
+        return PlainReader(self._data, what or self.what, start, start + n)
 
-    def sub8(self, what: str | None = None) -> Reader:
+    def sub8(self, what: str | None = None) -> PlainReader:
         return self.sub(self.u8(), what)
 
-    def sub16(self, what: str | None = None) -> Reader:
+    def sub16(self, what: str | None = None) -> PlainReader:
         return self.sub(self.u16(), what)
 
-    def sub24(self, what: str | None = None) -> Reader:
+    def sub24(self, what: str | None = None) -> PlainReader:
         return self.sub(self.u24(), what)
 
     def vector8(self, low: int = 0, high: int = 0xFF) -> bytes:
@@ -141,7 +145,7 @@ class Reader:
             raise decode_error(self.what)
 
 
-class Writer:
+class PlainWriter:
     """Builds a message; integers are big-endian and must fit (OverflowError is our own bug)."""
 
     __slots__ = ("_hidden", "_out")
@@ -232,3 +236,23 @@ class _Length:
     def __exit__(self, *error: object) -> None:
         body = self._start + self._size
         self._out[self._start : body] = (len(self._out) - body).to_bytes(self._size, "big")
+
+
+if TYPE_CHECKING:
+    Reader = PlainReader
+    Writer = PlainWriter
+else:
+
+    def _choose():
+        """Reader and Writer: the compiled ones where they are built."""
+        if os.environ.get("SEALWIRE_PURE") != "1":
+            try:
+                from sealwire import _wire
+            except ImportError as error:
+                if os.environ.get("SEALWIRE_REQUIRE_COMPILED") == "1":
+                    raise ImportError(f"SEALWIRE_REQUIRE_COMPILED=1, but {error}") from error
+            else:
+                return _wire.Reader, _wire.Writer
+        return PlainReader, PlainWriter
+
+    Reader, Writer = _choose()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sealwire import wire
+from sealwire.crypto.hkdf import Secret
 from sealwire.errors import Alert, ProtocolError
 from sealwire.wire import Buffer, Reader, Writer
 
@@ -225,3 +229,110 @@ def test_nested_structures_round_trip_and_survive_any_change(tree: Tree, data: s
     except ProtocolError as error:
         assert error.alert is Alert.DECODE_ERROR  # noqa: PT017
     assert reader.position <= len(changed)
+
+
+# --- the compiled ones and their twins --------------------------------------------------------
+
+NUMBERS = st.sampled_from(["u8", "u16", "u24", "u32", "u48", "u64"])
+READS = st.one_of(
+    st.tuples(
+        st.one_of(NUMBERS, st.sampled_from(["rest", "list16_of_u16", "u64s", "finish", "enter", "leave"]))
+    ),
+    st.tuples(st.sampled_from(["take", "sub"]), st.integers(0, 40)),
+    st.tuples(st.sampled_from(["sub8", "sub16", "sub24"])),
+    st.tuples(st.sampled_from(["vector8", "vector16", "vector24"]), st.integers(0, 4), st.integers(4, 300)),
+)
+
+
+def read_all(reader: Any, steps: list[tuple[Any, ...]]) -> list[object]:
+    """What a reader answers to `steps`; the readers it gives are read from next."""
+    told: list[object] = []
+    stack = [reader]
+    for name, *arguments in steps:
+        one = stack[-1]
+        try:
+            answer = getattr(one, name)(*arguments)
+        except ProtocolError as error:
+            answer = (error.alert, error.reason)
+        except AttributeError:
+            # "enter" and "leave" go into the last inner reader and out of it.
+            if name == "leave" and len(stack) > 1:
+                stack.pop()
+            answer = None
+        if isinstance(answer, wire.PlainReader | wire.Reader):
+            stack.append(answer)
+            answer = answer.what
+        told.append((answer, one.position, one.remaining))
+    return told
+
+
+@given(
+    st.binary(max_size=80),
+    st.lists(READS, max_size=12),
+    st.sampled_from([bytes, bytearray, memoryview]),
+    st.integers(0, 8),
+    st.integers(0, 8),
+)
+def test_readers_agree(
+    data: bytes, steps: list[tuple[Any, ...]], kind: Callable[[bytes], Buffer], start: int, cut: int
+) -> None:
+    start = min(start, len(data))
+    end = max(start, len(data) - cut)
+    twin = wire.PlainReader(kind(data), "a thing", start, end)
+    assert read_all(Reader(kind(data), "a thing", start, end), steps) == read_all(twin, steps)
+
+
+WRITES = st.one_of(
+    st.tuples(NUMBERS, st.one_of(st.integers(0, 300), st.integers(-5, 1 << 70))),
+    st.tuples(
+        st.sampled_from(["raw", "vector8", "hidden8", "vector16", "vector24"]), st.binary(max_size=260)
+    ),
+    st.tuples(st.sampled_from(["length8", "length16", "length24"]), st.binary(max_size=260)),
+)
+
+
+def written(writer: Any, steps: list[tuple[Any, ...]]) -> list[object]:
+    told: list[object] = []
+    for name, value in steps:
+        try:
+            if name.startswith("length"):
+                with getattr(writer, name)():
+                    writer.raw(value)
+                    with writer.length16():
+                        writer.u8(7)
+            else:
+                getattr(writer, name)(value)
+        except (OverflowError, ValueError) as error:
+            told.append(type(error))
+            break
+        told.append(len(writer))
+    return [*told, writer.finish()]
+
+
+@given(st.lists(WRITES, max_size=10))
+def test_writers_agree(steps: list[tuple[Any, ...]]) -> None:
+    assert written(Writer(), steps) == written(wire.PlainWriter(), steps)
+
+
+def test_which_ones_are_used() -> None:
+    pure = os.environ.get("SEALWIRE_PURE") == "1"
+    if not pure:
+        pytest.importorskip("sealwire._wire")
+    assert (Reader is wire.PlainReader) is pure
+    assert (Writer is wire.PlainWriter) is pure
+
+
+def test_they_have_the_same_methods() -> None:
+    for compiled, twin in ((Reader, wire.PlainReader), (Writer, wire.PlainWriter)):
+        assert {name for name in dir(twin) if name[0] != "_"} == {
+            name for name in dir(compiled) if name[0] != "_"
+        }
+
+
+def test_a_secret_is_hidden_until_the_end() -> None:
+    for one in (Writer(), wire.PlainWriter()):
+        one.u8(1)
+        one.hidden8(Secret(b"never lies about"))
+        with one.length8():
+            one.u8(2)
+        assert one.finish() == b"\x01\x10never lies about\x01\x02"

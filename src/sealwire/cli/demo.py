@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import statistics
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sealwire
-from sealwire.cli import authority, lossy, send
+from sealwire.cli import authority, evidence, lossy, send
 from sealwire.cli import options as common
 from sealwire.cli.plain import HOST, PlainChannel
 from sealwire.cli.say import Exit, Failure, Say
@@ -45,11 +46,12 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
         directory = Path(temporary)
         made = authority.make(authority.LOCAL_NAMES, authority.LOCAL_ADDRESSES, days=1, key_type="ec")
         authority.write(directory, made)
-        ways = asyncio.run(_all_ways(directory, data, Progress(say)))
-        _report(ways, len(data), say)
+        ways, seen = asyncio.run(_all_ways(directory, data, Progress(say)))
+        _report(ways, seen, len(data), say)
         survival = lossy.survive(directory, args.seed)
     _report_survival(survival, args.seed, say)
     whole = all(way.measured.intact for way in ways) and survival.connected and survival.intact
+    whole = whole and (seen is None or seen.whole)
     say.fact(
         "verdict",
         "Everything arrived whole." if whole else "NOT everything arrived whole.",
@@ -108,14 +110,23 @@ class Progress:
             sys.stderr.flush()
 
 
-async def _all_ways(directory: Path, data: bytes, progress: Progress) -> list[Way]:
+async def _all_ways(
+    directory: Path, data: bytes, progress: Progress
+) -> tuple[list[Way], evidence.Evidence | None]:
+    """How the file went, and what a probe saw of it; None where what that needs is not installed."""
     context = sealwire.create_default_context(cafile=directory / "ca.pem")
     ways: list[Way] = []
-    async with _receiving("datagrams", directory) as (secured, plain):
+    watched = None if evidence.missing() else evidence.Watched(directory)
+    async with contextlib.AsyncExitStack() as stack:
+        secured, plain = await stack.enter_async_context(_receiving("datagrams", directory))
+        live = False
+        if watched is not None:
+            stack.push_async_callback(watched.close)
+            live = await watched.begin(secured)
 
-        async def open_channel() -> DatagramChannel:
+        async def open_channel(port: int = secured) -> DatagramChannel:
             return await sealwire.open_datagram_channel(
-                HOST, secured, context=context, server_hostname="localhost"
+                HOST, port, context=context, server_hostname="localhost"
             )
 
         times = []
@@ -130,6 +141,14 @@ async def _all_ways(directory: Path, data: bytes, progress: Progress) -> list[Wa
         with PlainChannel(plain, size) as plain_channel:
             measured = await send.over_datagrams(plain_channel, data, progress.of("plain UDP"))
             ways.append(Way("plain UDP", {}, 0.0, measured))
+        if watched is not None:
+            if not live:
+                capture = directory / "capture.pcap"
+                async with evidence.relayed(capture, secured) as port, await open_channel(port) as channel:
+                    await send.over_datagrams(channel, data[: evidence.RELAYED_BYTES], progress.of("relay"))
+                await watched.read(capture)
+            progress.clear()
+            await watched.end()
 
     async with _receiving("streams", directory) as (secured, plain):
         times = []
@@ -150,7 +169,7 @@ async def _all_ways(directory: Path, data: bytes, progress: Progress) -> list[Wa
         await plain_writer.wait_closed()
         ways.append(Way("plain TCP", {}, 0.0, measured))
     progress.clear()
-    return ways
+    return ways, None if watched is None else watched.evidence
 
 
 @asynccontextmanager
@@ -183,7 +202,7 @@ async def _receiving(kind: str, directory: Path) -> AsyncIterator[tuple[int, int
         await process.wait()
 
 
-def _report(ways: Sequence[Way], size: int, say: Say) -> None:
+def _report(ways: Sequence[Way], seen: evidence.Evidence | None, size: int, say: Say) -> None:
     rows: list[tuple[str, ...]] = [("", *(way.name for way in ways))]
     rows += [
         (fact, *(str(way.negotiated.get(fact, "-")) for way in ways))
@@ -196,9 +215,17 @@ def _report(ways: Sequence[Way], size: int, say: Say) -> None:
         ("chunks resent", *(str(way.measured.retransmissions) for way in ways)),
         ("SHA-256", *("equal" if way.measured.intact else "DIFFERENT" for way in ways)),
     ]
+    if seen is not None:
+        # The probe saw the first way only.
+        rows += [(name, value, *("-" for _ in ways[1:])) for name, value in seen.rows()]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     for row in rows:
         say.words("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if seen is None:
+        say.words(f"what a probe would have seen of it: pip install 'sealwire[query]' ({evidence.missing()})")
+    else:
+        say.words(f"the last five lines: what a probe saw of DTLS 1.3, {seen.how}")
+        say.record("evidence", **seen.facts, whole=seen.whole)
     for way in ways:
         say.record(
             "way",

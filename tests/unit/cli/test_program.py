@@ -9,12 +9,13 @@ import ssl
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cryptography
 import pytest
 
 import sealwire
-from sealwire.cli import main, transfer
+from sealwire.cli import evidence, main, transfer
 from sealwire.record import protect
 from tests.unit.cli import running
 
@@ -121,6 +122,35 @@ def test_the_demo_moves_a_file_whole_four_ways(tmp_path: Path) -> None:
     assert lossy["reordered"] > 0
     assert objects[-1] == {"event": "verdict", "whole": True}
     assert list(temporary.iterdir()) == []
+    if not evidence.missing():
+        (seen,) = (o for o in objects if o["event"] == "evidence")
+        _judge(seen)
+
+
+def _judge(seen: dict[str, Any]) -> None:
+    """What the demo's probe saw was sealed, collected, asked for and verified, all of it."""
+    assert seen["whole"]
+    assert seen["verified"]
+    assert seen["queried_flows"] >= 1
+    assert seen["queried_packets"] == seen["packets"] > 10
+    assert seen["collected_events"] == seen["sealed_events"] > seen["flows"]
+
+
+@pytest.mark.skipif(bool(evidence.missing()), reason="needs the extra query")
+def test_the_demo_shows_its_evidence_where_nothing_may_be_captured(tmp_path: Path) -> None:
+    """Then what passes a relay is written into a capture file."""
+    program = shutil.which("setpriv")
+    if program is None or os.geteuid() != 0:
+        pytest.skip("cannot give up a right here")
+    (tmp_path / "file").write_bytes(os.urandom(100_000))
+    command = [program, "--bounding-set=-net_raw,-net_admin"]
+    command += running.command(["demo", "--json", "--file", tmp_path / "file"])
+    done = subprocess.run(command, capture_output=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, b"")
+    objects = [json.loads(line) for line in done.stdout.splitlines()]
+    (seen,) = (o for o in objects if o["event"] == "evidence")
+    assert "relay" in seen["how"]
+    _judge(seen)
 
 
 def test_the_demo_is_not_content_with_a_changed_file(

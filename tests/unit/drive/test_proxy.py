@@ -22,8 +22,16 @@ from sealwire.drive.aio import proxy as proxies
 from sealwire.drive.aio import stream as streams
 from sealwire.drive.aio.passage import ProxySettings, Report, Trouble
 from sealwire.drive.aio.proxy import Proxy, start_proxy
-from sealwire.errors import Alert, ConfigurationError, HandshakeError, PeerAlert, ProtocolError, Truncated
-from sealwire.limits import Limits, Purpose
+from sealwire.errors import (
+    Alert,
+    ConfigurationError,
+    HandshakeError,
+    LimitReached,
+    PeerAlert,
+    ProtocolError,
+    Truncated,
+)
+from sealwire.limits import Limits, Purpose, prefixes_of
 from sealwire.proxy import Header, Routes, Target, TlsFacts
 from sealwire.proxy.header import decode, missing
 from tests import certificates
@@ -418,6 +426,52 @@ def test_one_client_has_a_share_and_silence_gives_way() -> None:
                     _, writer = await connect(proxy)
                     assert proxy.counters.handshakes_shed == 1
                     writer.abort()
+
+    run(main())
+
+
+def test_behind_a_balancer_the_share_is_that_of_the_client_it_names(tmp_path: Path) -> None:
+    async def hello_from(proxy: Proxy, client: str) -> socket.socket:
+        sock = await plain_connection(proxy)
+        await send(sock, Header((client, 5), ("198.51.100.1", 443)).encode())
+        return sock
+
+    async def main() -> None:
+        limits = Limits(prefix_connections=1, prefix_handshakes=1)
+        reports: list[Report] = []
+        with Backend() as backend, contextlib.ExitStack() as stack:
+            balanced = {"accept_header": ANYWHERE, "limits": limits, "reports": reports}
+            async with proxied(backend.target, **balanced) as proxy:  # type: ignore[arg-type]
+                for client in ("192.0.2.1", "192.0.2.2"):
+                    stack.enter_context(await hello_from(proxy, client))
+                await eventually(lambda: proxy.ledger.prefixes.full(prefixes_of(("192.0.2.2", 1))))
+                with await hello_from(proxy, "192.0.2.1") as third, pytest.raises(ConnectionResetError):
+                    await receive(third, 1)
+                assert proxy.counters.admissions_refused == 1
+                assert proxy.ledger.reached["prefix_handshakes"] == 1
+        assert isinstance(reports[0].error, LimitReached)
+
+    run(main())
+
+
+def test_the_secure_side_may_be_a_unix_socket(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = tmp_path / "secure"
+        with Backend() as backend:
+            settings = ProxySettings(
+                listen=Target(path=str(path)), routes=Routes(backend.target), send_header=True
+            )
+            async with await start_proxy(settings, context=server_context()) as inner:
+                outer = ProxySettings(
+                    listen=Target("127.0.0.1", 0), secure=Target(path=str(path)), server_name="localhost"
+                )
+                async with await start_proxy(outer, context=client_context()) as near:
+                    with await plain_connection(near) as client:
+                        await send(client, b"hello")
+                        plain = await backend.accept()
+                        assert (await read_header(plain)).source == ""
+                        assert await receive(plain, 5) == b"hello"
+                assert inner.counters.handshakes_completed == 1
 
     run(main())
 

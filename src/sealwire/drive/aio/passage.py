@@ -22,8 +22,8 @@ from sealwire.drive.aio import plain
 from sealwire.drive.aio.pump import Ending, Pump
 from sealwire.drive.aio.stream import Stream
 from sealwire.drive.sessions import Sessions
-from sealwire.errors import Alert, Error, HandshakeError
-from sealwire.limits import Account, Purpose
+from sealwire.errors import Alert, Error, HandshakeError, LimitReached
+from sealwire.limits import Account, Purpose, prefixes_of
 from sealwire.proxy import Header, HeaderError, NoRoute, Routes, Target, TlsFacts
 
 if TYPE_CHECKING:
@@ -191,6 +191,12 @@ class Passage:
         if header.source is not None:
             self.address = header.source
             self.client = self._shown(header.source)
+        # Behind a balancer this is the first moment at which the client's share can be looked at.
+        full = None if self.settings.routes is None else self.ledger.prefixes.full(prefixes_of(self.address))
+        if full is not None:
+            self.ledger.note(full)
+            self.endpoint.admissions_refused += 1
+            raise LimitReached(full, "one client has as many connections as it may have")
         return header
 
     def _onward_header(self, header: Header | None, tls: TlsFacts | None = None) -> bytes:

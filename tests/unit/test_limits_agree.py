@@ -51,6 +51,7 @@ class TestAgreement:
             ({"connections": 100_000, "prefixes": 200_000}, "connections", "total_bytes"),
             ({"prefixes": 100}, "connections", "prefixes"),
             ({"send_queue_bytes": 1 * MIB}, "receive_queue_bytes and send_queue_bytes", "connection_bytes"),
+            ({"message_bytes": 1 * MIB}, "message_bytes", "connection_bytes"),
             ({"reassembly_bytes": 512 * 1024}, "reassembly_bytes", "handshake_bytes"),
             ({"prefix_connections": 3_000}, "prefix_connections", "site_connections"),
             (

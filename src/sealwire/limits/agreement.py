@@ -178,6 +178,15 @@ def _among_limits(limits: Limits) -> Iterator[Disagreement]:
             f"a connection with both queues full holds {queues} bytes,"
             f" and {limits.connection_bytes} are allowed",
         )
+    # One direction at a time; both at once need twice as much.
+    message = limits.message_bytes + max(limits.receive_queue_bytes, limits.send_queue_bytes)
+    if message + weights.STREAM_BYTES > limits.connection_bytes and _chosen(limits, "message_bytes"):
+        yield Disagreement(
+            "message_bytes",
+            "connection_bytes",
+            f"a connection with such a message behind a full queue holds {message} bytes,"
+            f" and {limits.connection_bytes} are allowed",
+        )
     shaking = limits.reassembly_bytes + weights.HALF_OPEN_BYTES
     if shaking > limits.handshake_bytes:
         yield Disagreement(

@@ -181,9 +181,9 @@ class Limits:
         256 * _KIB, "bytes", Scope.CONNECTION, Policy.RAISE, "data waiting for the network"
     )
 
-    #: At most 32 MiB (docs/wire-stcp.md); it has to fit into connection_bytes to be of use.
+    #: At most 32 MiB (docs/wire-stcp.md).  One each way fits into connection_bytes beside full queues.
     message_bytes: int = _limit(
-        512 * _KIB, "bytes", Scope.CONNECTION, Policy.CLOSE, "longest message of message mode, either way"
+        128 * _KIB, "bytes", Scope.CONNECTION, Policy.CLOSE, "longest message of message mode, either way"
     )
 
     # --- time and repetition ---------------------------------------------------------------

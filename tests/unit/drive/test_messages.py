@@ -317,7 +317,7 @@ def test_blocking_messages_there_and_back() -> None:
     with blocking_server(blocking_echo, messages="b") as port, connect_blocking(port, messages="b") as secure:
         assert secure.message_mode
         assert secure.application == "b"
-        for message in (b"", b"hello", bytearray(300_000)):
+        for message in (b"", b"hello", bytearray(130_000)):
             secure.write_message(message)
             assert secure.read_message() == message
         for call in (secure.recv, lambda: secure.send(b"x"), lambda: secure.recv_into(bytearray(1))):
@@ -471,3 +471,18 @@ def test_early_messages_on_blocking_sockets() -> None:
                 assert secure.read_message() == b"x"
         thread.join(20)
     assert seen == [[], [b"early"]]
+
+
+def test_a_call_that_waits_for_room_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be sealed for want of room waits for time to pass, not for a socket that is ready."""
+    with blocking_server(blocking_echo) as port, connect_blocking(port) as secure:
+        secure.write_message(b"shaken")
+        assert secure.read_message() == b"shaken"
+        sealing, steps = secure.connection._seal_messages, []
+        monkeypatch.setattr(secure.connection, "_seal_messages", lambda most=0: steps.append(1))
+        secure.settimeout(0.3)
+        secure.write_message(b"waits")
+        assert len(steps) < 40
+        monkeypatch.setattr(secure.connection, "_seal_messages", sealing)
+        secure.settimeout(10)
+        assert secure.read_message() == b"waits"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sealwire.context import Config, Context
 
 _READ_BYTES: Final = 64 * 1024
+# How often a call that waits for room to seal in looks again.
+_STALL_SECONDS: Final = 0.05
 # Sealed at once: four full records.
 _SEAL_BYTES: Final = 64 * 1024
 
@@ -121,13 +123,19 @@ class StreamSocket(StreamFacts, SecureSocket):
         self._connection.abort(error)
 
     def _wants_write(self) -> bool:
-        return self._connection.queued > 0
+        # What is not sealed yet waits for room, not for the network.
+        return self._connection.queued > self._connection.unsealed
 
     def _wants_read(self) -> bool:
         return self._connection.want_read and not self._eof
 
     def _deadline(self) -> float | None:
-        return self._connection.deadline()
+        due = self._connection.deadline()
+        if self._connection.unsealed and not self._wants_write():
+            # Room comes when another thread reads, which wakes nobody.
+            soon = time.monotonic() + _STALL_SECONDS
+            return soon if due is None else min(soon, due)
+        return due
 
     def _established(self) -> bool:
         self._raise_error()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from sealwire.drive.letters import Letters
 from sealwire.drive.steering import Steering
+from sealwire.drive.succession import Succession
 from sealwire.dtls import KeyRatchet, Slot
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 #: How often a worker tells its parent what it counted.
 REPORT_SECONDS: Final = 1.0
+#: What its parent says to a worker of a group that ends.
+LAST: Final = b"!"
+# Handshake messages under way are acknowledged by then, or repeated once.
+_SETTLE_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,7 @@ class Seat:
         tickets: keys for session tickets that all workers have; ``share_ticket_keys`` of a further Context,
             as an SNI callback chooses, takes them.
         drain_seconds: how long connections may go on when this worker is to end.
+        succession: where this worker leaves its connections when another takes its slot; None to close them.
     """
 
     def __init__(
@@ -75,14 +81,18 @@ class Seat:
         cookies: Keys,
         tickets: Keys,
         drain_seconds: float,
+        succession: Succession | None = None,
     ) -> None:
         self.index = index
         self.count = count
         self.places = places
         self.letters = letters
         self.drain_seconds = drain_seconds
+        self.succession = succession
         self._control = control
-        self._made_of = (index, count, places, letters, control, cookies, tickets, drain_seconds)
+        self._made_of = (index, count, places, letters, control, cookies, tickets, drain_seconds, succession)
+        # Nobody takes this slot after this process: the group is ending, or its parent is gone.
+        self._last = False
         self.slot = Slot(index, count, cookies.ratchet())
         self.tickets = tickets.ratchet()
         control.setblocking(False)
@@ -102,7 +112,8 @@ class Seat:
         """Serve until the parent or SIGTERM ends it, or the parent is gone; then drain and close.
 
         Draining, nobody new is admitted, and connections may go on for `drain_seconds`; then each peer
-        gets close_notify.  To be called in the main thread, which has the signals.
+        gets close_notify.  With a `succession` they are moved to the next process of this slot, if there is
+        to be one.  To be called in the main thread, which has the signals.
         """
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
@@ -115,10 +126,14 @@ class Seat:
                     async with asyncio.timeout(REPORT_SECONDS):
                         await stop.wait()
                 self._report(server)
-            server.close()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.drain_seconds):
-                    await server.wait_closed()
+            self._parent_speaks(stop)  # it said so before the signal
+            if self.succession is not None and not self._last:
+                await server.leave(self.succession, min(self.drain_seconds, _SETTLE_SECONDS))
+            else:
+                server.close()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self.drain_seconds):
+                        await server.wait_closed()
             await server.shutdown()
         finally:
             loop.remove_reader(self._control.fileno())
@@ -136,9 +151,11 @@ class Seat:
         self._control.close()
 
     def _parent_speaks(self, stop: asyncio.Event) -> None:
-        """The parent says nothing, so this is its end."""
+        """The parent says that the group ends, and nothing else; or it has ended itself."""
         with contextlib.suppress(BlockingIOError):
-            if not self._control.recv(1):
+            said = self._control.recv(1)
+            self._last = True
+            if not said:
                 stop.set()
                 asyncio.get_running_loop().remove_reader(self._control.fileno())
 

@@ -14,21 +14,27 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
+import secrets
 import select
+import shutil
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
 from sealwire.drive.addresses import Hosts, bind
 from sealwire.drive.letters import post_offices
-from sealwire.drive.seat import Keys, Place, Seat
+from sealwire.drive.seat import LAST, Keys, Place, Seat
 from sealwire.drive.steering import Division, divide
+from sealwire.drive.succession import Succession
 from sealwire.dtls import COOKIE_PERIOD_SECONDS, MOST_SLOTS, KeyRatchet
+from sealwire.dtls.handover import KEY_BYTES
 from sealwire.errors import ConfigurationError, Error
 
 __all__ = ["WorkerGroup", "WorkerNews", "run_workers"]
@@ -98,6 +104,8 @@ class WorkerGroup:
         steer: have the kernel send records to the worker in their connection id, hellos to sockets of
             their own.  Off, it spreads peers by a hash of addresses, and workers hand on what is another's.
         drain_seconds: how long connections may go on when a worker is to end.
+        hand_over: a worker that is replaced moves its connections to the next process of its slot instead;
+            their handlers begin anew there.
         on_news: told what becomes of workers.
 
     Raises:
@@ -116,6 +124,7 @@ class WorkerGroup:
         family: int = 0,
         steer: bool = True,
         drain_seconds: float = 5.0,
+        hand_over: bool = False,
         on_news: Callable[[WorkerNews], None] | None = None,
     ) -> None:
         if not 1 <= workers <= MOST_SLOTS:
@@ -126,6 +135,8 @@ class WorkerGroup:
         self._args = args
         self._on_news = on_news
         self._drain_seconds = drain_seconds
+        self._estate = Path(tempfile.mkdtemp(prefix="sealwire-")) if hand_over else None
+        self._estate_key = secrets.token_bytes(KEY_BYTES)
         self._stopping = False
         self._wakes: socket.socket | None = None
         self._to_restart: list[int] = []
@@ -276,6 +287,8 @@ class WorkerGroup:
         self.stop()
         while self.alive:
             self.step(_MERCY_SECONDS)
+        if self._estate is not None:
+            shutil.rmtree(self._estate, ignore_errors=True)
         for division in self._divisions:
             division.close()
         for offices in self._letters:
@@ -302,6 +315,7 @@ class WorkerGroup:
             Keys(*self._cookies.state(time.monotonic()), self._cookies.period, self._cookies.keep),
             Keys(*self._tickets.state(time.time()), self._tickets.period, self._tickets.keep),
             self._drain_seconds,
+            self._succession(post.index),
         )
         name = f"sealwire worker {post.index}"
         process = self._spawn.Process(target=_work, args=(self._target, seat, self._args), name=name)
@@ -320,9 +334,19 @@ class WorkerGroup:
         if self._stopping:
             self._ask_to_leave(post)
 
+    def _succession(self, index: int) -> Succession | None:
+        if self._estate is None:
+            return None
+        place = self._estate / str(index)
+        place.mkdir(mode=0o700, exist_ok=True)
+        return Succession(place, self._estate_key)
+
     def _ask_to_leave(self, post: _Post) -> None:
         if post.process is not None and not post.leaving:
             post.leaving = True
+            if self._stopping and post.control is not None:
+                with contextlib.suppress(OSError):
+                    post.control.send(LAST)
             post.deadline = time.monotonic() + self._drain_seconds + _MERCY_SECONDS
             post.process.terminate()
 
@@ -404,6 +428,7 @@ def run_workers(
     family: int = 0,
     steer: bool = True,
     drain_seconds: float = 5.0,
+    hand_over: bool = False,
     on_news: Callable[[WorkerNews], None] | None = None,
 ) -> None:
     """Serve a port with several processes until SIGTERM or SIGINT; the arguments are :class:`WorkerGroup`'s.
@@ -424,6 +449,7 @@ def run_workers(
         family=family,
         steer=steer,
         drain_seconds=drain_seconds,
+        hand_over=hand_over,
         on_news=on_news,
     ) as group:
         group.run()

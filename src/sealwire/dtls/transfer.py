@@ -162,6 +162,12 @@ class Transferable(Association):
         self._notify()
         return state
 
+    @property
+    def movable(self) -> bool:
+        """Whether no handshake message is on its way that a state could not take along."""
+        layer = self._layer
+        return layer.flight.epochs <= {self._sealing.epoch} and layer.reassembly.empty
+
     def _freeze(self, now: float, skipped: int) -> Moved:
         """The association as another process could go on with it, `skipped` record numbers further on.
 
@@ -169,10 +175,9 @@ class Transferable(Association):
             Error: it is not established, is being closed, or has a handshake message on its way that
                 needs older keys.
         """
-        layer = self._layer
         if self.state is not State.CONNECTED or self.write_closed or self._peer_closed_at is not None:
             raise Error(f"an association that is {self.state} cannot be handed over")
-        if not layer.flight.epochs <= {self._sealing.epoch} or not layer.reassembly.empty:
+        if not self.movable:
             raise Error("a handshake message under older keys is on its way: ask again when it arrived")
         if self._journal is None:
             self._journal = Journal(self.config.provider.random(NAME_BYTES), 0)

@@ -252,6 +252,52 @@ def test_workers_are_replaced_one_by_one_and_tickets_and_hellos_survive_it() -> 
         assert resumed
 
 
+def test_a_worker_that_is_replaced_hands_its_connections_over() -> None:
+    """Its peers go on talking, are answered by another process, and notice new keys alone."""
+    with group(2, hand_over=True, drain_seconds=20.0) as one, clients_of_every_worker(one, 2) as clients:
+        before = one.pids
+        answers: dict[int, list[bytes]] = {0: [], 1: []}
+        one.restart()
+        end = time.monotonic() + PATIENCE_SECONDS
+        n = 0
+        while one.starts != [2, 2] or not one.ready or n < 20:
+            assert time.monotonic() < end, (one.statistics(), one.pids)
+            one.step(0.02)
+            n += 1
+            for index, client in clients.items():
+                # Sent once: what comes while nobody reads waits in the kernel for the one that takes over.
+                client.connection.send(b"%d" % n)
+                client.move(0.0)
+                answers[index] += client.connection.messages()
+        for index, client in clients.items():
+            while len(answers[index]) < n or client.connection.sending_epoch == 3:
+                assert time.monotonic() < end, answers[index][-1:]
+                one.step(0.0)
+                client.move(0.02)
+                answers[index] += client.connection.messages()
+            words = [answer.split() for answer in answers[index]]
+            assert {int(word[0]) for word in words} == {index}
+            assert sorted(int(word[2]) for word in words) == list(range(1, n + 1)), "none was lost"
+            assert {int(word[1]) for word in words} == {before[index], one.pids[index]}
+            assert client.connection.error is None
+            assert client.connection.counters.discards == {}
+        until(one, lambda: counted(one, "associations_taken") == [1, 1])
+        assert counted(one, "associations_left") == [1, 1]
+        assert counted(one, "associations_refused") == [0, 0]
+        assert one._estate is not None
+        assert not list(one._estate.rglob("*.state")), "what was taken is gone"
+        estate = one._estate
+        # The group ends: there is nobody to hand anything over to, and peers are told.
+        one.stop()
+        until(one, lambda: not one.alive)
+        for client in clients.values():
+            client.move(0.05)
+            assert client.connection.state in (dtls.State.CLOSED, dtls.State.CLOSING) or any(
+                isinstance(event, dtls.PeerClosed) for event in client.connection.events()
+            )
+    assert not estate.exists()
+
+
 def test_a_worker_that_is_told_to_end_drains_and_is_replaced() -> None:
     news: list[WorkerNews] = []
     with group(1, drain_seconds=60.0, on_news=news.append) as one:

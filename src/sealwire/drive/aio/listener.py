@@ -17,6 +17,7 @@ from sealwire.drive.handshakes import Handshakes
 from sealwire.drive.letters import Item
 from sealwire.drive.seat import Seat
 from sealwire.drive.steering import Steering, dropped, split
+from sealwire.drive.succession import Succession
 from sealwire.drive.udp import Address, UdpSocket
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
 from sealwire.dtls.endpoint import DEFAULT_CID_BYTES
@@ -222,6 +223,21 @@ class Listener(Generic[PeerT]):
         if self._seat is not None:
             # Who knocks now waits in the kernel for the next process of this slot.
             self.port.leave_front()
+
+    def leave(self, succession: Succession) -> None:
+        """Move the connections to the next process of this slot, after :meth:`Port.stop_reading`."""
+        self.port.turn()
+        self.endpoint.counters.associations_left += succession.leave(
+            self._ordinal, self.endpoint, time.monotonic()
+        )
+        self.port.turn()
+
+    def inherit(self, succession: Succession) -> None:
+        """Go on with what the process before in this slot left."""
+        taken, refused = succession.take(self._ordinal, self.endpoint)
+        self.endpoint.counters.associations_taken += taken
+        self.endpoint.counters.associations_refused += refused
+        self.port.schedule()
 
     def close_peers(self) -> None:
         """Send close_notify to everybody."""

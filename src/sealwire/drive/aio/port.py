@@ -123,6 +123,12 @@ class Port(HoldsDescriptor):
             except TimeoutError:
                 pass
 
+    def stop_reading(self) -> None:
+        """Read nothing any more: what comes waits in the kernel for whoever has the socket next."""
+        if not self._closed:
+            self._loop.remove_reader(self.udp.sock.fileno())
+            self.leave_front()
+
     def leave_front(self) -> None:
         """Read the handshake socket no more; it stays open."""
         if self.front is None or self._closed:

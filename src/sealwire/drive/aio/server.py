@@ -28,6 +28,7 @@ from sealwire.drive.letters import Letters
 from sealwire.drive.machine import limits_at_start
 from sealwire.drive.reports import costliest, report
 from sealwire.drive.seat import Seat
+from sealwire.drive.succession import Succession
 from sealwire.drive.udp import Address
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES
 from sealwire.dtls.endpoint import DEFAULT_CID_BYTES
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 Handler = Callable[[DatagramChannel], Awaitable[None]]
 
 _SHUTDOWN_SECONDS: Final = 5.0
+_STEP_SECONDS: Final = 0.05
 
 
 async def start_datagram_server(
@@ -117,7 +119,10 @@ async def start_datagram_server(
         seat,
     )
     try:
-        return DatagramServer(asyncio.get_running_loop(), sockets, handler, service)
+        server = DatagramServer(asyncio.get_running_loop(), sockets, handler, service)
+        if seat is not None and seat.succession is not None:
+            server.inherit(seat.succession)
+        return server
     except BaseException:
         for sock in sockets:
             sock.close()
@@ -283,6 +288,32 @@ class DatagramServer(ProcessBound, Doorkeeper):
         for listener in self._listeners:
             listener.refuse_new()
         self._look_finished()
+
+    def inherit(self, succession: Succession) -> None:
+        """Go on with the connections the process before in this slot left; their handlers begin anew."""
+        for listener in self._listeners:
+            listener.inherit(succession)
+
+    async def leave(self, succession: Succession, seconds: float) -> None:
+        """Move all connections to the next process of this slot.
+
+        Nobody new is admitted; handshakes and handshake messages under way have `seconds` to end.  Then nothing
+        is read any more, so that what comes waits for that process, and handlers answer what they have.
+        """
+        self.close()
+        end = self._loop.time() + seconds
+        while self._loop.time() < end and not all(
+            one.asleep or (one.state is dtls.State.CONNECTED and one.movable)
+            for endpoint in self.endpoints
+            for one in endpoint
+        ):
+            await asyncio.sleep(_STEP_SECONDS)
+        for listener in self._listeners:
+            listener.port.stop_reading()
+        await asyncio.sleep(_STEP_SECONDS)
+        if not self._closed.is_set():
+            for listener in self._listeners:
+                listener.leave(succession)
 
     async def wait_closed(self) -> None:
         """Wait until the server was closed and its last connection and handler are done."""

@@ -297,8 +297,9 @@ class DatagramServer(ProcessBound, Doorkeeper):
     async def leave(self, succession: Succession, seconds: float) -> None:
         """Move all connections to the next process of this slot.
 
-        Nobody new is admitted; handshakes and handshake messages under way have `seconds` to end.  Then nothing
-        is read any more, so that what comes waits for that process, and handlers answer what they have.
+        Nobody new is admitted; handshakes and handshake messages under way have `seconds` to end.  Then
+        nothing is read any more, so that what comes waits for that process, and handlers answer what they
+        have.
         """
         self.close()
         end = self._loop.time() + seconds

@@ -9,7 +9,7 @@ import pytest
 from sealwire.crypto.hkdf import DTLS13_PREFIX, TLS13_PREFIX, TrafficKeys, traffic_keys
 from sealwire.crypto.providers import default_provider
 from sealwire.crypto.suites import SUITES, SuiteSpec
-from sealwire.record import reference
+from sealwire.record import reference, stream_reference
 from sealwire.record.protect import COMPILED
 
 PROVIDER = default_provider()
@@ -23,8 +23,8 @@ class Layer:
     name: str
     sealer: type[reference.Sealer]
     opener: type[reference.Opener]
-    stream_sealer: type[reference.StreamSealer]
-    stream_opener: type[reference.StreamOpener]
+    stream_sealer: type[stream_reference.StreamSealer]
+    stream_opener: type[stream_reference.StreamOpener]
 
 
 def _layers() -> list[Layer]:
@@ -33,8 +33,8 @@ def _layers() -> list[Layer]:
             "reference",
             reference.Sealer,
             reference.Opener,
-            reference.StreamSealer,
-            reference.StreamOpener,
+            stream_reference.StreamSealer,
+            stream_reference.StreamOpener,
         )
     ]
     if COMPILED:

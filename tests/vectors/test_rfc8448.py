@@ -21,7 +21,7 @@ from sealwire.crypto.hkdf import TLS13_PREFIX, Secret, traffic_keys
 from sealwire.crypto.signatures import SignatureScheme, verify
 from sealwire.crypto.suites import SUITES, CipherSuite
 from sealwire.errors import CertificateError
-from sealwire.record.reference import StreamOpener, StreamSealer
+from sealwire.record.stream_reference import StreamOpener, StreamSealer
 from sealwire.tls13 import extensions as ext
 from sealwire.tls13.authentication import signed_content, verify_finished
 from sealwire.tls13.flavor import TLS

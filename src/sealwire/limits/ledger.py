@@ -233,6 +233,20 @@ class Account:
             self._others[purpose] = self._others.get(purpose, 0) + n
         return True
 
+    def fits(self, purpose: Purpose, n: int) -> bool:
+        """Whether :meth:`charge` would do it now; nothing is accounted for."""
+        ledger = self._ledger
+        if (
+            self.held + n > self.limit
+            or ledger.held + n > ledger.limit
+            or ledger._by_purpose[purpose] + n > ledger._caps[purpose]
+        ):
+            return False
+        for prefix in self._prefixes:  # noqa: SIM110 - a generator takes longer than all this
+            if prefix.held + n > prefix.limit:
+                return False
+        return True
+
     def release(self, purpose: Purpose, n: int) -> None:
         """As :meth:`Ledger.release`."""
         left = self.held_for(purpose) - n

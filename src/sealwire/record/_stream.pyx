@@ -1,12 +1,14 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""TLS 1.3 stream records, compiled: the answers of `reference`, on libcrypto directly.
+"""TLS 1.3 stream records, compiled: the answers of `stream_reference`, on libcrypto directly.
 
-A run of data is sealed into one bytes object, record behind record, in place.  As with datagrams
-the GIL is free while enough of it is computed, and `_busy` keeps a second thread out meanwhile.
+A run of data is sealed into one bytes object, record behind record; a run of records is opened into the
+buffer of what was received, content behind content.  As with datagrams the GIL is free while enough of it
+is computed, and `_busy` keeps a second thread out meanwhile.
 """
 
 cimport cython
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_GET_SIZE, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport uint8_t, uint64_t
@@ -31,14 +33,34 @@ from sealwire.record._record cimport (
 
 from sealwire.errors import Alert
 from sealwire.record.bounds import check_block, check_start, internal_error
-from sealwire.record.reference import stream_error
+from sealwire.record.stream_reference import stream_error
 
 cdef uint64_t MAX_STREAM_SEQUENCE = 0xFFFFFFFFFFFFFFFE
 
 
+# Alerts, as sealwire.errors.Alert has them.
+cdef enum:
+    UNEXPECTED_MESSAGE = 10
+    BAD_RECORD_MAC = 20
+    RECORD_OVERFLOW = 22
+    INTERNAL_ERROR = 80
+
+
+cdef struct Run:
+    # What became of a run of records: where it ended, what came out, and why it ended there.
+    Py_ssize_t at  # behind the last record that was opened
+    Py_ssize_t filled  # bytes of application data
+    Py_ssize_t opened  # records
+    Py_ssize_t messages  # records with content, of those
+    uint8_t content_type  # of the last one, if that is not application data
+    int content  # its bytes
+    int failed  # an Alert, 0 for none
+    const char* why
+
+
 @cython.final
 cdef class StreamSealer:
-    """See :class:`sealwire.record.reference.StreamSealer`."""
+    """See :class:`sealwire.record.stream_reference.StreamSealer`."""
 
     cdef object __weakref__
     cdef void* _aead
@@ -68,7 +90,7 @@ cdef class StreamSealer:
         _evp.cleanse(self._iv, NONCE_BYTES)
 
     def seal(self, long content_type, content, Py_ssize_t padding=0):
-        """See :meth:`sealwire.record.reference.StreamSealer.seal`."""
+        """See :meth:`sealwire.record.stream_reference.StreamSealer.seal`."""
         cdef Py_buffer view
         PyObject_GetBuffer(content, &view, PyBUF_SIMPLE)
         try:
@@ -87,7 +109,7 @@ cdef class StreamSealer:
         Py_ssize_t block=0,
         Py_ssize_t longest=MAX_INNER_BYTES,
     ):
-        """See :meth:`sealwire.record.reference.StreamSealer.seal_run`."""
+        """See :meth:`sealwire.record.stream_reference.StreamSealer.seal_run`."""
         cdef Py_buffer view
         check_block(block, longest)
         if not 1 <= limit <= MAX_CONTENT_BYTES:
@@ -169,13 +191,13 @@ cdef class StreamSealer:
             out[2] = 3
             out[3] = <uint8_t>((inner + self._tag_bytes) >> 8)
             out[4] = <uint8_t>(inner + self._tag_bytes)
-            memcpy(out + STREAM_HEADER_BYTES, data, part)
+            make_nonce(self._iv, sequence, nonce)
+            # Long content is not copied in front of its type: it is sealed from where it lies.
             out[STREAM_HEADER_BYTES + part] = content_type
             memset(out + STREAM_HEADER_BYTES + part + 1, 0, padding)
-            make_nonce(self._iv, sequence, nonce)
-            if not _evp.seal(
-                self._aead, self._algorithm, nonce, out, STREAM_HEADER_BYTES,
-                out + STREAM_HEADER_BYTES, inner, out + STREAM_HEADER_BYTES
+            if not _evp.seal_with_tail(
+                self._aead, self._algorithm, nonce, out, STREAM_HEADER_BYTES, data, part, 1 + padding,
+                out + STREAM_HEADER_BYTES
             ):
                 return False
             out += STREAM_HEADER_BYTES + inner + self._tag_bytes
@@ -188,7 +210,7 @@ cdef class StreamSealer:
 
 @cython.final
 cdef class StreamOpener:
-    """See :class:`sealwire.record.reference.StreamOpener`."""
+    """See :class:`sealwire.record.stream_reference.StreamOpener`."""
 
     cdef object __weakref__
     cdef void* _aead
@@ -219,7 +241,7 @@ cdef class StreamOpener:
         _evp.cleanse(self._iv, NONCE_BYTES)
 
     def open(self, record):
-        """See :meth:`sealwire.record.reference.StreamOpener.open`."""
+        """See :meth:`sealwire.record.stream_reference.StreamOpener.open`."""
         cdef Py_buffer view
         enter(self._busy)
         if self._broken:
@@ -232,6 +254,112 @@ cdef class StreamOpener:
             PyBuffer_Release(&view)
         self._broken = False
         return opened
+
+    def open_run(self, data, Py_ssize_t start, bytearray received):
+        """See :meth:`sealwire.record.stream_reference.StreamOpener.open_run`."""
+        cdef Py_buffer view, room
+        cdef Run run
+        cdef Py_ssize_t before = PyByteArray_GET_SIZE(received)
+        cdef Py_ssize_t most
+        other = None
+        enter(self._busy)
+        if self._broken:
+            raise stream_error(Alert.BAD_RECORD_MAC, "a record failed before; the stream is broken")
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            if not 0 <= start <= view.len:
+                raise ValueError(f"offset {start} is not in 0..{view.len}")
+            most = self._inner_bytes(<const uint8_t*>view.buf, start, view.len)
+            if not most:
+                # Nothing here for this opener but, perhaps, a record that is none of its records.
+                return start, 0, None
+            PyByteArray_Resize(received, before + most)
+            # While this view is held nobody can move the bytes, whoever else has `received`.
+            PyObject_GetBuffer(received, &room, PyBUF_WRITABLE)
+            if most < RELEASE_BYTES:
+                run = self._open_records(<const uint8_t*>view.buf, start, view.len, <uint8_t*>room.buf + before)
+            else:
+                self._busy = True
+                with nogil:
+                    run = self._open_records(<const uint8_t*>view.buf, start, view.len, <uint8_t*>room.buf + before)
+                self._busy = False
+            if run.content_type:
+                other = run.content_type, PyBytes_FromStringAndSize(
+                    <char*>room.buf + before + run.filled, run.content
+                )
+            PyBuffer_Release(&room)
+            PyByteArray_Resize(received, before + run.filled)
+            self.opened += run.opened
+            if run.failed:
+                self._broken = True
+                if run.failed == INTERNAL_ERROR:
+                    raise internal_error(f"record numbers of epoch {self.epoch} are used up")
+                raise stream_error(Alert(run.failed), run.why.decode())
+            return run.at, run.messages, other
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef Py_ssize_t _inner_bytes(self, const uint8_t* data, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
+        # Room for content, type and padding of the whole records that `_open_records` would open.
+        cdef Py_ssize_t total = 0
+        cdef Py_ssize_t n
+        while end - at >= STREAM_HEADER_BYTES and data[at] == APPLICATION_DATA:
+            n = <Py_ssize_t>data[at + 3] << 8 | data[at + 4]
+            # One that cannot be opened counts too, so that it is met in its turn.
+            if n > self.inner_limit + self._tag_bytes:
+                total += 1
+                break
+            at += STREAM_HEADER_BYTES + n
+            if at > end:
+                break
+            total += n if n > self._tag_bytes else 1
+        return total
+
+    cdef Run _open_records(
+        self, const uint8_t* data, Py_ssize_t at, Py_ssize_t end, uint8_t* out
+    ) noexcept nogil:
+        cdef uint8_t nonce[NONCE_BYTES]
+        cdef Run run
+        cdef Py_ssize_t n
+        cdef int content
+        memset(&run, 0, sizeof(Run))
+        run.at = at
+        while end - at >= STREAM_HEADER_BYTES and data[at] == APPLICATION_DATA:
+            n = <Py_ssize_t>data[at + 3] << 8 | data[at + 4]
+            if n > self.inner_limit + self._tag_bytes:
+                run.failed, run.why = RECORD_OVERFLOW, b"record is longer than it may be"
+                break
+            if STREAM_HEADER_BYTES + n > end - at:
+                break
+            if self.sequence > MAX_STREAM_SEQUENCE:
+                run.failed = INTERNAL_ERROR
+                break
+            make_nonce(self._iv, self.sequence, nonce)
+            if n < self._tag_bytes or not _evp.open(
+                self._aead, self._algorithm, nonce, data + at, STREAM_HEADER_BYTES,
+                data + at + STREAM_HEADER_BYTES, <int>n, out
+            ):
+                run.failed, run.why = BAD_RECORD_MAC, b"record failed authentication"
+                # What was written is nobody's text.
+                memset(out, 0, n - self._tag_bytes if n > self._tag_bytes else 0)
+                break
+            self.sequence += 1
+            run.opened += 1
+            content = content_bytes(out, <int>n - self._tag_bytes)
+            # RFC 8446 section 5.4: a record of zeros only has no type.
+            if content < 0:
+                run.failed, run.why = UNEXPECTED_MESSAGE, b"record holds only padding"
+                break
+            at += STREAM_HEADER_BYTES + n
+            run.at = at
+            if out[content] != APPLICATION_DATA:
+                run.content_type = out[content]
+                run.content = content
+                break
+            run.messages += content > 0
+            run.filled += content
+            out += content
+        return run
 
     cdef tuple _open(self, const uint8_t* data, Py_ssize_t n):
         cdef uint8_t nonce[NONCE_BYTES]

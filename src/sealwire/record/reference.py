@@ -17,13 +17,10 @@ from typing import Final, NoReturn
 from sealwire.crypto.hkdf import TrafficKeys
 from sealwire.crypto.providers import CryptoProvider
 from sealwire.crypto.suites import SuiteSpec
-from sealwire.errors import Alert, Discard, ProtocolError
+from sealwire.errors import Discard
 from sealwire.record.bounds import (
-    MAX_CONTENT_BYTES,
     MAX_INNER_BYTES,
-    MAX_STREAM_SEQUENCE,
     SAMPLE_BYTES,
-    STREAM_HEADER_BYTES,
     block_padding,
     check_block,
     check_content,
@@ -58,12 +55,12 @@ DISCARDS: Final[tuple[Discard, ...]] = (
 _DROPPED: Final[dict[Discard, Entry]] = {reason: (-n, 0, b"") for n, reason in enumerate(DISCARDS) if n > 0}
 
 
-def _whole(data: Buffer) -> bytes:
+def whole(data: Buffer) -> bytes:
     """`data` as bytes, whatever its buffer counts in."""
     return data if isinstance(data, bytes) else bytes(memoryview(data))
 
 
-def _nonce(iv: int, sequence: int) -> bytes:
+def nonce_of(iv: int, sequence: int) -> bytes:
     # RFC 8446 section 5.3: the number, padded on the left, over the IV.  RFC 9147 section 4
     # [9147-4-10]: the epoch is no part of it.
     return (iv ^ sequence).to_bytes(12, "big")
@@ -158,7 +155,7 @@ class Sealer:
             ValueError: content and padding are longer than 2^14 bytes, or the type is 0.
             ProtocolError: internal_error, numbers are used up.
         """
-        content = _whole(content)
+        content = whole(content)
         check_content(content_type, len(content) + padding, padding)
         return self._seal(self._reserve(1), content_type, content, padding, short_sequence, with_length)
 
@@ -175,7 +172,7 @@ class Sealer:
         """
         check_block(block, longest)
         check_content(content_type, 0, 0)
-        contents = [_whole(message) for message in messages]
+        contents = [whole(message) for message in messages]
         for content in contents:
             check_content(content_type, len(content), 0)
         first = self._reserve(len(contents))
@@ -238,7 +235,7 @@ class Sealer:
         inner.append(content_type)
         inner += bytes(padding)
         # RFC 9147 section 4 [9147-4-10]: the associated data is the header before masking.
-        body = self._aead.seal(_nonce(self._iv, sequence), bytes(inner), bytes(header))
+        body = self._aead.seal(nonce_of(self._iv, sequence), bytes(inner), bytes(header))
         # RFC 9147 section 4.2.3 [9147-4.2.3-1]: the first bytes of the mask over the number.
         mask = self._mask(body[:SAMPLE_BYTES])
         header[number_at] ^= mask[0]
@@ -347,7 +344,7 @@ class Opener:
             raise ValueError("a run starts at an index and offset from 0 on")
         entries: list[Entry] = []
         for at in range(index, len(datagrams)):
-            datagram = _whole(datagrams[at])
+            datagram = whole(datagrams[at])
             n = len(datagram)
             if n == 0:
                 entries.append(_DROPPED[Discard.EMPTY])
@@ -366,7 +363,7 @@ class Opener:
 
     def would_open(self, datagram: Buffer, offset: int) -> tuple[int, int]:
         """0 for a record that is new and authentic, else its reason's number in DISCARDS; and its end."""
-        datagram = _whole(datagram)
+        datagram = whole(datagram)
         header = parse_ciphertext_header(datagram, offset, len(self._cid))
         if isinstance(header, Discard):
             return DISCARDS.index(header), len(datagram)
@@ -405,7 +402,7 @@ class Opener:
             plain_header[number_at + n] ^= mask[n]
             low = low << 8 | plain_header[number_at + n]
         sequence = reconstruct(low, 8 * header.sequence_bytes, self.highest + self.ahead)
-        inner = self._aead.open(_nonce(self._iv, sequence), body, bytes(plain_header))
+        inner = self._aead.open(nonce_of(self._iv, sequence), body, bytes(plain_header))
         if inner is None:
             # RFC 9147 section 4.5.3 [9147-4.5.3-3]: forgeries are counted per key.
             self.forged += 1
@@ -432,168 +429,3 @@ class Opener:
         if not content:
             return _DROPPED[Discard.EMPTY_CONTENT]
         return content[-1], sequence, content[:-1]
-
-
-class StreamSealer:
-    """Protects TLS 1.3 records of one sending epoch (RFC 8446 section 5.2).
-
-    Attributes:
-        epoch: the epoch.
-        sequence: number of the next record.
-        sealed: records sealed with these keys.
-        seal_limit: records these keys may seal.
-    """
-
-    __slots__ = ("__weakref__", "_aead", "_iv", "_tag_bytes", "epoch", "seal_limit", "sealed", "sequence")
-
-    def __init__(
-        self, provider: CryptoProvider, spec: SuiteSpec, keys: TrafficKeys, epoch: int, *, sequence: int = 0
-    ) -> None:
-        """`sequence` is where numbering starts; a number must never be used twice with the same keys."""
-        check_start(b"", sequence, 0, MAX_STREAM_SEQUENCE + 1)
-        self._aead = provider.aead(spec, keys.key)
-        self._iv = int.from_bytes(keys.iv, "big")
-        self._tag_bytes = spec.tag_bytes
-        self.epoch = epoch
-        self.sequence = sequence
-        self.sealed = 0
-        self.seal_limit = spec.seal_limit
-
-    def seal(self, content_type: int, content: Buffer, padding: int = 0) -> bytes:
-        """One record of `content` with `padding` zero bytes behind its type.
-
-        Raises:
-            ValueError: content and padding are longer than 2^14 bytes, or the type is 0.
-            ProtocolError: internal_error, numbers are used up.
-        """
-        content = _whole(content)
-        check_content(content_type, len(content) + padding, padding)
-        return self._seal(self._reserve(1), content_type, content, padding)
-
-    def seal_run(
-        self,
-        content_type: int,
-        data: Buffer,
-        limit: int = MAX_CONTENT_BYTES,
-        block: int = 0,
-        longest: int = MAX_INNER_BYTES,
-    ) -> bytes:
-        """`data` in as few records as `limit` bytes of content each allow, one behind the other.
-
-        No data gives no record.  Padding is as for :meth:`Sealer.seal_run`.
-        """
-        check_block(block, longest)
-        if not 1 <= limit <= MAX_CONTENT_BYTES:
-            raise ValueError(f"records of {limit} bytes are not in 1..{MAX_CONTENT_BYTES}")
-        check_content(content_type, 0, 0)
-        view = memoryview(_whole(data))
-        starts = range(0, len(view), limit)
-        first = self._reserve(len(starts))
-        parts = [view[start : start + limit] for start in starts]
-        return b"".join(
-            self._seal(first + n, content_type, part, block_padding(len(part), block, longest))
-            for n, part in enumerate(parts)
-        )
-
-    def __reduce__(self) -> NoReturn:
-        # A copy would use its numbers a second time with the same keys.
-        raise TypeError(f"a {type(self).__name__} cannot be copied")
-
-    def _reserve(self, n: int) -> int:
-        first = self.sequence
-        # RFC 8446 section 5.3 [8446-ALERT-6]: sequence numbers must not wrap.
-        if n > MAX_STREAM_SEQUENCE + 1 - first:
-            raise internal_error(f"record numbers of epoch {self.epoch} are used up")
-        self.sequence = first + n
-        self.sealed += n
-        return first
-
-    def _seal(self, sequence: int, content_type: int, content: Buffer, padding: int) -> bytes:
-        inner = bytearray(content)
-        inner.append(content_type)
-        inner += bytes(padding)
-        # RFC 8446 section 5.2: every protected record looks like TLS 1.2 application data.
-        header = b"\x17\x03\x03" + (len(inner) + self._tag_bytes).to_bytes(2, "big")
-        return header + self._aead.seal(_nonce(self._iv, sequence), bytes(inner), header)
-
-
-class StreamOpener:
-    """Opens TLS 1.3 records of one receiving epoch (RFC 8446 section 5.2).
-
-    Attributes:
-        epoch: the epoch.
-        sequence: number of the next record.
-        opened: records opened with these keys.
-        inner_limit: content, type and padding of a record at most (RFC 8449).
-    """
-
-    __slots__ = (
-        "__weakref__",
-        "_aead",
-        "_broken",
-        "_iv",
-        "_tag_bytes",
-        "epoch",
-        "inner_limit",
-        "opened",
-        "sequence",
-    )
-
-    def __init__(
-        self, provider: CryptoProvider, spec: SuiteSpec, keys: TrafficKeys, epoch: int, *, sequence: int = 0
-    ) -> None:
-        check_start(b"", sequence, 0, MAX_STREAM_SEQUENCE + 1)
-        self._aead = provider.aead(spec, keys.key)
-        self._iv = int.from_bytes(keys.iv, "big")
-        self._tag_bytes = spec.tag_bytes
-        self._broken = False
-        self.epoch = epoch
-        self.sequence = sequence
-        self.opened = 0
-        self.inner_limit = MAX_INNER_BYTES
-
-    def open(self, record: Buffer) -> tuple[int, bytes]:
-        """Type and content of one whole record, header included.
-
-        Raises:
-            ProtocolError: bad_record_mac, record_overflow, unexpected_message (no protected
-                record, or one of padding only), decode_error (header and length disagree).  The
-                first one is final: every later record is refused with bad_record_mac.
-        """
-        if self._broken:
-            raise stream_error(Alert.BAD_RECORD_MAC, "a record failed before; the stream is broken")
-        self._broken = True
-        record = _whole(record)
-        n = len(record) - STREAM_HEADER_BYTES
-        if n < 0 or (record[3] << 8 | record[4]) != n:
-            raise stream_error(Alert.DECODE_ERROR, "record and its length disagree")
-        if record[0] != APPLICATION_DATA:
-            raise stream_error(Alert.UNEXPECTED_MESSAGE, "record is not protected")
-        # RFC 8446 section 5.2 allows 256 bytes over the content; section 5.4 then allows one.
-        # RFC 8449 section 4 [8449-1]: or what was agreed on.
-        if n > self.inner_limit + self._tag_bytes:
-            raise stream_error(Alert.RECORD_OVERFLOW, "record is longer than it may be")
-        if self.sequence > MAX_STREAM_SEQUENCE:
-            raise internal_error(f"record numbers of epoch {self.epoch} are used up")
-        inner = None
-        if n >= self._tag_bytes:
-            inner = self._aead.open(
-                _nonce(self._iv, self.sequence),
-                record[STREAM_HEADER_BYTES:],
-                record[:STREAM_HEADER_BYTES],
-            )
-        if inner is None:
-            raise stream_error(Alert.BAD_RECORD_MAC, "record failed authentication")
-        self.sequence += 1
-        self.opened += 1
-        content = inner.rstrip(b"\0")
-        # RFC 8446 section 5.4: a record of zeros only has no type.
-        if not content:
-            raise stream_error(Alert.UNEXPECTED_MESSAGE, "record holds only padding")
-        self._broken = False
-        return content[-1], content[:-1]
-
-
-def stream_error(alert: Alert, reason: str) -> ProtocolError:
-    """The fatal error of a stream's opener."""
-    return ProtocolError(alert, reason)

@@ -22,19 +22,19 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from sealwire.record.reference import StreamOpener, StreamSealer
+    from sealwire.record.stream_reference import StreamOpener, StreamSealer
 else:
-    from sealwire.record import reference
+    from sealwire.record import stream_reference
 
     if COMPILED:
         from sealwire.record import _stream
 
     def StreamSealer(provider, *args, **keywords):
-        """A sealer for one sending epoch; see :class:`sealwire.record.reference.StreamSealer`."""
-        module = _stream if uses_compiled(provider) else reference
+        """A sealer for one sending epoch; see :class:`sealwire.record.stream_reference.StreamSealer`."""
+        module = _stream if uses_compiled(provider) else stream_reference
         return module.StreamSealer(provider, *args, **keywords)
 
     def StreamOpener(provider, *args, **keywords):
-        """An opener for one receiving epoch; see :class:`sealwire.record.reference.StreamOpener`."""
-        module = _stream if uses_compiled(provider) else reference
+        """An opener for one receiving epoch; see :class:`sealwire.record.stream_reference.StreamOpener`."""
+        module = _stream if uses_compiled(provider) else stream_reference
         return module.StreamOpener(provider, *args, **keywords)

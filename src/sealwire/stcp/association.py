@@ -33,6 +33,7 @@ from sealwire.stcp.deframe import (
     APPLICATION_DATA,
     CHANGE_CIPHER_SPEC,
     HANDSHAKE,
+    PLAINTEXT_LIMIT_BYTES,
     Deframer,
     MessageJoiner,
 )
@@ -42,6 +43,7 @@ from sealwire.stcp.messages import RUN_BYTES, Keepalive, MessageMode
 from sealwire.stcp.outgoing import Outgoing, charge, check_room
 from sealwire.telemetry import ConnectionCounters
 from sealwire.tls13.contract import (
+    EPOCH_APPLICATION,
     EPOCH_EARLY,
     Direction,
     EarlyDataAnswered,
@@ -140,6 +142,74 @@ class Association:
 
     # -- records coming in
 
+    def _receive_records(self, view: memoryview) -> None:
+        """Take what the network gave: whole records, and the beginning of one."""
+        at, end = 0, len(view)
+        deframer = self._deframer
+        while at < end:
+            if not deframer.held and self._runs():
+                at = self._open_run(view, at)
+                if at == end or not self._receiving():
+                    return
+            record, at = deframer.take(view, at)
+            if record is None:
+                return
+            if not self._runs() or not self._open_run(record, 0):
+                self._receive_record(record)
+            if not self._receiving():
+                return
+
+    def _runs(self) -> bool:
+        """Whether records of application data may come in runs: nothing has to be looked at in between."""
+        opener = self._opener
+        return (
+            opener is not None
+            and opener.epoch >= EPOCH_APPLICATION
+            and self.state != "handshaking"
+            and not self._joiner.held
+        )
+
+    def _open_run(self, view: memoryview, at: int) -> int:
+        """Open protected records from offset `at`; the offset behind the last one that was."""
+        opener = self._opener
+        assert opener is not None
+        received = self._received if self._messages is None else bytearray()
+        before, opened = len(received), opener.opened
+        records, other = 0, None
+        try:
+            at, records, other = opener.open_run(view, at, received)
+        finally:
+            self.counters.records_opened += opener.opened - opened
+            if len(received) > before:
+                self._key_updates_in_a_row = 0
+                if self._messages is not None:
+                    self._receive_messages(received)
+                else:
+                    self._charge_received(before)
+                    self.counters.messages_received += records
+        if other is not None:
+            self._receive_content(*other)
+        return at
+
+    def _receive_messages(self, content: Buffer) -> None:
+        assert self._messages is not None
+        if self._now is None:
+            raise ValueError("in message mode receive_data needs the time")
+        if self._messages.receive(bytes(content), self._now):
+            self._events.append(GoingAway())
+
+    def _charge_received(self, before: int) -> None:
+        """Charge what was opened behind offset `before`; what there is no room for is dropped."""
+        received = self._received
+        if self._account.charge(Purpose.RECEIVE_QUEUE, len(received) - before):
+            return
+        come = bytes(memoryview(received)[before:])
+        del received[before:]
+        for start in range(0, len(come), PLAINTEXT_LIMIT_BYTES):
+            part = come[start : start + PLAINTEXT_LIMIT_BYTES]
+            charge(self._account, Purpose.RECEIVE_QUEUE, len(part))
+            received += part
+
     def _receive_record(self, record: memoryview) -> None:
         content_type = record[0]
         content: Buffer = record[STREAM_HEADER_BYTES:]
@@ -162,6 +232,9 @@ class Association:
             self.counters.records_opened += 1
         elif not self._may_be_plaintext_alert(content_type):
             raise _unexpected("an unprotected record came where keys are in use")
+        self._receive_content(content_type, content)
+
+    def _receive_content(self, content_type: int, content: Buffer) -> None:
         if content_type == HANDSHAKE:
             self._receive_handshake(content)
         elif content_type == APPLICATION_DATA:
@@ -253,10 +326,7 @@ class Association:
             return
         self._key_updates_in_a_row = 0
         if self._messages is not None:
-            if self._now is None:
-                raise ValueError("in message mode receive_data needs the time")
-            if self._messages.receive(bytes(content), self._now):
-                self._events.append(GoingAway())
+            self._receive_messages(content)
             return
         charge(self._account, Purpose.RECEIVE_QUEUE, len(content))
         self._received += content

@@ -26,9 +26,9 @@ from sealwire.errors import (
 from sealwire.limits import DEFAULT_LIMITS, Ledger, Limits, Purpose
 from sealwire.stcp.deframe import APPLICATION_DATA
 from sealwire.stcp.events import Event
+from sealwire.stcp.flowing import HIGH_WATER, Flowing
 from sealwire.stcp.frames import protocol_name, word_of
 from sealwire.stcp.messages import Keepalive
-from sealwire.stcp.messaging import Messaging
 from sealwire.stcp.outgoing import KEY_UPDATE_RECORD_BYTES, Outgoing, charge, check_room
 from sealwire.telemetry import KeyUsage
 from sealwire.tls13.contract import EPOCH_APPLICATION, EPOCH_EARLY, EarlyData, EarlyPhase
@@ -41,11 +41,9 @@ if TYPE_CHECKING:
     from sealwire.wire import Buffer
 
 _WARNING: Final = 1
-# A ledger fuller than this part of its limit stops reading, so that what is in flight still fits.
-_HIGH_WATER: Final = 7 / 8
 
 
-class Connection(Messaging):
+class Connection(Flowing):
     """A client's or server's end of one TLS 1.3 connection.  Make one with `client` or `server`.
 
     Attributes:
@@ -189,7 +187,7 @@ class Connection(Messaging):
             # What the application wrote may wait for the peer while its own messages come: otherwise
             # two sides that write at once would wait for each other.
             full = self._messages.full or self._outgoing.held >= self._limits.send_queue_bytes
-        return self._receiving() and not full and self._ledger.held <= self._ledger.limit * _HIGH_WATER
+        return self._receiving() and not full and self._ledger.held <= self._ledger.limit * HIGH_WATER
 
     @property
     def record_bytes_missing(self) -> int:
@@ -356,11 +354,17 @@ class Connection(Messaging):
         out; after it the error is raised.
         """
         self.must_be_plain()
-        if not self._received and self.error is not None:
+        received = self._received
+        if not received and self.error is not None:
             raise self.error
-        taken = bytes(self._received) if n < 0 else bytes(memoryview(self._received)[:n])
-        del self._received[: len(taken)]
-        self._account.release(Purpose.RECEIVE_QUEUE, len(taken))
+        if 0 <= n < len(received):
+            taken = bytes(memoryview(received)[:n])
+            del received[:n]
+        else:
+            taken = bytes(received)
+            received.clear()
+        if taken:
+            self._account.release(Purpose.RECEIVE_QUEUE, len(taken))
         return taken
 
     def find(self, separator: bytes, start: int = 0) -> int:
@@ -433,11 +437,9 @@ class Connection(Messaging):
         self.counters.bytes_received += len(data)
         held = self._deframer.held
         try:
-            for record in self._deframer.records(data):
-                self._receive_record(record)
-                if not self._receiving():
-                    return
-            charge(self._account, Purpose.REASSEMBLY, self._deframer.held - held)
+            self._receive_records(memoryview(data))
+            if self._deframer.held != held and self._receiving():
+                charge(self._account, Purpose.REASSEMBLY, self._deframer.held - held)
         except (ProtocolError, LimitReached) as error:
             self._fail(error)
         except Exception:

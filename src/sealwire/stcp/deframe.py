@@ -1,6 +1,6 @@
 """From bytes to records, and from records to handshake messages; both bounded.
 
-A TCP read cuts the stream anywhere.  :class:`Deframer` yields each whole record in place, as a
+A TCP read cuts the stream anywhere.  :class:`Deframer` gives each whole record in place, as a
 view of what was read, and keeps only the beginning of one record between reads; a length is judged
 as soon as the five header bytes are there, so what is held grows with bytes received and never
 above one record.  :class:`MessageJoiner` does the same for handshake messages, which may share
@@ -9,7 +9,6 @@ records or be split over them.  Neither knows keys or states.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 from sealwire.errors import Alert, ProtocolError
@@ -60,36 +59,32 @@ class Deframer:
             return HEADER_BYTES - held
         return HEADER_BYTES + _body_bytes(self._partial) - held
 
-    def records(self, data: Buffer) -> Iterator[memoryview]:
-        """Yield each record that `data` completes, header included, in order.
+    def take(self, view: memoryview, at: int) -> tuple[memoryview | None, int]:
+        """The record that begins at offset `at` of what was read, header included, and the offset behind it.
 
-        A yielded view is valid until the next one is asked for.  Iterate to the end, or never call
-        again: the rest of `data` is put aside only when the iterator is exhausted.
+        If the beginning of a record is kept, `at` is where that one goes on.  Where it is not whole, None
+        and the end of `view`: its beginning is kept then.
 
         Raises:
             ProtocolError: unexpected_message for a type that is no record's, record_overflow for a
                 length above the protocol's; both before any byte of such a record is kept.
         """
-        view = memoryview(data)
-        at = 0
         if self._partial:
-            at = self._fill(view, 0, HEADER_BYTES)
+            at = self._fill(view, at, HEADER_BYTES)
             whole = HEADER_BYTES + _body_bytes(self._partial)
             if len(self._partial) < HEADER_BYTES or len(self._partial) + len(view) - at < whole:
                 self._partial += view[at:]
-                return
+                return None, len(view)
             at = self._fill(view, at, whole)
             record, self._partial = self._partial, bytearray()
-            yield memoryview(record)
-        while len(view) - at >= HEADER_BYTES:
-            end = at + HEADER_BYTES + _body_bytes(view[at : at + HEADER_BYTES])
-            if end > len(view):
-                break
-            yield view[at:end]
-            at = end
-        if at < len(view):
-            _body_bytes(view[at : at + HEADER_BYTES])
+            return memoryview(record), at
+        if at == len(view):
+            return None, at
+        end = at + HEADER_BYTES + _body_bytes(view[at : at + HEADER_BYTES])
+        if len(view) - at < HEADER_BYTES or end > len(view):
             self._partial += view[at:]
+            return None, len(view)
+        return view[at:end], end
 
     def _fill(self, view: memoryview, at: int, size: int) -> int:
         """Move bytes of `view` from `at` until the partial record has `size`; where it stopped."""

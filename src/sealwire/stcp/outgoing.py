@@ -7,6 +7,7 @@ for before anything is sealed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from sealwire.errors import LimitReached
@@ -140,6 +141,37 @@ class Outgoing:
                 padding = self._padding.of(content_type, len(part), self.inner_limit)
                 self._append(sealer.seal(content_type, part, padding))
         self._counters.records_sealed += sealer.sealed - before
+
+    def send_through(self, data: Buffer, write: Callable[[bytes], int]) -> None:
+        """As :meth:`send` of application data, but `write` may take it at once; what it leaves is queued.
+
+        Nothing is held meanwhile and so nothing is charged, but for what is left: there is room for it.
+        """
+        sealer = self._sealer
+        if sealer is None or self._queue or self._padding.callback is not None:
+            self.send(APPLICATION_DATA, data)
+            self.write_through(write)
+            return
+        before = sealer.sealed
+        records = sealer.seal_run(
+            APPLICATION_DATA, data, self.inner_limit - 1, self._padding.block, self.inner_limit
+        )
+        self.used = True
+        counters = self._counters
+        counters.records_sealed += sealer.sealed - before
+        taken = write(records)
+        counters.bytes_sent += taken
+        if taken < len(records):
+            self._append(records[taken:])
+
+    def write_through(self, write: Callable[[bytes], int]) -> None:
+        """Give `write` what is queued, until it takes no more."""
+        while self._queue:
+            pending = bytes(self.pending())
+            taken = write(pending)
+            self.sent(taken)
+            if taken < len(pending):
+                return
 
     def _send_plain(self, content_type: int, data: memoryview) -> None:
         # RFC 8446 section 5.1: legacy_record_version is 0x0303, or 0x0301 in a first ClientHello

@@ -267,7 +267,11 @@ def _deframe(data: bytes) -> None:
         out: list[bytes | str] = []
         try:
             for at in range(0, len(data), step):
-                out += [bytes(record) for record in deframer.records(data[at : at + step])]
+                view, taken = memoryview(data)[at : at + step], 0
+                while taken < len(view):
+                    record, taken = deframer.take(view, taken)
+                    if record is not None:
+                        out.append(bytes(record))
         except ProtocolError as error:
             known(error)
             out.append(error.reason)

@@ -264,7 +264,7 @@ def test_a_peer_that_does_not_answer_is_given_up() -> None:
             reader, writer = await connect(server, keepalive=stcp.Keepalive(after=0.02, within=1))
             await eventually(lambda: writer.connection.round_trip is not None)
             (stream,) = server._streams
-            asyncio.get_running_loop().remove_reader(stream.sock.fileno())
+            stream._turns.forget(stream.sock.fileno())
             with pytest.raises(TimeoutError, match="ping"):
                 await reader.read_message()
             await finish(writer)

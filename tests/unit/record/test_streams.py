@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sealwire.crypto.suites import SuiteSpec
 from sealwire.errors import Alert, ProtocolError
 from sealwire.record.bounds import MAX_CONTENT_BYTES, MAX_STREAM_SEQUENCE
-from sealwire.record.reference import StreamOpener, StreamSealer
-from tests.record_layers import PROVIDER, SPECS, Layer, each_layer, each_suite, stream_keys
+from sealwire.record.stream_reference import StreamOpener, StreamSealer
+from tests.record_layers import LAYERS, PROVIDER, SPECS, Layer, each_layer, each_suite, stream_keys
 
 SPEC = SPECS[0]
 KEYS = stream_keys(SPEC)
@@ -180,3 +182,90 @@ def test_keys_of_the_wrong_length_are_refused(layer: Layer) -> None:
     for kind in (layer.stream_sealer, layer.stream_opener):
         with pytest.raises(ValueError, match="bytes"):
             kind(PROVIDER, SPEC, stream_keys(SPECS[1]), 3)
+
+
+def outcome(opener: StreamOpener, data: bytes, start: int = 0) -> tuple[object, ...]:
+    """All that a run can do, in a form to compare."""
+    received = bytearray(b"before")
+    try:
+        ended: object = opener.open_run(data, start, received)
+    except ProtocolError as error:
+        ended = error.alert
+    return ended, bytes(received), opener.sequence, opener.opened
+
+
+@each_layer
+@each_suite
+def test_a_run_of_records_is_opened_into_one_buffer(layer: Layer, spec: SuiteSpec) -> None:
+    sealer, opener = pair(layer, spec=spec)
+    wire = sealer.seal_run(23, bytes(20_000)) + sealer.seal(23, b"") + sealer.seal(23, b"end", 9)
+    behind = sealer.seal(23, b"not whole")
+    received = bytearray(b"1")
+    skipped = b"\x17" * 3
+    at, messages, other = opener.open_run(memoryview(skipped + wire + behind[:-1]), 3, received)
+    assert (at, messages, other) == (3 + len(wire), 3, None)
+    assert received == b"1" + bytes(20_000) + b"end"
+    assert opener.opened == 4
+    assert opener.open_run(behind, 0, received)[:2] == (len(behind), 1)
+    assert received.endswith(b"endnot whole")
+
+
+@each_layer
+def test_a_run_ends_behind_what_is_no_application_data(layer: Layer) -> None:
+    sealer, opener = pair(layer)
+    wire = sealer.seal(23, b"a") + sealer.seal(22, b"ticket")
+    rest = sealer.seal(23, b"b")
+    received = bytearray()
+    assert opener.open_run(wire + rest, 0, received) == (len(wire), 1, (22, b"ticket"))
+    assert received == b"a"
+    # In front of what is not protected nothing happens.
+    alert = b"\x15\x03\x03\x00\x02\x02\x28"
+    assert opener.open_run(alert, 0, received) == (0, 0, None)
+    assert opener.open_run(rest + alert, 0, received) == (len(rest), 1, None)
+    for start in (-1, len(rest) + 1):
+        with pytest.raises(ValueError, match="offset"):
+            opener.open_run(rest, start, received)
+
+
+@each_layer
+def test_a_run_keeps_what_came_before_a_failure_and_nothing_after(layer: Layer) -> None:
+    sealer, opener = pair(layer)
+    good, bad, after = (sealer.seal(23, content) for content in (b"good", b"bad", b"after"))
+    received = bytearray()
+    with pytest.raises(ProtocolError) as caught:
+        opener.open_run(good + bad[:-1] + b"\0" + after, 0, received)
+    assert caught.value.alert is Alert.BAD_RECORD_MAC
+    assert received == b"good"
+    with pytest.raises(ProtocolError):
+        opener.open_run(after, 0, received)
+    assert received == b"good"
+
+
+@each_layer
+def test_a_buffer_that_is_in_use_is_not_moved(layer: Layer) -> None:
+    sealer, opener = pair(layer)
+    received = bytearray(b"held")
+    wire = sealer.seal(23, b"x" * 100)
+    with memoryview(received), pytest.raises(BufferError):
+        opener.open_run(wire, 0, received)
+    assert received[:4] == b"held"
+
+
+RECORDS = st.lists(
+    st.tuples(st.sampled_from((21, 22, 23, 23, 23)), st.binary(max_size=40), st.integers(0, 3)), max_size=6
+)
+
+
+@given(RECORDS, st.integers(0, 400), st.none() | st.tuples(st.integers(0, 400), st.integers(1, 255)))
+def test_both_layers_make_the_same_of_a_run(
+    records: list[tuple[int, bytes, int]], cut: int, damage: tuple[int, int] | None
+) -> None:
+    sealer = LAYERS[0].stream_sealer(PROVIDER, SPEC, KEYS, 3)
+    wire = bytearray(b"".join(sealer.seal(*record) for record in records))
+    if damage is not None and damage[0] < len(wire):
+        wire[damage[0]] ^= damage[1]
+    outcomes = []
+    for layer in LAYERS:
+        opener = layer.stream_opener(PROVIDER, SPEC, KEYS, 3)
+        outcomes.append([outcome(opener, bytes(wire[:cut])), outcome(opener, bytes(wire))])
+    assert all(one == outcomes[0] for one in outcomes)

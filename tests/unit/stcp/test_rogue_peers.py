@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sealwire import stcp
 from sealwire.errors import Alert, HandshakeError, PeerAlert, ProtocolError
 from sealwire.limits import Limits
-from sealwire.record import reference
+from sealwire.record import stream_reference
 from sealwire.record.stream import StreamSealer
 from sealwire.stcp import association as association_module
 from sealwire.stcp.deframe import ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE
@@ -41,9 +41,9 @@ class Made:
     keys: Any
     epoch: int
 
-    def again(self) -> reference.StreamSealer:
+    def again(self) -> stream_reference.StreamSealer:
         """A plain sealer with the same keys that begins again at record 0."""
-        return reference.StreamSealer(self.provider, self.spec, self.keys, self.epoch)
+        return stream_reference.StreamSealer(self.provider, self.spec, self.keys, self.epoch)
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ class StreamReader(StreamFacts):
         while self._available() < n:
             if not self.connection.want_read:
                 self._collect()
-            if not await self._more(self._available() + 1):
+            if not await self._wait(n):
                 raise asyncio.IncompleteReadError(self._take(self._available()), n)
         return self._take(n)
 
@@ -143,12 +143,13 @@ class StreamReader(StreamFacts):
             Error: what ended the connection.
         """
         self._check_process()
-        while True:
-            message = self.connection.read_message()
-            if message is not None:
-                self._stream.took()
-                return message
+        stream = self._stream
+        connection = stream.connection
+        while (message := connection.read_message()) is None:
             await self._arrival()
+        if not stream.reading:
+            stream.took()
+        return message
 
     async def read_messages(self) -> list[bytes]:
         """All messages that have come, at least one; see :meth:`read_message`.
@@ -156,20 +157,21 @@ class StreamReader(StreamFacts):
         This is the way to take many small ones: what a turn costs is divided by its messages.
         """
         self._check_process()
-        while True:
-            messages = self.connection.read_messages()
-            if messages:
-                self._stream.took()
-                return messages
+        while not (messages := self.connection.read_messages()):
             await self._arrival()
+        self._stream.took()
+        return messages
 
-    async def _arrival(self) -> None:
-        if self.connection.peer_closed:
+    def _arrival(self) -> asyncio.Future[None]:
+        """Done when a message may be there."""
+        stream = self._stream
+        connection = stream.connection
+        if connection.peer_closed:
             raise ConnectionClosed("the peer closed")
-        if self.connection.state == "closed":
+        if connection.state == "closed":
             raise ConnectionClosed("the connection is closed")
-        self._stream.flush()
-        await self._stream.changed()
+        stream.flush()
+        return stream.arrival(1)
 
     # -- the two places where bytes wait
 
@@ -181,14 +183,23 @@ class StreamReader(StreamFacts):
 
     async def _more(self, n: int) -> bool:
         """Wait until `n` bytes are there; False at the end.  Raises what ended the connection."""
-        self._check_process()
-        self.connection.must_be_plain()
         while self._available() < n:
-            if self.connection.error is not None:
-                raise self.connection.error
-            if self._ended():
+            if not await self._wait(n):
                 return False
-            await self._stream.changed()
+        return True
+
+    async def _wait(self, n: int) -> bool:
+        """Wait until `n` bytes are there or something happens; as :meth:`_more`."""
+        self._check_process()
+        connection = self.connection
+        connection.must_be_plain()
+        if connection.error is not None:
+            raise connection.error
+        if self._ended():
+            return False
+        self._stream.flush()
+        # What is in the stash is there already.
+        await self._stream.arrival(n - len(self._stash))
         return True
 
     def _find(self, separator: bytes, start: int) -> int:
@@ -203,6 +214,10 @@ class StreamReader(StreamFacts):
             self._stream.took()
 
     def _take(self, n: int) -> bytes:
+        if not self._stash:
+            taken = self.connection.read(n) if self.connection.buffered else b""
+            self._stream.took()
+            return taken
         taken = bytes(memoryview(self._stash)[:n])
         del self._stash[: len(taken)]
         if len(taken) < n and self.connection.buffered:

@@ -1,9 +1,10 @@
 """One STCP connection on an event loop: a TCP socket, an engine, and whoever waits for them.
 
-The socket is driven with add_reader and add_writer, not through a loop's transport, so that bytes
-the peer does not take stay in the engine, where they are charged, and nothing is buffered twice.
-After whatever happens, a turn: seal what the application wrote, send, report events, choose
-whether to read, set the timer, wake those who wait.
+The socket is driven by readiness (:mod:`sealwire.drive.aio.turns`), not through a loop's transport, so
+that bytes the peer does not take stay in the engine, where they are charged, and nothing is buffered
+twice.  After whatever happens, a turn: seal what the application wrote, send, report events, choose
+whether to read, set the timer, wake those who wait.  While data flows and nothing else happens, two short
+ways take its place: `_came` behind what was read, `flush` for what was written.
 
 Closing is in three steps: close_notify and FIN; then the peer's last bytes are read and dropped
 for at most a second, since closing a socket with unread bytes sends a reset, which can destroy
@@ -20,17 +21,20 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from sealwire import ownership, stcp
+from sealwire.drive.aio.turns import turns_of
 from sealwire.drive.facts import StreamFacts
 from sealwire.drive.sessions import Sessions, early_data_of
 from sealwire.drive.unclosed import HoldsDescriptor
 from sealwire.errors import ConnectionClosed, Error, LimitReached, Truncated
 from sealwire.limits import Limits
+from sealwire.stcp import offload
 
-_READ_BYTES: Final = 64 * 1024
+# Read at once, however little may wait.
+_LEAST_READ_BYTES: Final = 64 * 1024
 # Reads per wake-up, so that one fast peer leaves turns to the others.
 _READS: Final = 4
-# Taken from the application and sealed at once: four full records.
-_SEAL_BYTES: Final = 64 * 1024
+# Taken from the application and sealed at once: a message of 64 KiB with its frame, and more.
+_SEAL_BYTES: Final = 128 * 1024
 _LINGER_SECONDS: Final = 1.0
 # A peer that takes nothing cannot keep a closed connection for longer.
 _FLUSH_SECONDS: Final = 30.0
@@ -46,6 +50,7 @@ class Stream(StreamFacts, HoldsDescriptor):
     Attributes:
         opened: done when the handshake is; its exception is why it failed.
         gone: done when the socket is closed.
+        reading: whether the socket is watched for what comes.
         on_turn: called after each turn and when the socket is closed; it must not raise.
     """
 
@@ -76,16 +81,25 @@ class Stream(StreamFacts, HoldsDescriptor):
         self._on_gone = on_gone
         self._sessions = sessions
         self._on_early_data = on_early_data
-        self._changed = asyncio.Event()
-        self._backlog: deque[memoryview] = deque()
+        self._turns = turns_of(loop)
+        # What is read at once may come on top of what may wait, so it is no more than half of that.
+        most = max(_LEAST_READ_BYTES, limits.receive_queue_bytes // 2)
+        self._buffer = self._turns.buffer[:most]
+        self._send = offload.sender(connection)
+        self._receive = offload.receiver(connection)
+        self._waiters: list[asyncio.Future[None]] = []
+        # Those who wait are woken when so many bytes can be read, or at anything for 0.
+        self._wanted = 0
+        self._backlog: deque[memoryview | bytes] = deque()
         self._backlog_bytes = 0
-        self._reading = False
+        self._dirty = False  # written to in this turn of the loop
+        self._broke: OSError | None = None
+        self.reading = False
         self._writing = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self._stall: asyncio.TimerHandle | None = None
         self._grace: asyncio.TimerHandle | None = None
-        self._turn_soon: asyncio.Handle | None = None
         self._close_notify_wanted = False
         self._closing = False
         self._fin_sent = False
@@ -126,8 +140,25 @@ class Stream(StreamFacts, HoldsDescriptor):
 
     async def changed(self) -> None:
         """Wait until something happens."""
-        self._changed.clear()
-        await self._changed.wait()
+        await self.arrival(0)
+
+    def arrival(self, n: int) -> asyncio.Future[None]:
+        """Done when `n` bytes (messages, in message mode) can be read, or something else happens.
+
+        Await it at once: it is not told twice.
+        """
+        self._wanted = min(self._wanted, n) if self._waiters else n
+        waiter: asyncio.Future[None] = self.loop.create_future()
+        self._waiters.append(waiter)
+        return waiter
+
+    def _wake_waiters(self) -> None:
+        waiters = self._waiters
+        if waiters:
+            self._waiters = []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
 
     # -- from the application
 
@@ -141,17 +172,48 @@ class Stream(StreamFacts, HoldsDescriptor):
                 raise LimitReached("send_queue_bytes", reason)
             if len(piece):
                 # A copy of what may change under our hands; bytes are only referred to.
-                data = memoryview(piece if isinstance(piece, bytes) else bytes(piece))
-                self._backlog.append(data)
+                data = piece if isinstance(piece, bytes) else bytes(piece)
+                # What is taken in parts must not be copied for each of them.
+                self._backlog.append(data if len(data) <= _SEAL_BYTES else memoryview(data))
                 self._backlog_bytes += len(data)
-        self._turn()
+        self._written()
+
+    def _written(self) -> None:
+        if not self._dirty:
+            self._dirty = True
+            self._turns.soon(self)
+
+    def flush(self) -> None:
+        """Seal and send now what was written in this turn of the loop."""
+        if not self._dirty:
+            return
+        self._dirty = False
+        if self._writing or self._backlog_bytes > _SEAL_BYTES or self.on_turn is not None:
+            self._turn()
+            return
+        backlog = self._backlog
+        taken = self._send(backlog[0] if len(backlog) == 1 else b"".join(backlog), self._write)
+        if taken and backlog:
+            backlog.clear()
+            self._backlog_bytes = 0
+        if not taken or self._connection.held or self._broke is not None or self._timer_at is None:
+            self._turn()
+
+    def _write(self, data: bytes) -> int:
+        """Give the kernel bytes; how many it took.  What broke the socket is kept for the next turn."""
+        try:
+            return self.sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            self._broke = error
+            return len(data)
 
     def write_message(self, data: bytes | bytearray | memoryview) -> None:
         """Queue a message.  What is written in one turn of the loop is sealed and sent together."""
         self._may_write()
         self._connection.write_message(data)
-        if self._turn_soon is None:
-            self._turn_soon = self.loop.call_soon(self._late_turn)
+        self._written()
 
     def go_away(self) -> None:
         """Tell the peer that we mean to close before long."""
@@ -164,15 +226,6 @@ class Stream(StreamFacts, HoldsDescriptor):
         connection = self._connection
         if connection.state == "connected" and connection.message_mode and not self.closing:
             self.go_away()
-
-    def flush(self) -> None:
-        """Send what was written in this turn of the loop, without waiting for its end."""
-        if self._turn_soon is not None:
-            self._turn()
-
-    def _late_turn(self) -> None:
-        if self._turn_soon is not None:
-            self._turn()
 
     def _may_write(self) -> None:
         self._check_process()
@@ -189,7 +242,7 @@ class Stream(StreamFacts, HoldsDescriptor):
 
     def took(self) -> None:
         """The application read something: reading from the network may go on."""
-        if not self._reading and not self.gone.done():
+        if not self.reading and not self.gone.done():
             self._choose_reading()
 
     def end_writing(self) -> None:
@@ -227,22 +280,22 @@ class Stream(StreamFacts, HoldsDescriptor):
     # -- from the network
 
     def _readable(self) -> None:
-        connection = self._connection
-        if not self._wants_read():
+        connection, buffer = self._connection, self._buffer
+        if connection.crowded and not self._wants_read():
             self._choose_reading()  # others filled the ledger since the last turn
             return
         now = time.monotonic()
         try:
             for _ in range(_READS):
-                data = self.sock.recv(_READ_BYTES)
-                if not data:
+                n = self.sock.recv_into(buffer)
+                if not n:
                     self._eof_received = True
                     connection.receive_eof()
                     break
                 if self._fin_sent or connection.error is not None:
                     continue  # lingering: read only so that the kernel need not reset
-                connection.receive_data(data, now)
-                if len(data) < _READ_BYTES or not connection.want_read:
+                self._receive(buffer[:n], now)
+                if n < len(buffer) or not connection.want_read:
                     break
         except (BlockingIOError, InterruptedError):
             pass
@@ -251,7 +304,14 @@ class Stream(StreamFacts, HoldsDescriptor):
         except OSError as error:
             self._lost(error)
         finally:
+            self._came()
+
+    def _came(self) -> None:
+        """After something was read: a turn, or what is left of one when it was only data."""
+        if self._eof_received or self._dirty or self.on_turn is not None or not self._connection.flows():
             self._turn()
+        elif self._waiters and self._connection.has(self._wanted):
+            self._wake_waiters()
 
     def _lost(self, cause: OSError) -> None:
         """The TCP connection broke."""
@@ -270,11 +330,9 @@ class Stream(StreamFacts, HoldsDescriptor):
     # -- a turn
 
     def _turn(self) -> None:
-        if self._turn_soon is not None:
-            self._turn_soon.cancel()
-            self._turn_soon = None
         if self.gone.done():
             return
+        self._dirty = False
         self._hand_early_data_on()
         if not self._flush():
             return
@@ -289,7 +347,7 @@ class Stream(StreamFacts, HoldsDescriptor):
                 self.opened.exception()  # whoever waits sees it; without anyone it is no news
         self._choose_reading()
         self._set_timer()
-        self._changed.set()
+        self._wake_waiters()
         if self.on_turn is not None:
             self.on_turn()
 
@@ -308,7 +366,7 @@ class Stream(StreamFacts, HoldsDescriptor):
         """Seal and send as much as goes; False if the socket is gone after it."""
         connection = self._connection
         blocked = False
-        while True:
+        while self._broke is None:
             self._seal()
             pending = connection.pending()
             if not pending:
@@ -319,22 +377,25 @@ class Stream(StreamFacts, HoldsDescriptor):
                 blocked = True
                 break
             except OSError as error:
+                self._broke = error
+                break
+            finally:
                 pending.release()
-                self._lost(error)
-                return False
-            pending.release()
             connection.sent(n)
+        if self._broke is not None:
+            self._lost(self._broke)
+            return False
         if connection.unsealed and not blocked:
             self._look_again_later()  # no room in the ledger now
         if blocked != self._writing:
             self._writing = blocked
-            if blocked:
-                self.loop.add_writer(self.sock.fileno(), self._turn)
-            else:
-                self.loop.remove_writer(self.sock.fileno())
+            self._watch()
         if blocked and connection.error is not None and self._grace is None:
             self._set_grace(_FLUSH_SECONDS)  # only the alert is left, and nobody takes it
         return blocked or self._finish()
+
+    def _watch(self) -> None:
+        self._turns.watch(self.sock.fileno(), self.reading, self._writing, self._readable, self._turn)
 
     def _seal(self) -> None:
         """Hand the application's bytes to the engine while it takes them."""
@@ -387,12 +448,9 @@ class Stream(StreamFacts, HoldsDescriptor):
 
     def _choose_reading(self) -> None:
         want = self._wants_read()
-        if want != self._reading:
-            self._reading = want
-            if want:
-                self.loop.add_reader(self.sock.fileno(), self._readable)
-            else:
-                self.loop.remove_reader(self.sock.fileno())
+        if want != self.reading:
+            self.reading = want
+            self._watch()
         if not want and self._stalled():
             self._look_again_later()
 
@@ -440,8 +498,7 @@ class Stream(StreamFacts, HoldsDescriptor):
         for handle in (self._grace, self._timer, self._stall):
             _cancel(handle)
         self._grace = self._timer = self._stall = None
-        self.loop.remove_reader(self.sock.fileno())
-        self.loop.remove_writer(self.sock.fileno())
+        self._turns.forget(self.sock.fileno())
         self.sock.close()
         self._let_go()
         if self._connection.state != "closed":
@@ -451,7 +508,7 @@ class Stream(StreamFacts, HoldsDescriptor):
             self.opened.set_exception(self._connection.error or ConnectionClosed("the connection was closed"))
             self.opened.exception()
         self.gone.set_result(None)
-        self._changed.set()
+        self._wake_waiters()
         if self._on_gone is not None:
             self._on_gone(self)
         if self.on_turn is not None:

@@ -55,6 +55,9 @@ class Crypto:
     def switch_runs(self) -> None:
         """Have the connections of this process use this crypto for runs of data."""
 
+    def remove_ciphers(self) -> None:
+        """For what makes its own sealers and openers: those of this process do nothing from here on."""
+
 
 class NoCrypto(Crypto):
     """Nothing is encrypted, signed, verified or derived.
@@ -82,6 +85,13 @@ class NoCrypto(Crypto):
     def opener(self, spec: SuiteSpec, keys: TrafficKeys, epoch: int) -> Opener:
         opener: Any = _FramingOpener(epoch) if protect.COMPILED else None
         return opener or reference.Opener(_NoRecordCrypto(), spec, keys, epoch)
+
+    def remove_ciphers(self) -> None:
+        if not protect.COMPILED:
+            raise OSError("only the ciphers of the compiled record layer can be taken away")
+        from sealwire.bench import _no_cipher
+
+        _no_cipher.remove()
 
     def config(self, config: Config) -> Config:
         verifier: Any = _NobodyVerifies(config.verifier)

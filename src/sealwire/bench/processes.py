@@ -27,14 +27,20 @@ class Lost(Exception):
 
 
 class Worker:
-    """One process of :mod:`sealwire.bench.worker`."""
+    """One process that gets its orders as JSON lines, of :mod:`sealwire.bench.worker` or another module."""
 
-    def __init__(self, order: Mapping[str, Any], environment: Mapping[str, str], patience: float) -> None:
+    def __init__(
+        self,
+        order: Mapping[str, Any],
+        environment: Mapping[str, str],
+        patience: float,
+        module: str = "sealwire.bench.worker",
+    ) -> None:
         self._patience = patience
         # Read from the end by whoever wants to know why it died; a pipe could fill and block it.
         self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in end()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "sealwire.bench.worker"],
+        self._process = subprocess.Popen(  # noqa: S603 - a module of our own
+            [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._complaints,

@@ -34,7 +34,7 @@ _PLOTTED: Final = {
     "memory": ("What a server holds per peer", "B", ("memory.",)),
     "crypto": ("Primitives", "us", ("crypto.",)),
     "udp": ("Datagrams a second without loss", "1/s", ("udp.",)),
-    "tcp": ("Requests a second", "1/s", ("tcp.",)),
+    "stcp": ("Requests a second", "1/s", ("stcp.",)),
 }
 
 

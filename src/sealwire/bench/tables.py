@@ -23,7 +23,7 @@ GROUPS: Mapping[str, str] = {
     "copies": "Copies between application and kernel",
     "workers": "Workers on one port",
     "changes": "Changes under load",
-    "tcp": "Plain TCP, the floor",
+    "stcp": "Requests and answers over STCP",
 }
 _SHOWN = (Role.OURS, Role.RIVAL, Role.CRYPTO_ALONE)
 

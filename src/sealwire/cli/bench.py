@@ -19,18 +19,19 @@ from sealwire.bench.results import Measured, Result, UnusableResult
 from sealwire.bench.rows import LOCATION, ROWS
 from sealwire.bench.runner import Plan
 from sealwire.bench.trial import trial
-from sealwire.cli import authority, throughput
+from sealwire.cli import authority, grid, throughput
 from sealwire.cli.say import Exit, Failure, Say
 from sealwire.record import protect
 
 _WHAT = (
-    "what to do: names of groups (record, handshake, memory, crypto, udp, bulk, tcp), of rows"
+    "what to do: names of groups (record, handshake, memory, crypto, udp, bulk), of rows"
     " (record.seal.64, patterns like 'handshake.*'), or 'all' to measure; 'list'; 'compare OLD NEW';"
     " 'slo OBJECTIVES RESULT'; 'report RESULT...', oldest first; 'trial ROWS...' to put the alarm itself"
-    " to the test; 'dtls' with -s or -c HOST between two machines"
+    " to the test; 'dtls' with -s or -c HOST between two machines; 'stcp' for requests and answers over"
+    " STCP, beside Python's ssl and plain TCP"
 )
 _ACTIONS = ("list", "compare", "slo", "report", "trial")
-_FLOOR = ("udp", "tcp")
+_FLOOR = ("udp",)
 # Which options an action knows; the rest of them belong to measuring.
 _MEASURING = ("full", "runs", "seconds", "no_rivals", "pure_ok", "out")
 _KNOWN = {
@@ -88,6 +89,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--captures", type=Path, metavar="DIR", help="probe: captures whose packets make the mix"
     )
     throughput.options(parser)
+    grid.options(parser)
 
 
 def run(args: argparse.Namespace, say: Say) -> Exit:
@@ -96,6 +98,15 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
     if throughput.given(args):
         raise Failure(
             Exit.USAGE, "-s, -c and what goes with them are for bench dtls", "see sealwire bench --help"
+        )
+    if args.what == ["stcp"]:
+        with _certificates() as directory:
+            return grid.run(args, say, Path(directory))
+    if grid.given(args):
+        raise Failure(
+            Exit.USAGE,
+            "--size, --clients and what goes with them are for bench stcp",
+            "see sealwire bench --help",
         )
     if args.make is not None:
         return _make(args, say)
@@ -374,7 +385,7 @@ def _trial(args: argparse.Namespace, say: Say) -> Exit:
     if unknown:
         raise Failure(Exit.USAGE, _unknown(unknown[0]), "")
     if any(one.group in _FLOOR for one in chosen):
-        raise Failure(Exit.USAGE, "plain UDP and TCP have nothing of ours to slow down", "leave them out")
+        raise Failure(Exit.USAGE, "plain UDP has nothing of ours to slow down", "leave it out")
     slow_down = 0.15 if args.slow_down is None else args.slow_down
     repeat = 20 if args.repeat is None else args.repeat
 

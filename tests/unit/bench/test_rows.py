@@ -70,7 +70,7 @@ def test_a_row_of_each_kind_runs(directory: Path) -> None:
         "handshake.udp.full",
         "handshake.rate.resumed",
         "memory.idle",
-        "tcp.echo.256",
+        "stcp.256",
     )
     chosen = [one for one in rows.ROWS if one.name in names]
     plan = runner.Plan(location=rows.LOCATION, directory=directory, scale=SCALE)

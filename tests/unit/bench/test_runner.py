@@ -134,7 +134,7 @@ def test_every_row_is_declared_once_and_of_a_known_group() -> None:
         "memory",
         "crypto",
         "udp",
-        "tcp",
+        "stcp",
         "seal",
         "copies",
         "workers",

@@ -128,3 +128,31 @@ def test_report_writes_both(old: str, tmp_path: Path) -> None:
     assert page.read_text("utf-8").startswith("<!doctype html>")
     assert text.read_text("utf-8").startswith("# Performance")
     assert cli.main(["bench", "report", old, "--html", str(tmp_path / "no" / "r.html")]) == Exit.ENVIRONMENT
+
+
+def test_requests_and_answers_beside_rivals(capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--size", "64", "--clients", "2", "--duration", "0.3", "--warm-up", "0.1", "--report-every", "0.1"]
+    assert cli.main(["--json", "bench", "stcp", "--pure-ok", *few]) == Exit.OK
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    turns = {one["transport"]: one for one in said if one["event"] == "turn"}
+    assert set(turns) == {"tcp", "ssl", "stcp"}
+    for one in turns.values():
+        assert one["errors"] == {}
+        assert one["two_way_mb_per_second"] == 2 * one["one_way_mb_per_second"]
+    assert any(one["event"] == "report" for one in said)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("stcp", "--size", "4"),
+        ("stcp", "--clients", "0"),
+        ("stcp", "--duration", "0"),
+        ("stcp", "--runs", "0"),
+        ("stcp", "--messages-per-connection", "0"),
+        ("stcp", "--proto", "tcp", "--no-rivals"),
+        ("record.seal.64", "--clients", "3"),
+    ],
+)
+def test_requests_that_cannot_be_made(wrong: tuple[str, ...]) -> None:
+    assert cli.main(["bench", *wrong, "--pure-ok"]) == Exit.USAGE

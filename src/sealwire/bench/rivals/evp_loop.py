@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from sealwire.bench.loops import Loop
@@ -19,6 +20,7 @@ from sealwire.crypto.hkdf import DTLS13_PREFIX, traffic_keys
 from sealwire.crypto.providers import default_provider
 from sealwire.crypto.suites import SUITES, CipherSuite
 from sealwire.record import protect
+from sealwire.record.bounds import MAX_CONTENT_BYTES
 
 _SOURCE = Path(__file__).resolve().parents[4] / "benchmarks" / "evp_loop.c"
 _SPEC = SUITES[CipherSuite.TLS_AES_128_GCM_SHA256]
@@ -26,6 +28,34 @@ _CALLS = (
     *(f"EVP_{way}{step}" for way in ("Encrypt", "Decrypt") for step in ("Init_ex2", "Update", "Final_ex")),
     "EVP_CIPHER_CTX_ctrl",
 )
+
+
+def request(bench: Bench, size: int) -> Body:
+    """What a request and its answer cost, as the figure "cpu": both sealed and opened, in full records."""
+    count = -(-size // MAX_CONTENT_BYTES)
+    loop = _built()
+    ways = [_BareLoop(loop, size // count, count, sealing) for sealing in (True, True, False, False)]
+    return Loop(bench, _Request(ways), figure="cpu")
+
+
+class _Request:
+    """A Task: runs of records, one after the other, as one unit."""
+
+    units = 1
+
+    def __init__(self, runs: Sequence[_BareLoop]) -> None:
+        self._runs = runs
+
+    def prepare(self, passes: int) -> None:
+        pass
+
+    def work(self, passes: int) -> None:
+        for run in self._runs:
+            run.work(passes)
+
+    def verify(self) -> None:
+        for run in self._runs:
+            run.verify()
 
 
 def presence() -> Present | Absent:
@@ -44,13 +74,17 @@ def _compiler() -> str | None:
 
 def open_(bench: Bench, size: int, run: int, sealing: bool) -> Body:
     """Compile, load, and be ready."""
+    return Loop(bench, _BareLoop(_built(), size, run, sealing))
+
+
+def _built() -> ctypes.PyDLL:
     with tempfile.TemporaryDirectory(prefix="sealwire-bench-") as temporary:
         built = os.path.join(temporary, "evp_loop.so")
         compiler = _compiler()
         assert compiler is not None
         command = [compiler, "-O2", "-fPIC", "-shared", "-o", built, str(_SOURCE)]
         subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - our own source
-        return Loop(bench, _BareLoop(ctypes.PyDLL(built), size, run, sealing))
+        return ctypes.PyDLL(built)
 
 
 class _BareLoop:

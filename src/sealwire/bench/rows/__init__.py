@@ -14,8 +14,8 @@ from sealwire.bench.rows import (
     probe,
     record,
     seal,
+    stcp,
     stored,
-    tcp,
     udp,
     workers,
 )
@@ -34,7 +34,7 @@ ROWS: tuple[Measurement, ...] = (
     *copies.ROWS,
     *workers.ROWS,
     *changes.ROWS,
-    *tcp.ROWS,
+    *stcp.ROWS,
     *probe.rows(),
     *seal.ROWS,
     *stored.ROWS,

@@ -1,0 +1,255 @@
+"""`sealwire bench stcp`: requests and answers over STCP, Python's ssl and plain TCP in one run."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from sealwire.bench.grid import GRID, Cell
+from sealwire.bench.grid.clients import Load, Mode
+from sealwire.bench.grid.session import Outcome, Setting, measure, one_way, slope, two_way
+from sealwire.bench.processes import Lost
+from sealwire.cli.say import Exit, Failure, Say
+from sealwire.record import protect
+
+_SERVERS: Final = ("asyncio", "uvloop", "threaded")
+_TRANSPORTS: Final = ("tcp", "ssl", "stcp")
+_NAMES: Final = {"tcp": "plain TCP", "ssl": "Python ssl", "stcp": "STCP"}
+_SECONDS: Final = 5.0
+_MOST_CLIENTS: Final = 2_000
+# In a closed loop what is in flight is known, but for what clients do between two requests.
+_FLIGHT: Final = (0.9, 1.02)
+#: What nothing else of `bench` knows.
+_OWN: Final = (
+    "clients", "size", "duration", "mode", "server", "report_every", "timeout", "warm_up",
+    "messages_per_connection", "proto",
+)  # fmt: skip
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("stcp", "without --size and --clients the whole grid is measured")
+    group.add_argument("--clients", type=int, metavar="N", help="connections, one request in flight each")
+    group.add_argument("--size", type=int, metavar="N", help="bytes of a message")
+    group.add_argument("--duration", type=float, metavar="S", help="seconds of a turn (default: 5)")
+    group.add_argument(
+        "--mode",
+        choices=[mode.value for mode in Mode],
+        help="steady: connections stay; churn: each makes some requests; throughput: one way",
+    )
+    group.add_argument("--server", choices=_SERVERS, help="what serves (default: asyncio)")
+    group.add_argument("--report-every", type=float, metavar="S", help="seconds between reports")
+    group.add_argument("--timeout", type=float, metavar="S", help="seconds for an operation (default: 10)")
+    group.add_argument("--warm-up", type=float, metavar="S", help="seconds that do not count (default: 1)")
+    group.add_argument(
+        "--messages-per-connection",
+        type=int,
+        metavar="N",
+        help="churn: requests of each (default: 100)",
+    )
+    group.add_argument(
+        "--proto",
+        action="append",
+        choices=_TRANSPORTS,
+        help="a transport (default: all); may be repeated",
+    )
+
+
+def given(args: argparse.Namespace) -> bool:
+    """Whether options of this measurement were given, which nothing else knows."""
+    return any(getattr(args, name) is not None for name in _OWN)
+
+
+def run(args: argparse.Namespace, say: Say, directory: Path) -> Exit:
+    """Measure; `directory` holds certificates."""
+    if not protect.COMPILED and not args.pure_ok:
+        raise Failure(
+            Exit.ENVIRONMENT,
+            f"record protection is {protect.describe()}, whose figures are not this package's",
+            "build the compiled modules, or say --pure-ok",
+        )
+    server = args.server or "asyncio"
+    if server == "uvloop" and importlib.util.find_spec("uvloop") is None:
+        raise Failure(Exit.ENVIRONMENT, "uvloop is not installed here", "pip install 'sealwire[bench]'")
+    runs = 1 if args.runs is None else args.runs
+    if runs < 1:
+        raise Failure(Exit.USAGE, f"--runs {runs} is none", "use 1 or more")
+    wrong = False
+    for cell, load in _loads(args):
+        transports = [one for one in args.proto or _TRANSPORTS if one == "stcp" or not args.no_rivals]
+        if not transports:
+            raise Failure(Exit.USAGE, "--no-rivals leaves nothing to measure", "leave out --proto")
+        table: list[tuple[Setting, list[Outcome]]] = [
+            (_setting(args, transport, server, load), []) for transport in transports
+        ]
+        try:
+            for _ in range(runs):
+                for setting, outcomes in table:
+                    outcome = measure(setting, directory, partial(_report, say, setting))
+                    outcomes.append(outcome)
+                    wrong |= _tell(say, setting, outcome)
+        except Lost as error:
+            raise Failure(Exit.NO, str(error), "") from error
+        _show(say, cell, table)
+    return Exit.NO if wrong else Exit.OK
+
+
+def _loads(args: argparse.Namespace) -> Iterator[tuple[Cell | None, Load]]:
+    mode = Mode(args.mode or Mode.STEADY)
+    common: dict[str, Any] = {
+        "mode": mode,
+        "timeout": _positive(args.timeout, "--timeout", 10.0),
+        "seed": args.seed,
+        "messages_per_connection": 100
+        if args.messages_per_connection is None
+        else args.messages_per_connection,
+    }
+    if common["messages_per_connection"] < 1:
+        raise Failure(Exit.USAGE, "--messages-per-connection is below 1", "use 1 or more")
+    if args.size is None and args.clients is None:
+        for cell in GRID:
+            yield cell, Load(cell.clients, cell.size, **common)
+        return
+    size, clients = 256 if args.size is None else args.size, 50 if args.clients is None else args.clients
+    if not 8 <= size <= 1 << 20:
+        raise Failure(Exit.USAGE, f"--size {size} is not between 8 bytes and 1 MiB", "")
+    if not 1 <= clients <= _MOST_CLIENTS:
+        raise Failure(Exit.USAGE, f"--clients {clients} is not between 1 and {_MOST_CLIENTS:,}", "")
+    known = (cell for cell in GRID if (cell.size, cell.clients) == (size, clients))
+    yield next(known, None), Load(clients, size, **common)
+
+
+def _setting(args: argparse.Namespace, transport: str, server: str, load: Load) -> Setting:
+    warm_up = 1.0 if args.warm_up is None else args.warm_up
+    return Setting(
+        transport,
+        server,
+        load,
+        seconds=_positive(args.duration, "--duration", _SECONDS),
+        warm_up=max(0.0, warm_up),
+        every=0.0 if args.report_every is None else _positive(args.report_every, "--report-every", 0.0),
+    )
+
+
+def _positive(value: float | None, name: str, default: float) -> float:
+    if value is None:
+        return default
+    if not 0 < value <= 86_400:
+        raise Failure(Exit.USAGE, f"{name} {value:g} is not between 0 and 86,400 seconds", "")
+    return value
+
+
+def _report(say: Say, setting: Setting, report: Mapping[str, Any]) -> None:
+    errors = sum(report["errors"].values())
+    say.fact(
+        "report",
+        f"{_NAMES[setting.transport]:10}{report['seconds']:9.1f} s{report['rate']:12,.0f}/s  errors {errors}",
+        transport=setting.transport,
+        **report,
+    )
+
+
+def _tell(say: Say, setting: Setting, outcome: Outcome) -> bool:
+    """A turn for programs, and what is wrong with it for people; whether something is."""
+    load = setting.load
+    say.record(
+        "turn",
+        transport=setting.transport,
+        server=setting.server,
+        **{**dataclasses.asdict(load), "mode": load.mode.value},
+        rate=outcome.rate,
+        one_way_mb_per_second=one_way(setting, outcome),
+        two_way_mb_per_second=two_way(setting, outcome),
+        in_flight=outcome.in_flight,
+        cpu_us=_cpu(outcome),
+        rss_bytes_per_second={
+            "client": slope(outcome.client_samples, lambda one: one.rss_bytes),
+            "server": slope(outcome.server_samples, lambda one: one.rss_bytes),
+        },
+        descriptors_per_second={
+            "client": slope(outcome.client_samples, lambda one: one.descriptors),
+            "server": slope(outcome.server_samples, lambda one: one.descriptors),
+        },
+        **dataclasses.asdict(outcome),
+    )
+    wrong = False
+    name = _NAMES[setting.transport]
+    if outcome.errors:
+        words = ", ".join(f"{count} {error}" for error, count in sorted(outcome.errors.items()))
+        say.words(f"{name}: errors: {words}")
+        wrong = True
+    if load.mode is Mode.STEADY and not outcome.errors:
+        low, high = (part * load.clients for part in _FLIGHT)
+        if not low <= outcome.in_flight <= high:
+            say.words(
+                f"{name}: NOT believable: {outcome.in_flight:.1f} requests in flight, not {load.clients}"
+            )
+            wrong = True
+    return wrong
+
+
+def _cpu(outcome: Outcome) -> float:
+    """CPU of both processes for one request or message, in microseconds."""
+    return (outcome.client_cpu + (outcome.server_cpu or 0.0)) / max(1, outcome.units) * 1e6
+
+
+def _show(say: Say, cell: Cell | None, table: Sequence[tuple[Setting, Sequence[Outcome]]]) -> None:
+    setting = table[0][0]
+    load = setting.load
+    counted = "messages one way" if load.mode is Mode.THROUGHPUT else "and back"
+    say.words("")
+    say.words(
+        f"{load.size:,} B {counted}, {load.clients} clients, {load.mode.value}, {setting.server} server,"
+        f" {setting.seconds:g} s"
+    )
+    say.words(
+        f"{'':12}{'per second':>12}{'one-way MB/s':>14}{'two-way MB/s':>14}{'p50 ms':>9}{'p95 ms':>9}"
+        f"{'p99 ms':>9}{'in flight':>11}{'CPU us':>9}{'errors':>8}"
+    )
+    rates: dict[str, float] = {}
+    for setting, outcomes in table:
+        rates[setting.transport] = statistics.median(one.rate for one in outcomes)
+        middle = min(outcomes, key=lambda one: abs(one.rate - rates[setting.transport]))
+        latency = middle.latency_ms
+        errors = sum(sum(one.errors.values()) for one in outcomes)
+        say.words(
+            f"{_NAMES[setting.transport]:12}{middle.rate:>12,.0f}{one_way(setting, middle):>14,.1f}"
+            f"{two_way(setting, middle):>14,.1f}"
+            + "".join(f"{latency[key]:>9.2f}" if latency else f"{'-':>9}" for key in ("50", "95", "99"))
+            + (f"{middle.in_flight:>11.1f}" if middle.requests else f"{'-':>11}")
+            + f"{_cpu(middle):>9.1f}{errors:>8}"
+        )
+        if middle.connections:
+            per_second = middle.connections / middle.wall_seconds
+            times = middle.connect_ms
+            words = f"{per_second:,.0f} connections a second, each made in"
+            say.words(f"{'':12}{words} {times['50']:.2f} ms, 99 % in {times['99']:.2f} ms")
+        _show_growth(say, middle)
+    if cell is not None and load.mode is Mode.STEADY:
+        both = 2 * cell.size * cell.rate / 1e6
+        say.words(f"{'promised':12}{cell.rate:>12,.0f}{'':14}{both:>14,.1f}{'':18}{cell.p99:>9.2f}")
+    if "stcp" in rates:
+        parts = [
+            f"{rates['stcp'] / rates[other]:.2f} x {_NAMES[other]}" for other in rates if other != "stcp"
+        ]
+        if cell is not None and load.mode is Mode.STEADY:
+            parts.append(f"{rates['stcp'] / cell.rate:.1f} x promised")
+        if parts:
+            say.words(f"STCP is {', '.join(parts)}")
+
+
+def _show_growth(say: Say, outcome: Outcome) -> None:
+    for name, samples in (("clients", outcome.client_samples), ("server", outcome.server_samples)):
+        if len(samples) < 4:
+            continue
+        half = samples[len(samples) // 2 :]
+        grown = slope(half, lambda one: one.rss_bytes) * 60 / 1024
+        say.words(
+            f"{'':12}{name}: {samples[-1].rss_bytes / 2**20:.1f} MiB, {grown:+.1f} KiB a minute;"
+            f" {samples[-1].descriptors} descriptors, {samples[-1].descriptors - samples[0].descriptors:+d}"
+        )

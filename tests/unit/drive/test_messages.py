@@ -215,10 +215,11 @@ def test_more_than_the_peer_takes_waits() -> None:
 
         async with await serve(slow) as server:
             reader, writer = await connect(server)
-            with pytest.raises(LimitReached):
-                await write_without_end(writer)
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(writer.drain(), 0.05)
+            with pytest.raises(TimeoutError):  # noqa: PT012 - a kernel that paces takes the first of them later
+                while True:
+                    with pytest.raises(LimitReached):
+                        await write_without_end(writer)
+                    await asyncio.wait_for(writer.drain(), 0.5)
             go_on.set()
             await writer.drain()
             writer.write_message(b"")

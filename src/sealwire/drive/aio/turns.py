@@ -12,7 +12,7 @@ import asyncio
 import select
 import weakref
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 #: Bytes read at once: a message of 64 KiB, its records' overhead, and the beginning of the next.
 READ_BYTES: Final = 128 * 1024
@@ -27,6 +27,13 @@ class Flushed(Protocol):
     def flush(self) -> None: ...
 
 
+class _Watched(NamedTuple):
+    reads: bool
+    writes: bool
+    readable: Callable[[], None]
+    writable: Callable[[], None]
+
+
 class Turns:
     """The shared part of one loop's streams.  Made by :func:`turns_of`.
 
@@ -39,7 +46,7 @@ class Turns:
         # A loop that is dropped takes this with it, and not the other way round.
         self._loop = weakref.ref(loop)
         self._epoll: select.epoll | None = None
-        self._watched: dict[int, tuple[Callable[[], None], Callable[[], None]]] = {}
+        self._watched: dict[int, _Watched] = {}
         self._waiting: list[Flushed] = []
 
     def soon(self, stream: Flushed) -> None:
@@ -51,7 +58,11 @@ class Turns:
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
         for stream in waiting:
-            stream.flush()
+            try:
+                stream.flush()
+            except Exception as error:  # one that fails must not keep the others' data back
+                message = "what was written to a stream could not be sent"
+                self._running().call_exception_handler({"message": message, "exception": error})
 
     def watch(
         self,
@@ -64,7 +75,7 @@ class Turns:
         """Call `readable` and `writable` when the descriptor is; neither is to :meth:`forget` it."""
         loop = self._running()
         if not _HAS_EPOLL:
-            self._watched[descriptor] = readable, writable
+            self._watched[descriptor] = _Watched(reads, writes, readable, writable)
             _set(loop.add_reader, loop.remove_reader, descriptor, reads, readable)
             _set(loop.add_writer, loop.remove_writer, descriptor, writes, writable)
             return
@@ -77,7 +88,7 @@ class Turns:
             return
         wanted = (select.EPOLLIN if reads else 0) | (select.EPOLLOUT if writes else 0)
         (self._epoll.modify if known else self._epoll.register)(descriptor, wanted)
-        self._watched[descriptor] = readable, writable
+        self._watched[descriptor] = _Watched(reads, writes, readable, writable)
 
     def forget(self, descriptor: int) -> None:
         """Watch it no longer; before it is closed."""
@@ -101,11 +112,11 @@ class Turns:
             found = watched.get(descriptor)  # one served before may have closed it
             if found is None:
                 continue
-            # An error or a hang-up is met by whoever reads or writes next.
-            if events & ~select.EPOLLOUT:
-                found[0]()
-            elif events & select.EPOLLOUT:
-                found[1]()
+            # An error or a hang-up is met by whoever wanted to read or write; who paused is left alone.
+            if found.reads and events & ~select.EPOLLOUT:
+                found.readable()  # which sends, too, if something waits
+            elif found.writes and events & ~select.EPOLLIN:
+                found.writable()
 
     def _running(self) -> asyncio.AbstractEventLoop:
         loop = self._loop()

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sealwire.cli import watching
 from sealwire.cli.say import Exit, Failure, Say
@@ -43,6 +44,35 @@ def interval(args: argparse.Namespace) -> int:
     if not text.lstrip("-").isdecimal() or not _LEAST <= int(text) <= _MOST:
         raise Failure(Exit.USAGE, f"{name}={text} is no number of seconds from {_LEAST} to {_MOST}", "")
     return int(text)
+
+
+class Asked:
+    """What signals have asked a live probe to do: to end, or to end and begin again."""
+
+    def __init__(self) -> None:
+        self.again = False
+        self._before: dict[int, Any] = {}
+
+    def listen(self) -> None:
+        """A service manager's SIGTERM is Ctrl-C: flows that are held come out, and everything is sealed."""
+        self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._reload)
+
+    def _reload(self, number: int, frame: object) -> None:
+        self.again = True
+        raise KeyboardInterrupt
+
+    def release(self) -> None:
+        """Give the signals back."""
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+
+def begin_again() -> NoReturn:
+    """Run the same command line anew in this process: it reads its configuration again."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "sealwire.cli", *sys.argv[1:]])  # noqa: S606
 
 
 class Attendance:

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import heapq
 import os
-import signal
 import sys
 import time
 import tomllib
@@ -91,6 +90,7 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
     if to_stdout:
         say = Say(json=False, text=sys.stderr)
     started = time.monotonic()
+    asked = attending.Asked()
     with contextlib.ExitStack() as stack:
         interface = _interface(args)
         reading = _source(args, interface, chosen, stack)
@@ -101,7 +101,9 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
         )
         attendance = None
         if interface is not None:
-            attendance = _attended(args, reading, sink, say, stack)
+            asked.listen()
+            stack.callback(asked.release)
+            attendance = _attended(args, reading, sink, say)
         elif args.health is not None:
             raise Failure(Exit.USAGE, "--health is for a live capture", "give -i IFACE")
         # After the signer: a process is better not forked beside a thread.
@@ -131,6 +133,8 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
     _report(say, reading, sorted(top, reverse=True), time.monotonic() - started)
     if isinstance(sink, sealing.SealingSink):
         sink.report(say)
+    if asked.again:
+        attending.begin_again()
     return Exit.NO if reading.note else Exit.OK
 
 
@@ -149,13 +153,8 @@ def _counted(reading: Reading, attendance: attending.Attendance | None) -> list[
     return counted
 
 
-def _attended(
-    args: argparse.Namespace, reading: Reading, sink: object, say: Say, stack: contextlib.ExitStack
-) -> attending.Attendance:
-    """What a live capture has beside it: health events, rules, and an orderly end at SIGTERM."""
-    # A service manager's way to say what Ctrl-C says: flows that are held come out, and everything is sealed.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    stack.callback(signal.signal, signal.SIGTERM, before)
+def _attended(args: argparse.Namespace, reading: Reading, sink: object, say: Say) -> attending.Attendance:
+    """What a live capture has beside it: health events, and rules."""
     sealed = sink if isinstance(sink, sealing.SealingSink) else None
     return attending.Attendance(args, reading, sealed, say)
 

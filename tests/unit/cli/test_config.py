@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -223,3 +226,45 @@ def test_rules_for_prometheus(tmp_path: Path, request: pytest.FixtureRequest) ->
         pytest.skip("no promtool here")
     done = subprocess.run([found[0], "check", "rules", out], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="captures on the loopback interface")
+def test_signals_of_a_service_manager(tmp_path: Path, key: Path) -> None:
+    """SIGHUP: an orderly end, and the process begins again with its configuration; SIGTERM: an end."""
+    file, log = tmp_path / "probe.toml", tmp_path / "log"
+    lines = f"[probe]\ninterface = 'lo'\nsign = '{key}'\nspool = '{tmp_path}/spool'\nfilter = 'udp port 9'\n"
+    file.write_text(lines + "health = 60\n")
+    program = [sys.executable, "-m", "sealwire.cli", "--json"]
+    with log.open("wb") as out:
+        process = subprocess.Popen([*program, "probe", "--config", str(file)], stdout=out, stderr=out)
+    try:
+        if not _until(log, "capturing", 1):
+            pytest.skip("nothing may be captured here")
+        file.write_text(lines + "max_flows = 7\nhealth = 10\n")
+        process.send_signal(signal.SIGHUP)
+        assert _until(log, "capturing", 2), log.read_text()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    ended = [json.loads(line)["event"] for line in log.read_text().splitlines()]
+    assert ended == ["capturing", "summary", "sealed"] * 2
+    verify = ["verify", str(tmp_path / "spool"), "--key", f"{key}.pub"]
+    done = subprocess.run([*program, *verify], capture_output=True, check=False)
+    verified = json.loads(done.stdout.splitlines()[-1])
+    assert verified["good"]
+    assert (verified["boots"], verified["gaps"]) == (2, 0)
+
+
+def _until(log: Path, event: str, times: int) -> bool:
+    """Wait until a log has an event so often; False if the program ends with an error instead."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        found = [json.loads(line)["event"] for line in log.read_text().splitlines() if line.startswith("{")]
+        if found.count(event) >= times:
+            return True
+        if "error" in found:
+            return False
+        time.sleep(0.1)
+    return False

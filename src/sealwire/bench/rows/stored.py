@@ -154,8 +154,6 @@ ROWS = (
     _row("seal.store.ed25519", "verified, decoded and durable (Ed25519)", "ed25519", True, False, _STORED),
     _row("seal.store.rsa-4096", "verified, decoded and durable (RSA-4096)", "rsa-4096", True, False, _STORED),
     _row("seal.rows", "rows of Parquet made of segments", "ed25519", False, True, None),
-    _row("seal.stored.ed25519", "both, Ed25519: until it can be asked for", "ed25519", True, True, _STORED),
-    _row(
-        "seal.stored.rsa-4096", "both, RSA-4096: until it can be asked for", "rsa-4096", True, True, _STORED
-    ),
+    _row("seal.stored.ed25519", "both, Ed25519: until it can be asked for", "ed25519", True, True, None),
+    _row("seal.stored.rsa-4096", "both, RSA-4096: until it can be asked for", "rsa-4096", True, True, None),
 )

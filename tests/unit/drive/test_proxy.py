@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import os
+import random
 import resource
 import socket
 import struct
@@ -875,6 +876,57 @@ def test_settings_have_one_side_each() -> None:
     for keywords in ({}, {"routes": Routes(here), "secure": here}):
         with pytest.raises(ValueError, match="either"):
             ProxySettings(listen=here, **keywords)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_left_of_clients_and_backends_that_come_and_go_as_they_like(seed: int) -> None:
+    async def behave(sock: socket.socket, dice: random.Random) -> None:
+        """Send, read, wait, and end in one of three ways."""
+        with sock, contextlib.suppress(OSError, TimeoutError):
+            for _ in range(dice.randrange(6)):
+                act = dice.randrange(3)
+                if act == 0:
+                    await asyncio.wait_for(send(sock, dice.randbytes(dice.choice((1, 5_000, 400_000)))), 0.3)
+                elif act == 1:
+                    await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 100_000), 0.1)
+                else:
+                    await asyncio.sleep(dice.random() / 50)
+            end = dice.randrange(3)
+            if end == 0:
+                reset(sock)
+            elif end == 1:
+                sock.shutdown(socket.SHUT_WR)
+                await asyncio.wait_for(receive(sock, 10_000_000), 0.3)
+
+    async def main() -> None:
+        dice = random.Random(seed)
+        limits = Limits(receive_queue_bytes=60_000, send_queue_bytes=60_000, handshake_seconds=5.0)
+        with Backend() as backend:
+            serving: set[asyncio.Task[None]] = set()
+
+            async def serve() -> None:
+                while True:
+                    serving.add(asyncio.create_task(behave(await backend.accept(), dice)))
+
+            server = asyncio.create_task(serve())
+            async with (
+                proxied(backend.target, limits=limits, idle_seconds=0.5) as inner,
+                outward(port_of(inner), idle_seconds=0.7) as outer,
+            ):
+                clients = [
+                    asyncio.create_task(behave(await plain_connection(outer), dice)) for _ in range(40)
+                ]
+                await asyncio.gather(*clients)
+                await eventually(lambda: outer.connections == inner.connections == 0, 10.0)
+                for proxy in (inner, outer):
+                    counted = proxy.proxy_counters
+                    ended = counted.passages_finished + counted.passages_broken + counted.passages_idle
+                    assert ended + proxy.counters.handshakes_failed + counted.backends_unreachable <= 40
+                    assert ended > 0
+            server.cancel()
+            await asyncio.gather(server, *serving, return_exceptions=True)
+
+    run(main(), seconds=40)
 
 
 # -- what the pump asks of a stream

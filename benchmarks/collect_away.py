@@ -3,8 +3,8 @@
     python benchmarks/collect_away.py [--rate 10000] [--away 60] [--spool-max 1024]     (as root)
 
 A sender in one network namespace offers `rate` flows of one packet a second to a probe that captures
-live in another; the collector is killed a few seconds later and comes back after `away` seconds.  In
-the end every packet sent is a flow in the store, or an event that a gap counts; anything else ends
+live in another; the collector is killed a few seconds later and comes back after `away` seconds, or
+stays (0), and then the latency while packets come is what counts (T34).  In the end every packet sent is a flow in the store, or an event that a gap counts; anything else ends
 with 1.  Prints the probe's and the collector's own counters, and the latency of delivery.
 """
 
@@ -117,7 +117,7 @@ def measure(args: argparse.Namespace, place: Path, left: str, right: str) -> int
         place / "client.pem",
     )
     collector = Collector(right, place)
-    seconds = args.away + 2 * _MARGIN_SECONDS
+    seconds = args.away + 2 * _MARGIN_SECONDS if args.away else 4 * _MARGIN_SECONDS
     words = (
         *("probe", "-i", "right", "-f", "udp and dst host 192.0.2.99", "--timeouts", "idle=1"),
         *("--seconds", seconds + 6, "--sign", place / "p.key", "--spool", place / "spool"),
@@ -131,11 +131,14 @@ def measure(args: argparse.Namespace, place: Path, left: str, right: str) -> int
     command = inside(left, sys.executable, "-c", SENDER, seconds, args.rate)
     sender = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     time.sleep(_MARGIN_SECONDS)
-    collector.stop(signal.SIGKILL)
-    time.sleep(args.away)
+    if args.away:
+        collector.stop(signal.SIGKILL)
+        time.sleep(args.away)
     before = _facts(place / "spool" / "export.json")
-    collector = Collector(right, place)
+    if args.away:
+        collector = Collector(right, place)
     sent, took = sender.communicate()[0].split()
+    during = _facts(place / "spool" / "export.json")
     lines = [json.loads(line) for line in probe.communicate()[0].splitlines()]
     collector.stop(signal.SIGTERM)
     (folder,) = (path for path in (place / "store").iterdir() if path.is_dir())
@@ -182,6 +185,11 @@ def report(
         f"from sealing to sending: {quantiles(after['send_seconds'])}; "
         f"to the receipt: {quantiles(after['receipt_seconds'])}"
     )
+    if not args.away:
+        packets = {**after["packet_seconds"]}
+        pairs = zip(packets["counts"], before["packet_seconds"]["counts"], strict=True)
+        packets["counts"] = [late - early for late, early in pairs]
+        print(f"from a segment's earliest packet to its receipt: {quantiles(packets)}, {packets['counts']}")
     unexplained = sent - summary["kernel_drops"] - flows - lost
     print(f"unexplained: {unexplained}")
     return int(unexplained != 0 or not verdict["good"] or summary["kernel_drops"] != 0)
@@ -204,7 +212,9 @@ def quantiles(histogram: dict[str, Any]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", type=int, default=10_000, help="flows a second")
-    parser.add_argument("--away", type=float, default=60.0, help="seconds without a collector")
+    parser.add_argument(
+        "--away", type=float, default=60.0, help="seconds without a collector; 0: how soon receipts come"
+    )
     parser.add_argument("--spool-max", type=int, default=1024, help="MiB")
     args = parser.parse_args()
     if os.geteuid() != 0:

@@ -104,9 +104,9 @@ class Backlog:
             header = found.segment.header
             if self._delivered.covers(header.segment, header.segment):
                 continue
-            latest = header.times[1] if header.times else None
+            earliest = header.times[0] if header.times else None
             self._next = Outgoing(
-                *(header.segment, found.segment.hash, frame, header.events, latest, header.sealed.wall),
+                *(header.segment, found.segment.hash, frame, header.events, earliest, header.sealed.wall),
             )
             return True
 

@@ -52,8 +52,8 @@ class Outgoing:
     hash: bytes
     frame: bytes
     events: int
-    #: Latest packet time in it, nanoseconds since 1970; None without one.
-    latest: int | None
+    #: Earliest packet time in it, nanoseconds since 1970; None without one.
+    earliest: int | None
     #: When it was sealed, nanoseconds since 1970.
     sealed: int
 

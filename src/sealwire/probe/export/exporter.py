@@ -78,7 +78,7 @@ class ExportCounters:
     #: From being sealed to being written to the connection, and to the receipt.
     send_seconds: Histogram = field(default_factory=_histogram)
     receipt_seconds: Histogram = field(default_factory=_histogram)
-    #: From the latest packet time in a segment to its receipt; says something of live capture only.
+    #: From the earliest packet time in a segment to its receipt; says something of live capture only.
     packet_seconds: Histogram = field(default_factory=_histogram)
 
     def snapshot(self) -> dict[str, Any]:
@@ -316,8 +316,8 @@ class Exporter:
             counters.segments_acknowledged += 1
             counters.events_acknowledged += segment.events
             counters.receipt_seconds.observe(_since(segment.sealed))
-            if segment.latest is not None:
-                counters.packet_seconds.observe(_since(segment.latest))
+            if segment.earliest is not None:
+                counters.packet_seconds.observe(_since(segment.earliest))
 
     def _measure(self, sender: Sender) -> None:
         counters = self.counters

@@ -26,6 +26,7 @@ RUN_HERE = {
     "certificate_compression.py",
     "certificate_timestamps.py",
     "changing_address.py",
+    "collecting.py",
     "datagram_echo_client.py",
     "datagram_echo_server.py",
     "flooded.py",
@@ -405,6 +406,17 @@ def test_sealed_events(tmp_path: Path) -> None:
         *("$ sealwire keygen -> exit 0", "sealed, and durable up to event 2"),
         *("$ sealwire verify -> exit 0", "$ sealwire verify -> exit 1"),
     ]
+
+
+def test_collecting(tmp_path: Path) -> None:
+    capture = tmp_path / "capture.pcap"
+    capture.write_bytes(packets.pcap(packets.conversation((0.0, "|>", packets.udp(1, 53, b"x")))))
+    done = run("collecting.py", capture)
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines = done.stdout.decode().splitlines()
+    words = ("cert", "keygen", "keygen", "enroll", "probe")
+    assert lines[:5] == [f"$ sealwire {word} -> exit 0" for word in words]
+    assert lines[5:] == ["2 segments stored, 3 events", "$ sealwire verify -> exit 0"]
 
 
 def test_store_and_query(tmp_path: Path) -> None:

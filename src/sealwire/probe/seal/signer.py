@@ -28,7 +28,7 @@ from sealwire.probe.seal.delivered import Delivered
 from sealwire.probe.seal.intake import Flows, Intake, Transactions
 from sealwire.probe.seal.keys import PublicKey, load_public_key, load_signing_key
 from sealwire.probe.seal.outlet import Outlet
-from sealwire.probe.seal.recorder import Committed, Recorder, SpoolFailed
+from sealwire.probe.seal.recorder import LINGER_NANOSECONDS, Committed, Recorder, SpoolFailed
 from sealwire.probe.seal.wire import FLOWS, Kind, Messages, json_message
 from sealwire.probe.spool import Directory, Spool
 
@@ -39,6 +39,8 @@ _FREE_SHARE: Final = 0.9
 #: A spool is so many files, none of them smaller than that.
 _FILES: Final = 16
 _FILE_MINIMUM_BYTES: Final = 64 * 1024
+#: How long a segment that is to be delivered waits for more events: a receipt within 100 ms of the packet.
+_DELIVERY_LINGER_NANOSECONDS: Final = 25_000_000
 #: How long to wait for a signer that is still ending.
 _LOCK_SECONDS: Final = 5.0
 #: How long a signer whose probe is gone waits for room on a full disk.
@@ -100,6 +102,7 @@ def _serve(config: dict[str, Any], stream: socket.socket) -> None:
             software=config["software"],
             heartbeat=config["heartbeat"],
             old_key=old_key,
+            linger=LINGER_NANOSECONDS if delivered is None else _DELIVERY_LINGER_NANOSECONDS,
         )
         stream.sendall(json_message(Kind.READY, key=key.id.hex(), next_event=recorder.sequence))
         waiting: queue.Queue[Item] = queue.Queue()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutation import of_handshakes, of_identities, of_records
+from tests.mutation import of_handshakes, of_identities, of_messages, of_records
 from tests.mutation.mutant import Mutant
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
     *of_handshakes.MUTANTS,
     *of_identities.MUTANTS,
     *of_records.MUTANTS,
+    *of_messages.MUTANTS,
 )

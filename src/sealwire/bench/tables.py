@@ -21,6 +21,7 @@ GROUPS: Mapping[str, str] = {
     "udp": "Plain UDP, the floor",
     "bulk": "Bulk over loopback UDP",
     "copies": "Copies between application and kernel",
+    "latency": "Round trips over loopback",
     "workers": "Workers on one port",
     "changes": "Changes under load",
     "stcp": "Requests and answers over STCP",

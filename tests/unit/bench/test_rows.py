@@ -109,7 +109,7 @@ def test_what_a_simulated_link_loses_is_in_the_figure(
 
 
 def test_rows_of_several_processes_run(directory: Path) -> None:
-    names = ("workers.record", "workers.handshake", "copies.64", "changes.sockets", "bulk.1200")
+    names = ("workers.record", "workers.handshake", "copies.64", "latency.64", "changes.sockets", "bulk.1200")
     chosen = [one for one in rows.ROWS if one.name in names]
     assert len(chosen) == len(names)
     plan = runner.Plan(location=rows.LOCATION, directory=directory, scale=SCALE, rivals=False)

@@ -137,6 +137,7 @@ def test_every_row_is_declared_once_and_of_a_known_group() -> None:
         "stcp",
         "seal",
         "copies",
+        "latency",
         "workers",
         "changes",
     }

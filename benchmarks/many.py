@@ -128,7 +128,7 @@ class Crowd:
         self.server = ("127.0.0.1", port)
         self.clients: list[Any] = []
         self.waiting: dict[int, tuple[bytes, float]] = {}
-        self.right = self.wrong = self.missing = 0
+        self.right = self.wrong = self.missing = self.late = 0
         self.slowest = 0.0
 
     def send(self, number: int, now: float) -> None:
@@ -205,7 +205,11 @@ class Crowd:
                 self.send(number, now)
             for number in self.take(0.0 if said < (now - begin) * rate and not over else 0.002):
                 for message in self.clients[number].messages():
-                    expected, at = self.waiting.pop(number, (None, now))
+                    if number not in self.waiting:
+                        # It was given up, and counts as missing.
+                        self.late += 1
+                        continue
+                    expected, at = self.waiting.pop(number)
                     self.right += message == expected
                     self.wrong += message != expected
                     self.slowest = max(self.slowest, time.monotonic() - at)
@@ -256,7 +260,7 @@ def one_step(
     # All that were silent for long enough sleep by then.
     time.sleep(arguments.idle + 3.0 if not arguments.everybody else 0.0)
     idle = ask()
-    crowd.right = crowd.wrong = crowd.missing = 0
+    crowd.right = crowd.wrong = crowd.missing = crowd.late = 0
     crowd.slowest = 0.0
     chosen = list(range(0, step, 1 if arguments.everybody else 100))
     samples = []
@@ -285,6 +289,7 @@ def one_step(
         "echoes": crowd.right,
         "wrong": crowd.wrong,
         "missing": crowd.missing,
+        "late": crowd.late,
         "slowest_ms": round(crowd.slowest * 1e3, 1),
         "server_us_per_echo": round((after["cpu"] - idle["cpu"]) / max(crowd.right, 1) * 1e6, 1),
         "seconds": round(taken, 1),

@@ -127,6 +127,7 @@ class Siege:
                 connection.messages()
         assert self.delivered >= GOODPUT * self.sent, f"{self.delivered} of {self.sent} messages arrived"
         assert list(self.endpoint) == [self.server], "somebody stayed"
+        self.server.rise()  # idle for so long, it sleeps
         assert self.endpoint.ledger.held == self.held, "memory did not return"
         assert not self.endpoint.load.on
         self.check_amplification()

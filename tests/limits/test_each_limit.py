@@ -58,7 +58,7 @@ def send_many(one: dtls.Connection, n: int, size: int) -> None:
 @pytest.mark.requirement("9147-11-4")
 def test_total_bytes() -> None:
     """An endpoint holds no more for all its peers together, and says no to the next."""
-    each = HALF_OPEN_BYTES + 6_000
+    each = HALF_OPEN_BYTES + 4_000
     limits = Limits(total_bytes=3 * each, connection_bytes=each)
     site = Site(limits=limits)
     for at in addresses(6):

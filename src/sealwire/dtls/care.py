@@ -6,7 +6,6 @@ the question; this is where the cookies of those challenges are remembered.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,7 +38,7 @@ class Care:
         self._liveness: Liveness | None = None
         self._search: MtuSearch | None = None
         # Cookie of a challenge -> size of its datagram.
-        self._cookies: OrderedDict[bytes, int] = OrderedDict()
+        self._cookies: dict[bytes, int] = {}
 
     @property
     def idle(self) -> bool:
@@ -130,7 +129,7 @@ class Care:
         cookie = self._provider.random(_COOKIE_BYTES)
         self._cookies[cookie] = size
         if len(self._cookies) > _MAX_COOKIES:
-            self._cookies.popitem(last=False)
+            del self._cookies[next(iter(self._cookies))]
         return Challenge(cookie, size)
 
     def answered(self, cookie: bytes, now: float) -> bool:

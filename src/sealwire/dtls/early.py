@@ -31,8 +31,10 @@ class EarlyTraffic:
     """The early data of one connection, and a server's data before the client's Finished."""
 
     __slots__ = (
+        "_account",
         "_came",
         "_counters",
+        "_limits",
         "_mtu",
         "_outgoing",
         "_phase",
@@ -55,18 +57,18 @@ class EarlyTraffic:
         self._sealing = sealing
         self._counters = counters
         self._mtu = mtu
-        self._outgoing = MessageQueue(
-            account, Purpose.EARLY_DATA, limits.send_queue_bytes, "send_queue_bytes"
-        )
-        self._received = MessageQueue(
-            account, Purpose.EARLY_DATA, limits.receive_queue_bytes, "receive_queue_bytes"
-        )
+        # Made when somebody puts something in: most connections have no early data.
+        self._outgoing: MessageQueue | None = None
+        self._received: MessageQueue | None = None
         # What a server says to a client that has not finished.
-        self._unfinished = MessageQueue(
-            account, Purpose.EARLY_DATA, limits.send_queue_bytes, "send_queue_bytes"
-        )
+        self._unfinished: MessageQueue | None = None
+        self._account = account
+        self._limits = limits
         self._promised = 0
         self._came = 0
+
+    def _queue(self, name: str) -> MessageQueue:
+        return MessageQueue(self._account, Purpose.EARLY_DATA, getattr(self._limits, name), name)
 
     # --- client ------------------------------------------------------------------------------
 
@@ -89,6 +91,8 @@ class EarlyTraffic:
                 f"{size} bytes of early data in {len(messages)} messages are too many: the longest message "
                 f"has {room}, and {self._phase.limit - self._promised} are left"
             )
+        if self._outgoing is None:
+            self._outgoing = self._queue("send_queue_bytes")
         if not self._outgoing.put(messages):
             raise LimitReached("send_queue_bytes", "the send queue is full")
         self._promised += size
@@ -96,7 +100,8 @@ class EarlyTraffic:
 
     def answered(self) -> None:
         """The server has answered, so what was not sent will not be."""
-        self._outgoing.take()
+        if self._outgoing is not None:
+            self._outgoing.take()
 
     def transmit(self) -> list[bytes]:
         """Early data to send now."""
@@ -125,6 +130,8 @@ class EarlyTraffic:
             raise ProtocolError(
                 Alert.UNEXPECTED_MESSAGE, f"more than {self._phase.limit} bytes of early data came"
             )
+        if self._received is None:
+            self._received = self._queue("receive_queue_bytes")
         first = not self._received
         if not self._received.put((content,)):
             raise ProtocolError(Alert.INTERNAL_ERROR, "no memory is left for early data")
@@ -133,7 +140,7 @@ class EarlyTraffic:
 
     def messages(self) -> list[bytes]:
         """Early messages that came since the last call."""
-        return self._received.take()
+        return [] if self._received is None else self._received.take()
 
     @property
     def may_send_unfinished(self) -> bool:
@@ -148,6 +155,8 @@ class EarlyTraffic:
                 raise ValueError(
                     f"a message of {len(message)} bytes is above the {longest} a datagram carries"
                 )
+        if self._unfinished is None:
+            self._unfinished = self._queue("send_queue_bytes")
         if not self._unfinished.put(messages):
             raise LimitReached("send_queue_bytes", "the send queue is full")
         self._counters.messages_sent += len(messages)
@@ -180,5 +189,6 @@ class EarlyTraffic:
 
     def close(self) -> None:
         """Drop what waits to be sent; what came is still the application's."""
-        self._outgoing.take()
-        self._unfinished.take()
+        for queue in (self._outgoing, self._unfinished):
+            if queue is not None:
+                queue.take()

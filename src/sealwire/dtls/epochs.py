@@ -140,15 +140,22 @@ class Sealing:
         sequence = self._sealers[self.epoch].sequence + skipped
         return KeptKeys(self.epoch, spec, secret, sequence, sequence)
 
-    def rest(self) -> Sealer | None:
-        """The one sealer there is, with its numbers; None while there are others or none."""
-        return self._sealers.get(self.epoch) if len(self._sealers) == 1 else None
+    def rest(self) -> tuple[int, int, int] | None:
+        """What :meth:`rise` wants of the newest keys; None if there are others or no numbers left."""
+        sealer = self._sealers.get(self.epoch)
+        if sealer is None or len(self._sealers) != 1 or sealer.sequence > MAX_SEQUENCE:
+            return None
+        return sealer.sequence, sealer.sealed, sealer.seal_limit
 
-    def rise(self, sealer: Sealer, reserved: tuple[int, int] | None) -> None:
-        """Go on with that sealer."""
-        self._sealers = {sealer.epoch: sealer}
-        self.epoch = sealer.epoch
-        self.reserved = reserved
+    def rise(self, keys: InstallKeys, cid: bytes, sequence: int, sealed: int, limit: int) -> None:
+        """Go on with `keys`, which have sealed so many records, at that number and up to that limit."""
+        self.install(
+            keys,
+            cid,
+            sequence=sequence,
+            used=min(self._records_per_key, keys.spec.seal_limit) - limit,
+        )
+        self._sealers[keys.epoch].sealed = sealed
 
     @property
     def sequence(self) -> int:
@@ -400,6 +407,9 @@ class Opening:
         """Drop keys whose time is over, and with them what still comes of old epochs [9147-4.2.1-1]."""
         for epoch in [epoch for epoch, at in self._expiries.items() if at <= now]:
             self.forget(epoch)
+        if not self._expiries:
+            # A dict keeps the room it once had.
+            self._expiries = {}
 
     @property
     def forged(self) -> int:

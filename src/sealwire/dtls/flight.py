@@ -9,7 +9,6 @@ a late one, takes exactly those ranges away.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final
 
@@ -124,7 +123,7 @@ class Flight:
         self._messages: list[_Message] = []
         #: Bytes of the messages kept.
         self.outstanding_bytes = 0
-        self._sent: OrderedDict[RecordNumber, _Sent] = OrderedDict()
+        self._sent: dict[RecordNumber, _Sent] = {}
         #: message_seq of the next message.
         self.next_seq = next_seq
         #: Seconds until a transmission counts as lost.
@@ -259,7 +258,7 @@ class Flight:
         again = any(message.passes > 0 for message, _, _ in content.parts)
         self._sent[number] = _Sent(now, content.parts, again)
         if len(self._sent) > _MAX_SENT_RECORDS:
-            self._sent.popitem(last=False)
+            del self._sent[next(iter(self._sent))]
         self._in_burst += 1
         self._last_burst = now
         if self.deadline is None:
@@ -324,7 +323,7 @@ class Flight:
             handles.append(message.handle)
         if not self._messages:
             # RFC 9147 section 7.2 [9147-7.2-3]: all resending stops.
-            self._sent.clear()
+            self._sent = {}
             self._sending = False
             self._prompted = False
             self._partly_acknowledged = False

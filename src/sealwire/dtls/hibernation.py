@@ -1,8 +1,8 @@
 """An idle connection has no parts: what is left of it is its keys, their numbers, and some hundred bytes.
 
 Everything that a hand-over to another process takes along is written down as for one (dtls/handover.py),
-together with what only this process knows: counters, timers, the search for lost senders.  The sealer
-and the openers stay as they are, so no number is used twice and no replay window is lost.
+together with what only this process knows: counters, timers, the numbers of the sending keys.  It is read
+once, so no number is used twice; the openers stay as they are, with their windows.
 
 Whoever asks for a part of a connection that sleeps wakes it, and need not know that it slept.  Datagrams
 do so only if one of their records is authentic and new: each is tried with the openers that are there, and
@@ -22,7 +22,6 @@ from sealwire.crypto.hkdf import Secret
 from sealwire.dtls.events import State
 from sealwire.dtls.handover import decode, encode
 from sealwire.dtls.header import (
-    MAX_SEQUENCE,
     ContentType,
     RecordNumber,
     decode_fragments,
@@ -37,15 +36,15 @@ from sealwire.dtls.transfer import Transferable
 from sealwire.errors import Discard, LimitReached, ProtocolError
 from sealwire.limits import Purpose
 from sealwire.limits.weights import ASLEEP_BYTES, CONNECTION_BYTES
-from sealwire.record.protect import DISCARDS, Opener, Sealer, parse_ciphertext_header
+from sealwire.record.protect import DISCARDS, Opener, parse_ciphertext_header
 from sealwire.record.train import Train, rest_of
 from sealwire.telemetry import ConnectionCounters, EndpointCounters
 from sealwire.tls13.contract import Direction
 from sealwire.wire import Buffer, Reader, Writer
 
 # What a hand-over does not have: newest record, ages of the keys, timers, datagram size, whether
-# the sending keys and the connection were used, plaintext records sent.
-_LOCAL: Final = Struct(">HQddddH??Q")
+# the sending keys and the connection were used, plaintext records sent; numbers of the sending keys.
+_LOCAL: Final = Struct(">HQddddH??QQQQ")
 _COUNTERS: Final = tuple(field.name for field in fields(ConnectionCounters) if field.metadata)
 _REASONS: Final = tuple(Discard)
 # Until memory is asked for again.
@@ -65,7 +64,7 @@ class Asleep:
         since: when it fell asleep.
         deadline: when it is to be woken, None if never.
         saved: what is charged less for it.
-        sealer, openers: the keys; `expiries` say until when the older ones stay, by epoch.
+        openers: the keys for what comes; `expiries` say until when the older ones stay, by epoch.
         cids: ids that records to it may carry.
         state: everything else.
         reserved: what a checkpoint left of the sealer's numbers.
@@ -87,7 +86,6 @@ class Asleep:
         "openers",
         "reserved",
         "saved",
-        "sealer",
         "since",
         "state",
         "totals",
@@ -98,7 +96,6 @@ class Asleep:
         since: float,
         deadline: float | None,
         saved: int,
-        sealer: Sealer,
         openers: tuple[Opener, ...],
         expiries: tuple[tuple[int, float], ...],
         cids: tuple[bytes, ...],
@@ -111,7 +108,6 @@ class Asleep:
         self.since = since
         self.deadline = deadline
         self.saved = saved
-        self.sealer = sealer
         self.openers = openers
         self.expiries = expiries
         self.cids = cids
@@ -285,8 +281,8 @@ class Hibernating(Transferable):
             return True
         if self.state is not State.CONNECTED or self.write_closed or self._peer_closed_at is not None:
             return False
-        sealer, layer = self._sealing.rest(), self._layer
-        if sealer is None or sealer.sequence > MAX_SEQUENCE or not self._quiet():
+        sent, layer = self._sealing.rest(), self._layer
+        if sent is None or not self._quiet():
             return False
         openers, expiries = self._opening.rest()
         charged = self._account.held_for(Purpose.CONNECTION)
@@ -295,11 +291,10 @@ class Hibernating(Transferable):
             self.deadline(),
             # A connection that could not be paid for as it woke holds less than others.
             max(min(_SAVED_BYTES, charged - ASLEEP_BYTES), 0),
-            sealer,
             openers,
             expiries,
             tuple(self._opening.cids),
-            self._written(now),
+            self._written(now, sent),
             self._sealing.reserved,
             layer.issue_cid,
             self.conduct.totals,
@@ -308,7 +303,6 @@ class Hibernating(Transferable):
         for name in PARTS:
             delattr(self, name)
         self._account.release(Purpose.CONNECTION, self._asleep.saved)
-        self._account.rest()
         if self._asleep.totals is not None:
             self._asleep.totals.connections_hibernated += 1
         return True
@@ -336,7 +330,7 @@ class Hibernating(Transferable):
             or self.held_back
         )
 
-    def _written(self, now: float) -> Secret:
+    def _written(self, now: float, sent: tuple[int, int, int]) -> Secret:
         writer = Writer()
         newest = self._incoming.newest
         writer.raw(
@@ -349,6 +343,7 @@ class Hibernating(Transferable):
                 self._outgoing.used,
                 self.conduct.used,
                 self._sealing.plain_sequence,
+                *sent,
             )
         )
         writer.vector8(self._incoming.newest_cid)
@@ -375,7 +370,9 @@ class Hibernating(Transferable):
         newest_cid = reader.vector8()
         counters = asleep.counted(reader)
         moved = decode(reader, b"", 0, self.config)
-        epoch, sequence, sealing_since, opening_since, timeout, initial, full_mtu, sent, used, plain = numbers
+        epoch, sequence, *since, timeout, initial, full_mtu, sent, used, plain, number, sealed, limit = (
+            numbers
+        )
         mtu, self.mtu = self.mtu, full_mtu
         self._asleep = None
         self._furnish(
@@ -391,7 +388,9 @@ class Hibernating(Transferable):
             counters=counters,
         )
         self.mtu = self._outgoing.mtu = mtu
-        self._sealing.rise(asleep.sealer, asleep.reserved)
+        keys = moved.sending.install(Direction.SEND)
+        self._sealing.rise(keys, b"", number, sealed, limit)
+        self._sealing.reserved = asleep.reserved
         secrets = [keys.install(Direction.RECEIVE) for keys in moved.receiving]
         self._opening.rise(asleep.openers, asleep.expiries, secrets)
         layer = self._layer
@@ -404,7 +403,7 @@ class Hibernating(Transferable):
         self._incoming.newest = RecordNumber(epoch, sequence - 1)
         self._incoming.newest_cid = newest_cid
         self._incoming.search = asleep.failed, asleep.ahead
-        self._rekeying.since = sealing_since, opening_since
+        self._rekeying.since = since[0], since[1]
         self._outgoing.used = sent
         self.conduct.used = used
         if asleep.totals is not None:

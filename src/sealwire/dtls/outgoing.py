@@ -44,7 +44,18 @@ class Outgoing:
         pack: small records share a datagram (RFC 9147 section 4.3 [9147-4.3-2]).
     """
 
-    __slots__ = ("_counters", "_epoch_used", "_longest", "_probes", "_queue", "_sealing", "mtu", "pack")
+    __slots__ = (
+        "_account",
+        "_counters",
+        "_epoch_used",
+        "_limits",
+        "_longest",
+        "_probes",
+        "_queue",
+        "_sealing",
+        "mtu",
+        "pack",
+    )
 
     def __init__(
         self,
@@ -56,7 +67,10 @@ class Outgoing:
         pack: bool = False,
     ) -> None:
         self._queue = MessageQueue(account, Purpose.SEND_QUEUE, limits.send_queue_bytes, "send_queue_bytes")
-        self._probes = MessageQueue(account, Purpose.SEND_QUEUE, limits.send_queue_bytes, "send_queue_bytes")
+        # Made for the first one: most connections send none.
+        self._probes: MessageQueue | None = None
+        self._account = account
+        self._limits = limits
         self._sealing = sealing
         self._counters = counters
         self.mtu = mtu
@@ -110,6 +124,10 @@ class Outgoing:
 
     def put_probe(self, message: Buffer) -> None:
         """Send a message that may be too long, by itself and once.  LimitReached if there is no room."""
+        if self._probes is None:
+            self._probes = MessageQueue(
+                self._account, Purpose.SEND_QUEUE, self._limits.send_queue_bytes, "send_queue_bytes"
+            )
         if not self._probes.put((message,)):
             raise LimitReached("send_queue_bytes", "the send queue is full")
         self._counters.messages_sent += 1
@@ -121,7 +139,8 @@ class Outgoing:
     def drop(self) -> None:
         """Give everything up that was not sent."""
         self._queue.take()
-        self._probes.take()
+        if self._probes is not None:
+            self._probes.take()
 
     @property
     def sendable(self) -> bool:
@@ -139,7 +158,7 @@ class Outgoing:
 
         `most` bounds the bytes of one turn: of what is queued, with a charge for each message.
         """
-        datagrams: list[bytes | Train] = list(self._seal_probes()) if self._probes else []
+        datagrams: list[bytes | Train] = self._seal_probes(self._probes) if self._probes else []
         if not self._queue:
             return datagrams
         sealer = self._sealing.sealer(self._sealing.epoch)
@@ -179,9 +198,9 @@ class Outgoing:
         ]
         return datagrams
 
-    def _seal_probes(self) -> list[bytes]:
+    def _seal_probes(self, queue: MessageQueue) -> list[bytes | Train]:
         sealer = self._sealing.sealer(self._sealing.epoch)
-        probes = self._probes.take(max(min(_left_for_data(sealer), self._sealing.reserve_left - MARGIN), 0))
+        probes = queue.take(max(min(_left_for_data(sealer), self._sealing.reserve_left - MARGIN), 0))
         self._epoch_used = self._sealing.epoch
         self._counters.records_sealed += len(probes)
-        return sealer.seal_run(ContentType.APPLICATION_DATA, probes)
+        return list(sealer.seal_run(ContentType.APPLICATION_DATA, probes))

@@ -227,5 +227,8 @@ class Reassembly:
 
     def _drop(self, seq: int) -> None:
         charged = self._partial.pop(seq).charged
+        if not self._partial:
+            # A dict keeps the room it once had.
+            self._partial = {}
         self._account.release(Purpose.REASSEMBLY, charged)
         self._held -= charged

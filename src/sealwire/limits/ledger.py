@@ -253,8 +253,13 @@ class Account:
         assert left >= 0, f"released {-left} bytes of {purpose.value} that were never charged"
         if purpose is Purpose.CONNECTION:
             self._connection = left
-        else:
+        elif left:
             self._others[purpose] = left
+        else:
+            self._others.pop(purpose, None)
+            if not self._others:
+                # A dict keeps the room it once had.
+                self._others = {}
         self.held -= n
         for prefix in self._prefixes:
             prefix.held -= n
@@ -267,11 +272,6 @@ class Account:
     def held_for(self, purpose: Purpose) -> int:
         """Bytes held for `purpose` now."""
         return self._connection if purpose is Purpose.CONNECTION else self._others.get(purpose, 0)
-
-    def rest(self) -> None:
-        """Nothing is held but for Purpose.CONNECTION, nor will be soon."""
-        assert self.held == self._connection
-        self._others = {}
 
     def _held_for_each(self) -> list[tuple[Purpose, int]]:
         return [(Purpose.CONNECTION, self._connection), *self._others.items()]

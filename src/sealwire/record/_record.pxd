@@ -98,7 +98,7 @@ cdef class Sealer:
     cdef bint _busy
     cdef readonly uint64_t epoch
     cdef readonly int64_t sequence
-    cdef readonly uint64_t sealed
+    cdef public uint64_t sealed
     cdef readonly int overhead
     cdef readonly uint64_t seal_limit
 

@@ -459,7 +459,7 @@ def test_early_data_nobody_reads_is_bounded_and_charged() -> None:
 def test_the_clients_queue() -> None:
     place = Place.make(size=60_000)
     client = place.comes_back(place.ticket())
-    client._early._outgoing._limit = 2_000
+    client._early._limits = replace(client.limits, send_queue_bytes=2_000)
     client.send_replayable(bytes(1_000))
     with pytest.raises(LimitReached):
         client.send_replayable(bytes(1_000))

@@ -5,8 +5,9 @@ process of its own because it costs memory itself, tracemalloc's.  The server is
 a task per connection; clients come from another process, each from an address of its own in 127/8.
 Peers of earlier turns stay, so each turn's growth is new memory.
 
-Half-open: the client's second hello was answered and nothing more came.  Unproved: one hello, no
-cookie returned; nothing may be held for it.
+Idle: nobody sleeps; asleep: everybody does, and what is left is mostly the application's task and channel.
+Half-open: the client's second hello was answered and nothing more came.  Unproved: one hello, no cookie
+returned; nothing may be held for it.
 """
 
 from __future__ import annotations
@@ -58,12 +59,14 @@ class State(enum.Enum):
     UNPROVED = "unproved"
     HALF_OPEN = "half-open"
     IDLE = "idle"
+    ASLEEP = "asleep"
 
 
 class Server:
     """The Peer: an asyncio DTLS server that can say what it holds."""
 
-    def __init__(self, bench: Bench, traced: bool) -> None:
+    def __init__(self, bench: Bench, traced: bool, idle_seconds: float) -> None:
+        self._idle_seconds = idle_seconds
         self._context, _ = contexts(bench.directory, FULL)
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
@@ -86,7 +89,11 @@ class Server:
                 pass
 
         limits = sealwire.Limits(
-            connections=_CONNECTIONS, handshakes=_CONNECTIONS, total_bytes=1 << 40, handshake_seconds=3600.0
+            connections=_CONNECTIONS,
+            handshakes=_CONNECTIONS,
+            total_bytes=1 << 40,
+            handshake_seconds=3600.0,
+            idle_seconds=self._idle_seconds,
         )
         # What would not fit is not asked for: the clients are as many as the row says.
         warnings.simplefilter("ignore", LimitsWarning)
@@ -113,6 +120,7 @@ class Server:
             "traced": float(tracemalloc.get_traced_memory()[0]) if self._traced else 0.0,
             "idle": float(endpoint.counters.handshakes_completed),
             "connections": float(endpoint.connections),
+            "asleep": float(sum(one.asleep for one in endpoint)),
         }
 
 
@@ -139,9 +147,16 @@ class Clients:
             self._one()
         wall = time.perf_counter() - begin
         after = self._bench.ask_peer("memory")
+        end = time.perf_counter() + _SECONDS
+        while self._state is State.ASLEEP and after["asleep"] < after["connections"]:
+            if time.perf_counter() > end:
+                raise OSError(f"of {after['connections']:.0f} peers {after['asleep']:.0f} sleep")
+            time.sleep(0.2)
+            after = self._bench.ask_peer("memory")
         held = after["connections"] - before["connections"]
         idle = after["idle"] - before["idle"]
         expected = {State.UNPROVED: (0, 0), State.HALF_OPEN: (count, 0), State.IDLE: (count, count)}
+        expected[State.ASLEEP] = expected[State.IDLE]
         if (held, idle) != expected[self._state]:
             raise OSError(f"of {count} peers the server holds {held:.0f}, {idle:.0f} of them idle")
         per_peer = {name: (after[name] - before[name]) / count for name in ("rss_bytes", "ledger", "traced")}
@@ -250,7 +265,9 @@ def _dtls_objects(bench: Bench) -> Body:
 
 def _contender(state: State, traced: bool) -> Contender:
     open_: Callable[[Bench], Body] = partial(Clients, state=state, traced=traced)
-    peer: Callable[[Bench], Peer] = partial(Server, traced=traced)
+    # Asleep after a second, or never.
+    idle_seconds = 1.0 if state is State.ASLEEP else float("inf")
+    peer: Callable[[Bench], Peer] = partial(Server, traced=traced, idle_seconds=idle_seconds)
     return Contender("sealwire", Role.OURS, open_, peer=peer)
 
 
@@ -277,6 +294,7 @@ def _rows(state: State, title: str, promised: Promise, rivals: tuple[Contender, 
 ROWS = (
     *_rows(State.UNPROVED, "per address that is not proved", _NOTHING, ()),
     *_rows(State.HALF_OPEN, "per half-open connection", _PROMISED, ()),
+    *_rows(State.ASLEEP, "per idle connection that sleeps", _PROMISED, ()),
     *_rows(
         State.IDLE,
         "per idle connection",

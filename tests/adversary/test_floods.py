@@ -114,6 +114,7 @@ def test_amp_4_cookies_of_others(how: str) -> None:
     else:
         siege.world.pair.run_for(100.0)
         assert siege.endpoint.connections == 1
+        siege.server.rise()  # idle for so long, it sleeps
         assert siege.endpoint.ledger.held == siege.held
 
 

@@ -54,6 +54,19 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
         return actions[args.action](args, say)
     except ConfigurationError as error:
         raise Failure(Exit.ENVIRONMENT, str(error), "") from error
+    except OSError as error:
+        # StoreFull is one as well; what was stored before it is stored.
+        what = error.strerror or str(error)
+        where = f"{error.filename}: " if error.filename else ""
+        next_step = "make room and do it again" if _full(error) else "look at the disk"
+        raise Failure(Exit.ENVIRONMENT, f"{where}{what}", next_step) from error
+
+
+def _full(error: OSError) -> bool:
+    from sealwire.probe.store import StoreFull
+    from sealwire.probe.store.disk import NO_ROOM
+
+    return isinstance(error, StoreFull) or error.errno in NO_ROOM
 
 
 def _import(args: argparse.Namespace, say: Say) -> Exit:

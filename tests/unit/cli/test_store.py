@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from sealwire import cli
+from sealwire.probe.store.disk import Folders
 from tests.unit.cli.running import one_sentence, sealwire
 from tests.unit.probe import packets as p
 
@@ -167,3 +169,31 @@ def test_mistakes(
     told = capfd.readouterr()
     assert words in told.err + told.out
     assert "Traceback" not in told.err + told.out
+
+
+def test_a_full_disk(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused in one sentence, nothing half stored, and it goes on where there is room."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    arguments = [*_import(made)]
+    arguments[3] = str(tmp_path / "st")
+    for method in ("append", "sync", "create"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Folders, method, full)
+            capsys.readouterr()
+            assert cli.main(arguments) == 3
+            said = capsys.readouterr().err
+            assert said == "sealwire: the disk of the store is full; make room and do it again\n"
+    assert cli.main(arguments) == 0
+    assert cli.main(["verify", str(tmp_path / "st"), "--key", str(made / "probe.key.pub")]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("sealwire.probe.store.compaction.sync_folder", full)
+        capsys.readouterr()
+        assert cli.main(["store", "compact", "--all", str(tmp_path / "st")]) == 3
+        assert "make room" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.new"))
+    assert cli.main(["store", "compact", "--all", str(tmp_path / "st")]) == 0

@@ -10,6 +10,7 @@ What is held is a row group of each table.  The last file of a probe is left to 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -106,6 +107,15 @@ class Tables:
         sync_folder(self._folder)
         return {table: self._path(table).name for table in self._writers}
 
+    def abandon(self) -> None:
+        """Leave nothing behind: what there was no room for makes room again."""
+        self._held.clear()
+        for table, writer in self._writers.items():
+            with contextlib.suppress(OSError):
+                writer.close()
+            with contextlib.suppress(OSError):
+                self._path(table, UNFINISHED).unlink()
+
     def paths(self) -> dict[str, Path]:
         """Where the tables are that were not given their names."""
         return {table: self._path(table, UNFINISHED) for table in self._writers}
@@ -169,18 +179,13 @@ class Compaction:
         self.step("begin")
         seen = _Range()
         tables = Tables(self.disk.path(probe), name.removesuffix(spool.SUFFIX))
-        for found in reading.segments(self.disk, probe, name, below):
-            if isinstance(found, reading.Damage):
-                self.summary.damaged_bytes += found.end - found.begin
-                continue
-            self.step("segment")
-            seen.note(found)
-            for table, batch in rows.of_segment(found, place, name).items():
-                if table == "segments" and batch["unreadable"][0].as_py():
-                    self.summary.unreadable += 1
-                tables.add(table, batch)
-        self.step("write")
-        named = tables.finish()
+        try:
+            self._rows(place, probe, name, below, seen, tables)
+            self.step("write")
+            named = tables.finish()
+        except OSError:
+            tables.abandon()
+            raise
         self.step("named")
         manifest = Manifest.read(self.disk, probe)
         size = self.disk.size(f"{probe}/{name}")
@@ -199,6 +204,21 @@ class Compaction:
         self.summary.files += 1
         self.summary.segments += seen.segments
         self.summary.rows += sum(n for table, n in tables.rows.items() if table != "segments")
+
+    def _rows(
+        self, place: int, probe: str, name: str, below: int | None, seen: _Range, tables: Tables
+    ) -> None:
+        """The rows of one file into tables."""
+        for found in reading.segments(self.disk, probe, name, below):
+            if isinstance(found, reading.Damage):
+                self.summary.damaged_bytes += found.end - found.begin
+                continue
+            self.step("segment")
+            seen.note(found)
+            for table, batch in rows.of_segment(found, place, name).items():
+                if table == "segments" and batch["unreadable"][0].as_py():
+                    self.summary.unreadable += 1
+                tables.add(table, batch)
 
     def _unit(
         self, probe: str, first: int, last: int, received: int, named: dict[str, str], count: dict[str, int]

@@ -92,7 +92,7 @@ class Memory:
         return {kind: sum(map(self.count, set(values))) for kind, values in hidden.items()}
 
 
-def datagrams(memory: Memory) -> dict[str, dict[str, int]]:
+def datagrams(memory: Memory, *, asleep: bool = False) -> dict[str, dict[str, int]]:
     client = dtls.Connection.client(client_context().config(), now=0.0, server_name="localhost")
     server = dtls.Connection.server(server_context().config(), now=0.0)
     pair = Pair(client, server, Link(1), Link(2))
@@ -101,6 +101,11 @@ def datagrams(memory: Memory) -> dict[str, dict[str, int]]:
     client.send(b"hello")
     pair.run_for(2.0)
     assert client.sending_epoch == 4
+    for side in (client, server) if asleep else ():
+        # To sleep, awake once more, and to sleep again: what was written down on the way must go as well.
+        assert side.hibernate(pair.now)
+        side.rise()
+        assert side.hibernate(pair.now)
     live = memory.look()
     for side in (client, server):
         side.close(pair.now)
@@ -127,7 +132,7 @@ def streams(memory: Memory) -> dict[str, dict[str, int]]:
 def main() -> None:
     watch_secrets()
     memory = Memory()
-    found = (datagrams if sys.argv[1] == "datagrams" else streams)(memory)
+    found = streams(memory) if sys.argv[1] == "streams" else datagrams(memory, asleep=sys.argv[1] == "asleep")
     found["gone"] = memory.look()
     print(json.dumps(found))
 

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.mark.skipif(not protect.COMPILED, reason="only the compiled record layer erases")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/mem")
-@pytest.mark.parametrize("engine", ["datagrams", "streams"])
+@pytest.mark.parametrize("engine", ["datagrams", "asleep", "streams"])
 def test_keys_are_nowhere_after_close_and_secrets_after_the_connection(engine: str) -> None:
     code = "from tests.unit.secrecy.memory import main; main()"
     done = subprocess.run(

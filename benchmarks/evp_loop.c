@@ -2,6 +2,7 @@
    in the same order and as seldom, with nothing around them.  Built by that program; needs a C
    compiler, no headers of OpenSSL and no library at link time: functions come as pointers. */
 
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -12,7 +13,16 @@ struct evp {
     int (*decrypt_init)(void *, void *, const uint8_t *, const uint8_t *, const void *);
     int (*decrypt_update)(void *, uint8_t *, int *, const uint8_t *, int);
     int (*decrypt_final)(void *, uint8_t *, int *);
-    int (*control)(void *, int, int, void *);
+    int (*set_params)(void *, const void *);
+    int (*get_params)(void *, void *);
+};
+
+/* core.h: OSSL_PARAM; 5 says bytes. */
+struct param {
+    const char *key;
+    unsigned kind;
+    void *data;
+    size_t size, written;
 };
 
 enum { HEADER = 5, TAG = 16, SAMPLE = 16, MOST = 64 };
@@ -33,11 +43,13 @@ int seal_loop(const struct evp *evp, void *aead, void *ecb, const uint8_t *in, i
     for (int i = 0; i < count; i++) {
         next_nonce(nonce);
         memcpy(record, "\x2f\0\0\0\0", HEADER);
-        good &= evp->encrypt_init(aead, 0, 0, nonce, 0) > 0;
+        struct param iv[2] = {{"tlsivfixed", 5, nonce, (size_t)-1, 0}, {0}};
+        struct param tag[2] = {{"tag", 5, record + HEADER + n, TAG, 0}, {0}};
+        good &= evp->set_params(aead, iv) > 0;
         good &= evp->encrypt_update(aead, 0, &done, record, HEADER) > 0;
         good &= evp->encrypt_update(aead, record + HEADER, &done, in, n) > 0;
         good &= evp->encrypt_final(aead, record + HEADER + n, &done) > 0;
-        good &= evp->control(aead, 0x10, TAG, record + HEADER + n) > 0;
+        good &= evp->get_params(aead, tag) > 0;
         memcpy(samples + i * SAMPLE, record + HEADER, SAMPLE);
         in += n;
         record += HEADER + n + TAG;
@@ -63,8 +75,9 @@ int open_loop(const struct evp *evp, void *aead, void *ecb, const uint8_t *in, i
         memcpy(header, in, HEADER);
         header[1] ^= masks[i * SAMPLE];
         header[2] ^= masks[i * SAMPLE + 1];
-        good &= evp->decrypt_init(aead, 0, 0, nonce, 0) > 0;
-        good &= evp->control(aead, 0x11, TAG, (void *)(in + HEADER + n)) > 0;
+        struct param told[3] = {
+            {"tag", 5, (void *)(in + HEADER + n), TAG, 0}, {"tlsivfixed", 5, nonce, (size_t)-1, 0}, {0}};
+        good &= evp->set_params(aead, told) > 0;
         good &= evp->decrypt_update(aead, 0, &done, header, HEADER) > 0;
         good &= evp->decrypt_update(aead, out, &done, in + HEADER, n) > 0;
         good &= evp->decrypt_final(aead, out + n, &done) > 0;

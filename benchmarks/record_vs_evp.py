@@ -72,7 +72,7 @@ class BareLoop:
             for way in ("Encrypt", "Decrypt")
             for step in ("Init_ex2", "Update", "Final_ex")
         ]
-        names.append("EVP_CIPHER_CTX_ctrl")
+        names += ["EVP_CIPHER_CTX_set_params", "EVP_CIPHER_CTX_get_params"]
         addresses = [ctypes.cast(getattr(self.crypto, name), ctypes.c_void_p).value for name in names]
         self.table = (ctypes.c_void_p * len(names))(*addresses)
 

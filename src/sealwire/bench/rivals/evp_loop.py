@@ -26,7 +26,8 @@ _SOURCE = Path(__file__).resolve().parents[4] / "benchmarks" / "evp_loop.c"
 _SPEC = SUITES[CipherSuite.TLS_AES_128_GCM_SHA256]
 _CALLS = (
     *(f"EVP_{way}{step}" for way in ("Encrypt", "Decrypt") for step in ("Init_ex2", "Update", "Final_ex")),
-    "EVP_CIPHER_CTX_ctrl",
+    "EVP_CIPHER_CTX_set_params",
+    "EVP_CIPHER_CTX_get_params",
 )
 
 

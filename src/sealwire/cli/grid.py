@@ -16,6 +16,7 @@ from sealwire.bench.grid.clients import Load, Mode
 from sealwire.bench.grid.session import Outcome, Setting, measure, one_way, slope, two_way
 from sealwire.bench.processes import Lost
 from sealwire.cli.say import Exit, Failure, Say
+from sealwire.limits import Limits
 from sealwire.record import protect
 
 _SERVERS: Final = ("asyncio", "uvloop", "threaded")
@@ -116,8 +117,8 @@ def _loads(args: argparse.Namespace) -> Iterator[tuple[Cell | None, Load]]:
             yield cell, Load(cell.clients, cell.size, **common)
         return
     size, clients = 256 if args.size is None else args.size, 50 if args.clients is None else args.clients
-    if not 8 <= size <= 1 << 20:
-        raise Failure(Exit.USAGE, f"--size {size} is not between 8 bytes and 1 MiB", "")
+    if not 8 <= size <= Limits().message_bytes:
+        raise Failure(Exit.USAGE, f"--size {size} is not between 8 and {Limits().message_bytes:,}", "")
     if not 1 <= clients <= _MOST_CLIENTS:
         raise Failure(Exit.USAGE, f"--clients {clients} is not between 1 and {_MOST_CLIENTS:,}", "")
     known = (cell for cell in GRID if (cell.size, cell.clients) == (size, clients))

@@ -213,6 +213,7 @@ class Tap:
     seal_limit: int | None = None
     forgery_limit: int | None = None
     sequence: int = 0
+    newest: dict[bytes, Sealer] = field(default_factory=dict)
 
     def sealer(
         self,
@@ -224,11 +225,17 @@ class Tap:
         *,
         sequence: int,
     ) -> Sealer:
-        assert keys.key not in [old.key for _, _, old, _ in self.made], "sending keys were installed twice"
-        self.made.append((provider, spec, keys, epoch))
+        before = self.newest.get(keys.key)
+        if before is None:
+            self.made.append((provider, spec, keys, epoch))
+        else:
+            # A connection that slept goes on where it stopped.
+            assert before.sequence <= sequence, "sending keys were installed twice"
         if self.seal_limit is not None:
             spec = replace(spec, seal_limit=self.seal_limit)
-        return Sealer(provider, spec, keys, epoch, cid, sequence=sequence or self.sequence)
+        sealer = Sealer(provider, spec, keys, epoch, cid, sequence=sequence or self.sequence)
+        self.newest[bytes(keys.key)] = sealer
+        return sealer
 
     def opener(
         self,

@@ -12,7 +12,7 @@ from typing import ClassVar, Final
 
 from sealwire.crypto import compression
 from sealwire.crypto.certificates import Credential
-from sealwire.dtls import association, flight, layer
+from sealwire.dtls import flight, layer, parts
 from sealwire.dtls.header import RecordNumber
 from sealwire.tls13 import certificatetypes, extensions, presentation, server, tickets
 from sealwire.tls13.contract import Settings
@@ -140,7 +140,7 @@ def adopt(flags: Flags) -> None:
             # An ACK lists all the numbers we remember.
             "_ACK_DATAGRAM_BYTES": MTU_BYTES,
         },
-        association: {"HandshakeLayer": BoringLayer},
+        parts: {"HandshakeLayer": BoringLayer},
         # A flight goes out at once, however long.
         flight: {"RECORDS_PER_TRANSMISSION": 1 << 20},
     }
@@ -160,4 +160,5 @@ def adopt(flags: Flags) -> None:
         policies[tickets] = {"still_accepted": lambda *arguments: True}
     for module, changes in policies.items():
         for name, value in changes.items():
+            assert hasattr(module, name), f"{module.__name__} has no {name} to stand in for"
             setattr(module, name, value)

@@ -5,7 +5,8 @@
 
 SHELL := /bin/bash
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
-JOBS ?= 2
+# One more than there are processors: many tests wait for peers and timers.
+JOBS ?= $(shell echo $$(($$(nproc) + 1)))
 # What is installed besides the library; `readers` adds the programs that read the probe's files.
 EXTRAS ?= test
 VENV := .venv

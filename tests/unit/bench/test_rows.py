@@ -108,6 +108,7 @@ def test_what_a_simulated_link_loses_is_in_the_figure(
     assert reading.values[""] > 10
 
 
+@pytest.mark.long
 def test_rows_of_several_processes_run(directory: Path) -> None:
     names = ("workers.record", "workers.handshake", "copies.64", "latency.64", "changes.sockets", "bulk.1200")
     chosen = [one for one in rows.ROWS if one.name in names]

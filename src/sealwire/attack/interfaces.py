@@ -18,18 +18,23 @@ from typing import Final
 
 IPAddress = IPv4Address | IPv6Address
 
-# linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h
+# linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h, linux/net_namespace.h
 _RTM_GETLINK: Final = 18
 _RTM_GETADDR: Final = 22
+_RTM_GETNSID: Final = 90
 _NLMSG_ERROR: Final = 2
 _NLMSG_DONE: Final = 3
-_REQUEST_DUMP: Final = 0x301
+_REQUEST: Final = 0x1
+_DUMP: Final = 0x300
 _IFLA_IFNAME: Final = 3
 _IFLA_LINK: Final = 5
 _IFLA_LINKINFO: Final = 18
+_IFLA_LINK_NETNSID: Final = 37
 _IFLA_INFO_KIND: Final = 1
 _IFA_ADDRESS: Final = 1
 _IFA_LOCAL: Final = 2
+_NETNSA_NSID: Final = 1
+_NETNSA_FD: Final = 3
 _IFF_LOOPBACK: Final = 8
 _CLONE_NEWNET: Final = 0x40000000
 _NAMED: Final = Path("/run/netns")
@@ -37,13 +42,20 @@ _HEADER: Final = struct.Struct("=IHHII")
 _LINK: Final = struct.Struct("=BxHiII")
 _ADDRESS: Final = struct.Struct("=BBBBI")
 _ATTRIBUTE: Final = struct.Struct("=HH")
+_FAMILY: Final = struct.Struct("=Bxxx")
+_INT: Final = struct.Struct("=i")
 # The two upper bits of an attribute's type are flags.
 _TYPE_MASK: Final = 0x3FFF
 
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """One interface: `peer` is the index of a cable's other end, in the namespace where that is."""
+    """One interface.
+
+    `peer` is the index of a cable's other end, in the namespace where that is; `beyond` is that namespace's
+    number in this one, -1 for this one itself.  Indexes alone tell no cable from another: every namespace
+    counts its interfaces anew.
+    """
 
     index: int
     name: str
@@ -51,6 +63,7 @@ class Interface:
     #: "veth" for a cable between namespaces; "" for what has no kind, such as hardware.
     kind: str
     peer: int
+    beyond: int
     addresses: tuple[IPAddress, ...]
 
     @property
@@ -62,7 +75,7 @@ class Interface:
 def interfaces() -> tuple[Interface, ...]:
     """Those of the namespace the calling thread is in."""
     addresses: dict[int, list[IPAddress]] = {}
-    for body in _dump(_RTM_GETADDR, bytes(_ADDRESS.size)):
+    for body in _ask(_RTM_GETADDR, bytes(_ADDRESS.size), _DUMP):
         _, _, _, _, index = _ADDRESS.unpack_from(body)
         found = dict(_attributes(body[_ADDRESS.size :]))
         # On a line from point to point, the local address is ours and the other one the peer's.
@@ -70,7 +83,7 @@ def interfaces() -> tuple[Interface, ...]:
         if packed is not None:
             addresses.setdefault(index, []).append(ip_address(packed))
     made = []
-    for body in _dump(_RTM_GETLINK, bytes(_LINK.size)):
+    for body in _ask(_RTM_GETLINK, bytes(_LINK.size), _DUMP):
         _, _, index, flags, _ = _LINK.unpack_from(body)
         found = dict(_attributes(body[_LINK.size :]))
         kind = dict(_attributes(found.get(_IFLA_LINKINFO, b""))).get(_IFLA_INFO_KIND, b"")
@@ -80,7 +93,8 @@ def interfaces() -> tuple[Interface, ...]:
                 found[_IFLA_IFNAME].rstrip(b"\0").decode(),
                 bool(flags & _IFF_LOOPBACK),
                 kind.rstrip(b"\0").decode(),
-                struct.unpack("=i", found[_IFLA_LINK])[0] if _IFLA_LINK in found else 0,
+                _integer(found.get(_IFLA_LINK), 0),
+                _integer(found.get(_IFLA_LINK_NETNSID), -1),
                 tuple(addresses.get(index, ())),
             )
         )
@@ -122,6 +136,18 @@ def _inode(file: Path) -> int | None:
         return None
 
 
+def number(namespace: Path) -> int:
+    """Another namespace's number in ours, by which `Interface.beyond` names it; -1 where it has none."""
+    try:
+        with namespace.open("rb") as file:
+            asked = _ATTRIBUTE.pack(_ATTRIBUTE.size + _INT.size, _NETNSA_FD) + _INT.pack(file.fileno())
+            for body in _ask(_RTM_GETNSID, _FAMILY.pack(socket.AF_UNSPEC) + asked):
+                return _integer(dict(_attributes(body[_FAMILY.size :])).get(_NETNSA_NSID), -1)
+    except OSError:
+        pass
+    return -1
+
+
 def interfaces_in(namespace: Path) -> tuple[Interface, ...]:
     """Those of another namespace; none where we may not look."""
     found: list[tuple[Interface, ...]] = []
@@ -143,9 +169,10 @@ def interfaces_in(namespace: Path) -> tuple[Interface, ...]:
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
-def _dump(kind: int, body: bytes) -> Iterator[bytes]:
+def _ask(kind: int, body: bytes, how: int = 0) -> Iterator[bytes]:
+    """The answers to a question; one, unless all that there are is asked for (`_DUMP`).  Raises OSError."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as netlink:
-        netlink.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST_DUMP, 1, 0) + body)
+        netlink.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | how, 1, 0) + body)
         while True:
             data = netlink.recv(1 << 17)
             while data:
@@ -153,9 +180,15 @@ def _dump(kind: int, body: bytes) -> Iterator[bytes]:
                 if answer == _NLMSG_DONE:
                     return
                 if answer == _NLMSG_ERROR:
-                    raise OSError("the kernel does not tell its interfaces")
+                    raise OSError("the kernel does not tell its interfaces or namespaces")
                 yield data[_HEADER.size : size]
+                if not how:
+                    return
                 data = data[(size + 3) & ~3 :]
+
+
+def _integer(value: bytes | None, absent: int) -> int:
+    return absent if value is None else int(_INT.unpack(value)[0])
 
 
 def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -149,16 +149,15 @@ def _device_to(address: IPAddress) -> str:
             f"{address} is not loopback, and this is the machine's own network: only inside a network"
             " namespace (ip netns exec NAME sealwire attack ...) may another namespace be attacked"
         )
-    cables = {cable.index: cable for cable in ours if cable.kind == "veth"}
+    cables = [cable for cable in ours if cable.kind == "veth"]
     for namespace in interfaces.other_namespaces():
         theirs = interfaces.interfaces_in(namespace)
         if any(one.hardware for one in theirs):
             continue
-        for end in theirs:
-            cable = cables.get(end.peer)
-            # Indexes are numbered per namespace, so both ends must name each other.
-            joined = cable is not None and end.kind == "veth" and cable.peer == end.index
-            if cable is not None and joined and address in end.addresses:
+        number = interfaces.number(namespace)
+        ends = {end.index: end for end in theirs if end.kind == "veth" and address in end.addresses}
+        for cable in cables:
+            if cable.beyond == number != -1 and cable.peer in ends:
                 return cable.name
     raise Refused(f"{address} is not the other end of a veth cable between this namespace and another")
 

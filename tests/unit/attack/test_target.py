@@ -144,6 +144,16 @@ def test_the_other_end_of_a_cable_and_nothing_beyond_it() -> None:
             assert "is not the other end" in said[host], host
 
 
+def test_another_pair_s_cable_is_not_ours_though_its_numbers_are_the_same() -> None:
+    """Interfaces are numbered anew in each namespace, so twins are alike in all but where they lead."""
+    with namespaces.pair() as pair, namespaces.pair() as other:
+        subprocess.run(["ip", "-n", other.left, "addr", "add", "203.0.113.7/24", "dev", "left"], check=True)
+        subprocess.run(["ip", "-n", other.right, "addr", "add", "203.0.113.8/24", "dev", "right"], check=True)
+        said = judged(pair, "192.0.2.2", "192.0.2.1", "203.0.113.7", "203.0.113.8")
+        assert said.pop("192.0.2.2") == "left"
+        assert all("is not the other end" in why for why in said.values()), said
+
+
 def test_a_cable_to_the_machine_s_own_namespace_is_refused() -> None:
     """The other end of such a cable is the machine itself, and through it the world."""
     with namespaces.pair() as pair:
@@ -203,3 +213,5 @@ def test_a_namespace_that_is_none_has_no_interfaces(tmp_path: Path) -> None:
     (tmp_path / "net").write_bytes(b"")
     assert interfaces.interfaces_in(tmp_path / "net") == ()
     assert interfaces.interfaces_in(tmp_path / "absent") == ()
+    assert interfaces.number(tmp_path / "net") == -1
+    assert interfaces.number(tmp_path / "absent") == -1

@@ -63,8 +63,8 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
 
 
 def _full(error: OSError) -> bool:
+    from sealwire.probe.disk import NO_ROOM
     from sealwire.probe.store import StoreFull
-    from sealwire.probe.store.disk import NO_ROOM
 
     return isinstance(error, StoreFull) or error.errno in NO_ROOM
 
@@ -130,12 +130,12 @@ def _batches(path: Path) -> Iterator[list[bytes]]:
 
 def _compact(args: argparse.Namespace, say: Say) -> Exit:
     from sealwire.probe.store.compaction import compact
-    from sealwire.probe.store.disk import Folders, Lock
+    from sealwire.probe.store.disk import Folders, locked
 
-    locks = [Lock(args.store / "compact.lock", "compaction or retention works")]
+    locks = [locked(args.store, "compact.lock", "compaction or retention works")]
     try:
         if args.all:
-            locks.append(Lock(args.store / "lock", "a collector stores"))
+            locks.append(locked(args.store, "lock", "a collector stores"))
         done = compact(Folders(args.store), last=args.all)
     finally:
         for lock in locks:
@@ -170,7 +170,7 @@ def signing_key(name: str) -> SigningKey:
 
 
 def _retain(args: argparse.Namespace, say: Say) -> Exit:
-    from sealwire.probe.store.disk import Folders, Lock
+    from sealwire.probe.store.disk import Folders, locked
     from sealwire.probe.store.retention import Policy, retain
 
     if args.days is None and args.most is None:
@@ -180,7 +180,7 @@ def _retain(args: argparse.Namespace, say: Say) -> Exit:
     age = None if args.days is None else int(args.days * _DAY)
     most = None if args.most is None else args.most * _MIB
     key = signing_key(args.sign)
-    lock = Lock(args.store / "compact.lock", "compaction or retention works")
+    lock = locked(args.store, "compact.lock", "compaction or retention works")
     try:
         done = retain(Folders(args.store), Policy(age, most), time.time_ns(), key)
     finally:

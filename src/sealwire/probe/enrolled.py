@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sealwire.errors import ConfigurationError
+from sealwire.probe.disk import UNFINISHED, replace_file, sync_folder
 from sealwire.probe.seal.keys import PublicKey, parse_public_key
 
 _PROBE: Final = ".json"
@@ -174,13 +175,9 @@ class Enrolled:
         self._probes[probe.id] = probe
 
     def _replace(self, name: str, content: dict[str, Any]) -> None:
-        fresh = self.directory / f"{name}.{os.getpid()}.new"
-        with fresh.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, self.directory / name)
+        # Durable with its name: a revocation that a power cut undoes would be none.
+        text = json.dumps(content, indent=1) + "\n"
+        replace_file(self.directory / name, text.encode(), f".{os.getpid()}{UNFINISHED}")
 
     # Tokens: 128 random bits, good once, of which only the hash is here.
 
@@ -198,6 +195,7 @@ class Enrolled:
             with path.open("rb") as file:
                 offered = json.loads(file.read(_FILE_MAXIMUM_BYTES))
             path.unlink()
+            sync_folder(self.directory)
             return str(offered["name"]) if now < int(offered["expires"]) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None

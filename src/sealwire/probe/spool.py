@@ -13,15 +13,14 @@ the unreadable bytes may have used are never used again.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import string
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
 
-from sealwire.errors import ConfigurationError, Error
+from sealwire.errors import Error
+from sealwire.probe import disk
 from sealwire.probe.seal import frames
 from sealwire.probe.seal.cose import Malformed
 from sealwire.probe.seal.delivered import Delivered
@@ -35,7 +34,6 @@ _LOCK: Final = "lock"
 FRAME_MINIMUM_BYTES: Final = 192
 #: What tells apart files that begin with the same segment; sorts behind nothing.
 _MORE: Final = ("", *string.ascii_lowercase)
-_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
 
 
 class NoRoom(Error):
@@ -54,30 +52,10 @@ class Poisoned(Error):
         self.lost = lost
 
 
-class Disk(Protocol):
-    """What a spool asks of a directory.  Every method raises OSError."""
+class Disk(disk.Disk, Protocol):
+    """What a spool asks of a directory."""
 
     def names(self) -> list[str]: ...
-
-    def read(self, name: str) -> bytes: ...
-
-    def size(self, name: str) -> int: ...
-
-    def create(self, name: str) -> None:
-        """Make an empty file; durable with the next sync of it."""
-
-    def append(self, name: str, data: bytes) -> None:
-        """Add to the end; on an error some of it may be there."""
-
-    def sync(self, name: str) -> None:
-        """Make a file's content, and that it exists, durable."""
-
-    def truncate(self, name: str, size: int) -> None: ...
-
-    def remove(self, name: str) -> None: ...
-
-    def replace(self, name: str, data: bytes) -> None:
-        """Give a small file this content, durably, all or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +210,7 @@ class Spool:
         try:
             self.disk.create(name)
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in disk.NO_ROOM:
                 raise NoRoom("the disk is full") from None
             raise Poisoned([], error) from error
         self._files.append(_File(name, 0))
@@ -240,7 +218,7 @@ class Spool:
 
     def _take_back(self, file: _File, error: OSError) -> None:
         """After a failed write: the file as it was, or never again."""
-        if error.errno in _NO_ROOM:
+        if error.errno in disk.NO_ROOM:
             try:
                 self.disk.truncate(file.name, file.size)
             except OSError:
@@ -370,82 +348,22 @@ def _first_segment(name: str) -> int:
     return int(digits) if digits.isdecimal() else 0
 
 
-class Directory:
+class Directory(disk.Files):
     """A directory as a Disk.  It is locked, so that no two signers write the same spool."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise ConfigurationError(f"another signer writes to {self.path}") from None
-        self._name = ""
-        self._file = -1
+        super().__init__(path)
+        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = disk.Lock(self._path / _LOCK, f"another signer writes to {self._path}")
+
+    @property
+    def path(self) -> Path:
+        return self._path
 
     def close(self) -> None:
         """Give up the lock.  May be called twice."""
-        self._leave()
-        if self._lock != -1:
-            os.close(self._lock)
-            self._lock = -1
-
-    def _leave(self) -> None:
-        if self._file != -1:
-            os.close(self._file)
-            self._file, self._name = -1, ""
-
-    def _enter(self, name: str, flags: int = 0) -> int:
-        if name != self._name or flags:
-            self._leave()
-            self._file = os.open(self.path / name, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | flags, 0o600)
-            self._name = name
-        return self._file
+        self.leave()
+        self._lock.release()
 
     def names(self) -> list[str]:
-        return [entry.name for entry in os.scandir(self.path) if entry.is_file()]
-
-    def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
-
-    def size(self, name: str) -> int:
-        return (self.path / name).stat().st_size
-
-    def create(self, name: str) -> None:
-        self._enter(name, os.O_CREAT | os.O_EXCL)
-
-    def append(self, name: str, data: bytes) -> None:
-        file, rest = self._enter(name), memoryview(data)
-        while rest:
-            rest = rest[os.write(file, rest) :]
-
-    def sync(self, name: str) -> None:
-        os.fsync(self._enter(name))
-        self._sync_names()
-
-    def _sync_names(self) -> None:
-        names = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(names)
-        finally:
-            os.close(names)
-
-    def truncate(self, name: str, size: int) -> None:
-        os.ftruncate(self._enter(name), size)
-
-    def remove(self, name: str) -> None:
-        if name == self._name:
-            self._leave()
-        os.unlink(self.path / name)
-        self._sync_names()
-
-    def replace(self, name: str, data: bytes) -> None:
-        fresh = self.path / f"{name}.new"
-        with fresh.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, self.path / name)
-        self._sync_names()
+        return [entry.name for entry in os.scandir(self._path) if entry.is_file()]

@@ -30,6 +30,7 @@ from sealwire.errors import ConfigurationError, ConnectionClosed, Error
 from sealwire.limits import Limits
 from sealwire.probe import delivery
 from sealwire.probe.backlog import Backlog
+from sealwire.probe.disk import replace_file
 from sealwire.probe.export.parent import FACTS, UNUSABLE
 from sealwire.probe.seal import outlet
 from sealwire.probe.seal.keys import PublicKey, SigningKey, load_public_key, parse_public_key
@@ -333,12 +334,7 @@ def _since(nanoseconds: int) -> float:
 
 def pin(spool: Path, collector: PublicKey) -> None:
     """Remember whose receipts count.  Raises OSError."""
-    fresh = spool / f"{COLLECTOR}.new"
-    with fresh.open("wb") as file:
-        file.write(collector.pem())
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(spool / COLLECTOR)
+    replace_file(spool / COLLECTOR, collector.pem())
 
 
 def pinned(spool: Path) -> PublicKey | None:

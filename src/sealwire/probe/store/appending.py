@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sealwire.errors import ConfigurationError, Error
+from sealwire.probe.disk import NO_ROOM, Lock
 from sealwire.probe.seal import frames
 from sealwire.probe.seal.cose import Malformed
 from sealwire.probe.seal.keys import PublicKey, parse_public_key
@@ -36,7 +37,7 @@ from sealwire.probe.store.chain import (
     own_events,
 )
 from sealwire.probe.store.checkpoints import last_checkpoint
-from sealwire.probe.store.disk import NO_ROOM, Disk, Folders, Lock, checked
+from sealwire.probe.store.disk import Disk, Folders, checked, locked
 from sealwire.probe.store.manifest import Manifest
 
 __all__ = ["Store", "StoreFull", "Stored"]
@@ -115,7 +116,7 @@ class Store:
         self._lock: Lock | None = None
         if isinstance(directory, str | os.PathLike):
             place = checked(directory)
-            self._lock = Lock(place / "lock", "a collector stores")
+            self._lock = locked(place, "lock", "a collector stores")
             self._disk: Disk = Folders(place)
         else:
             self._disk = directory

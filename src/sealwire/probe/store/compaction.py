@@ -20,8 +20,9 @@ from typing import Any, Final
 
 from sealwire.probe import spool
 from sealwire.probe.batch import pyarrow
+from sealwire.probe.disk import UNFINISHED, sync_folder
 from sealwire.probe.store import reading, rows
-from sealwire.probe.store.disk import UNFINISHED, Disk, sync_folder
+from sealwire.probe.store.disk import Disk
 from sealwire.probe.store.manifest import File, Manifest, Unit
 
 SUFFIX: Final = ".parquet"

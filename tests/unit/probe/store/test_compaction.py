@@ -19,7 +19,7 @@ from sealwire.probe.seal.segment import Segment
 from sealwire.probe.store import Rejected, Rejection, Store, reading
 from sealwire.probe.store.checkpoints import checkpoints
 from sealwire.probe.store.compaction import Compaction, compact
-from sealwire.probe.store.disk import Folders, Lock
+from sealwire.probe.store.disk import Folders, locked
 from sealwire.probe.store.manifest import Manifest
 from sealwire.probe.store.proving import NotHere, prove_row
 from sealwire.probe.store.retention import Policy, retain
@@ -392,8 +392,8 @@ def test_a_manifest_that_is_none(tmp_path: Path, content: bytes) -> None:
 
 
 def test_one_compaction_at_a_time(tmp_path: Path) -> None:
-    lock = Lock(tmp_path / "compact.lock", "compaction works")
+    lock = locked(tmp_path, "compact.lock", "compaction works")
     with pytest.raises(ConfigurationError, match="compaction works at"):
-        Lock(tmp_path / "compact.lock", "compaction works")
+        locked(tmp_path, "compact.lock", "compaction works")
     lock.release()
-    Lock(tmp_path / "compact.lock", "compaction works").release()
+    locked(tmp_path, "compact.lock", "compaction works").release()

@@ -12,7 +12,7 @@ from sealwire import cli
 from sealwire.probe.seal.keys import load_public_key
 from sealwire.probe.store import Store
 from sealwire.probe.store.checkpoints import last_checkpoint
-from sealwire.probe.store.disk import Folders, Lock
+from sealwire.probe.store.disk import Folders, locked
 from sealwire.probe.store.housekeeping import Housekeeping
 from sealwire.probe.store.manifest import Manifest
 from tests.unit.probe import sealing as s
@@ -65,7 +65,7 @@ def test_compaction_and_retention(tmp_path: Path) -> None:
 def test_a_child_that_fails_is_told_and_tried_again_later(tmp_path: Path) -> None:
     place = tmp_path / "st"
     filled(place)
-    lock = Lock(place / "compact.lock", "compaction works")
+    lock = locked(place, "compact.lock", "compaction works")
     house = Housekeeping(place)
     now = until(house, "failures")
     assert "already" in house.state.trouble

@@ -492,7 +492,7 @@ def test_a_server_has_limits() -> None:
 
 def test_a_server_out_of_descriptors_goes_on_later(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        monkeypatch.setattr("sealwire.drive.aio.streams._EXHAUSTED_SECONDS", 0.1)
+        monkeypatch.setattr("sealwire.drive.aio.streams.EXHAUSTED_SECONDS", 0.1)
         async with await serve() as server:
             with socket.create_connection(("127.0.0.1", port_of(server))):
                 lowest_free = os.dup(0)

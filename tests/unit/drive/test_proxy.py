@@ -852,7 +852,7 @@ def test_a_unix_socket_left_behind_is_replaced_and_one_in_use_is_not(tmp_path: P
 def test_out_of_descriptors_it_goes_on_later(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
 
-        monkeypatch.setattr(proxies, "_EXHAUSTED_SECONDS", 0.1)
+        monkeypatch.setattr(proxies, "EXHAUSTED_SECONDS", 0.1)
         with Backend() as backend:
             async with proxied(backend.target) as proxy:
                 with socket.create_connection(("127.0.0.1", port_of(proxy))):

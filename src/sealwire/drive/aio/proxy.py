@@ -8,32 +8,26 @@ Draining stops accepting at once and lets what goes on finish, for a time.
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
-from sealwire import ownership
+from sealwire import ownership, stcp
 from sealwire.drive.addresses import show
 from sealwire.drive.aio import plain
+from sealwire.drive.aio.accepting import BACKLOG, EXHAUSTED, EXHAUSTED_SECONDS, Accepting
 from sealwire.drive.aio.passage import Passage, ProxySettings, Report, Trouble, charge_passage, trouble_of
-from sealwire.drive.facts import ProcessBound
 from sealwire.drive.machine import limits_at_start
-from sealwire.drive.reports import costliest, report
 from sealwire.errors import ConfigurationError, Error
-from sealwire.limits import Account, Ledger, Limits, Policy, Pressure, prefixes_of
-from sealwire.telemetry import ConnectionCounters, EndpointCounters, PeerReport, ProxyCounters
+from sealwire.limits import Account, Limits, Policy, Pressure, prefixes_of
+from sealwire.telemetry import ProxyCounters
 
 if TYPE_CHECKING:
     from sealwire.context import Config, Context
 
-_BACKLOG: Final = 128
-# Out of file descriptors or memory: accepting again at once would only fail again.
-_EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-_EXHAUSTED_SECONDS: Final = 1.0
 # A handshake younger than this does not give way to a newcomer.
 _YOUNG_SECONDS: Final = 1.0
 # Once passages are cut, so long for the alerts that say so.
@@ -67,17 +61,12 @@ async def start_proxy(
     return proxy
 
 
-class Proxy(ProcessBound):
+class Proxy(Accepting):
     """A running proxy, as :func:`start_proxy` returns it.
 
     Attributes:
-        sockets: the listening sockets; empty once closed.
-        counters: what its secure side did.
         proxy_counters: what it did as a proxy.
-        ledger: what all its connections hold.
     """
-
-    transport = "tls"
 
     def __init__(
         self,
@@ -87,20 +76,15 @@ class Proxy(ProcessBound):
         limits: Limits,
         on_trouble: OnTrouble | None,
     ) -> None:
-        super().__init__()
-        self.sockets: tuple[socket.socket, ...] = ()
-        self.counters = EndpointCounters()
+        super().__init__((), limits)
         self.proxy_counters = ProxyCounters()
-        self.ledger = Ledger(limits)
         self._loop = loop
         self._settings = settings
-        self._limits = limits
         self._on_trouble = on_trouble
         self._config = self._checked(context)
         self._passages: dict[Passage, asyncio.Task[None]] = {}
         # Those whose handshake is not finished, the oldest first.
         self._shaking: dict[Passage, None] = {}
-        self._retired = ConnectionCounters()
         self._paused = False
         self._resume_at: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
@@ -144,15 +128,6 @@ class Proxy(ProcessBound):
         return len(self._passages)
 
     @property
-    def limits(self) -> Limits:
-        return self._limits
-
-    @property
-    def ledgers(self) -> tuple[Ledger, ...]:
-        """What all its connections hold: one ledger."""
-        return (self.ledger,)
-
-    @property
     def handshaking(self) -> int:
         """Connections whose handshake is not finished."""
         return len(self._shaking)
@@ -160,30 +135,10 @@ class Proxy(ProcessBound):
     def is_serving(self) -> bool:
         return bool(self.sockets)
 
-    def endpoint_counters(self) -> EndpointCounters:
-        """The counters of the secure side, a copy."""
-        counters = EndpointCounters()
-        counters.add(self.counters)
-        return counters
-
-    def connection_counters(self) -> ConnectionCounters:
-        """What all secure connections have counted, those that are gone as well."""
-        totals = ConnectionCounters()
-        totals.add(self._retired)
+    def _secure(self) -> Iterator[tuple[stcp.Connection, str]]:
         for passage in self._passages:
             if passage.stream is not None:
-                totals.add(passage.stream.connection.counters)
-        return totals
-
-    def top_peers(self, n: int = 10, by: str = "held_bytes") -> list[PeerReport]:
-        """The `n` clients that cost most; `by` is one of :data:`sealwire.drive.reports.COSTS`."""
-        now = time.monotonic()
-        found = [
-            report(passage.stream.connection, passage.client, now)
-            for passage in self._passages
-            if passage.stream is not None
-        ]
-        return costliest(found, n, by)
+                yield passage.stream.connection, passage.client
 
     # -- coming in
 
@@ -193,7 +148,7 @@ class Proxy(ProcessBound):
         self.sockets = tuple(await plain.listen(self._loop, listen, reuse_port=self._settings.reuse_port))
         try:
             for sock in self.sockets:
-                sock.listen(_BACKLOG)
+                sock.listen(BACKLOG)
         except OSError:
             self.close()
             raise
@@ -204,7 +159,7 @@ class Proxy(ProcessBound):
             self._loop.add_reader(sock.fileno(), self._accept, sock)
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(_BACKLOG):
+        for _ in range(BACKLOG):
             if self._is_full():
                 self._pause()
                 return
@@ -213,9 +168,9 @@ class Proxy(ProcessBound):
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                if error.errno in _EXHAUSTED:
+                if error.errno in EXHAUSTED:
                     self._pause()
-                    self._resume_at = self._loop.call_later(_EXHAUSTED_SECONDS, self._resume)
+                    self._resume_at = self._loop.call_later(EXHAUSTED_SECONDS, self._resume)
                     return
                 continue  # that peer is gone already
             self._admit(sock, address)

@@ -7,37 +7,31 @@ done.  No byte a stranger sends can raise here: a failed handshake is a counter.
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 import time
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 from sealwire import ownership, stcp
 from sealwire.drive.addresses import AddressInfo, Hosts, bind, resolve, resolve_for_listening, show
+from sealwire.drive.aio.accepting import BACKLOG, EXHAUSTED, EXHAUSTED_SECONDS, Accepting
 from sealwire.drive.aio.reader_writer import DEFAULT_LIMIT_BYTES, StreamReader, StreamWriter
 from sealwire.drive.aio.stream import OnEarlyData, Stream
-from sealwire.drive.facts import ProcessBound, is_end
+from sealwire.drive.facts import is_end
 from sealwire.drive.machine import limits_at_start
-from sealwire.drive.reports import costliest, report
 from sealwire.drive.sessions import Sessions
 from sealwire.drive.sessions import send_replayable as send_early
 from sealwire.errors import Error, LimitReached
-from sealwire.limits import DEFAULT_LIMITS, Budget, Ledger, Limits, Pressure, prefixes_of
+from sealwire.limits import DEFAULT_LIMITS, Budget, Limits, Pressure, prefixes_of
 from sealwire.stcp.frames import protocol_name
-from sealwire.telemetry import ConnectionCounters, EndpointCounters, PeerReport
 
 if TYPE_CHECKING:
     from sealwire.context import Context
 
 Handler = Callable[[StreamReader, StreamWriter], Awaitable[None] | None]
 
-_BACKLOG: Final = 128
-# Out of file descriptors or memory: accepting again at once would only fail again.
-_EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-_EXHAUSTED_SECONDS: Final = 1.0
 _SHUTDOWN_SECONDS: Final = 5.0
 
 
@@ -172,7 +166,7 @@ async def start_server(
     limits: Limits | None = None,
     limit: int = DEFAULT_LIMIT_BYTES,
     family: int = 0,
-    backlog: int = _BACKLOG,
+    backlog: int = BACKLOG,
     reuse_port: bool = False,
     sock: socket.socket | None = None,
     start_serving: bool = True,
@@ -230,13 +224,10 @@ async def start_server(
     return server
 
 
-class StreamServer(ProcessBound):
+class StreamServer(Accepting):
     """A server as :func:`start_server` returns it, with the methods of :class:`asyncio.Server`.
 
     Attributes:
-        sockets: the listening sockets; empty once closed.
-        counters: what this server did.
-        ledger: what all its connections hold.
         budget: for what the application sets aside in the same account.
     """
 
@@ -253,15 +244,11 @@ class StreamServer(ProcessBound):
         messages: bool | str = False,
         keepalive: stcp.Keepalive | None = None,
     ) -> None:
-        super().__init__()
-        self.sockets: tuple[socket.socket, ...] = tuple(sockets)
-        self.counters = EndpointCounters()
-        self.ledger = Ledger(limits)
+        super().__init__(sockets, limits)
         self.budget = Budget(self.ledger)
         self._loop = loop
         self._handler = handler
         self._context = context
-        self._limits = limits
         self._limit = limit
         self._backlog = backlog
         self._on_early_data = on_early_data
@@ -269,8 +256,6 @@ class StreamServer(ProcessBound):
         self._keepalive = keepalive
         self._serving = False
         self._streams: set[Stream] = set()
-        # What connections that are gone have counted.
-        self._retired = ConnectionCounters()
         self._handshakes = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._paused: dict[socket.socket, asyncio.TimerHandle] = {}
@@ -282,42 +267,14 @@ class StreamServer(ProcessBound):
         """Connections now, handshakes included."""
         return len(self._streams)
 
-    # -- for whoever watches (sealwire.monitor)
-
-    transport = "tls"
-
-    @property
-    def limits(self) -> Limits:
-        return self._limits
-
-    @property
-    def ledgers(self) -> tuple[Ledger, ...]:
-        """What all its connections hold: one ledger."""
-        return (self.ledger,)
-
     @property
     def handshaking(self) -> int:
         """Connections whose handshake is not finished."""
         return self._handshakes
 
-    def endpoint_counters(self) -> EndpointCounters:
-        """The server's counters, a copy."""
-        counters = EndpointCounters()
-        counters.add(self.counters)
-        return counters
-
-    def connection_counters(self) -> ConnectionCounters:
-        """What all connections have counted, those that are gone as well."""
-        totals = ConnectionCounters()
-        totals.add(self._retired)
+    def _secure(self) -> Iterator[tuple[stcp.Connection, str]]:
         for stream in self._streams:
-            totals.add(stream.connection.counters)
-        return totals
-
-    def top_peers(self, n: int = 10, by: str = "held_bytes") -> list[PeerReport]:
-        """The `n` connections that cost most; `by` is one of :data:`sealwire.drive.reports.COSTS`."""
-        now = time.monotonic()
-        return costliest((report(one.connection, show(one.peername), now) for one in self._streams), n, by)
+            yield stream.connection, show(stream.peername)
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         return self._loop
@@ -352,7 +309,7 @@ class StreamServer(ProcessBound):
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                if error.errno in _EXHAUSTED:
+                if error.errno in EXHAUSTED:
                     self._pause(listening)
                     return
                 continue  # that peer is gone already
@@ -454,7 +411,7 @@ class StreamServer(ProcessBound):
 
     def _pause(self, listening: socket.socket) -> None:
         self._loop.remove_reader(listening.fileno())
-        self._paused[listening] = self._loop.call_later(_EXHAUSTED_SECONDS, self._resume, listening)
+        self._paused[listening] = self._loop.call_later(EXHAUSTED_SECONDS, self._resume, listening)
 
     def _resume(self, listening: socket.socket) -> None:
         del self._paused[listening]

@@ -23,47 +23,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-# One process; every packet is a flow of its own.  Sends what is due every 5 ms, 64 packets a call.
-SENDER = """
-import ctypes, socket, struct, sys, time
-seconds, rate = float(sys.argv[1]), int(sys.argv[2])
-class iovec(ctypes.Structure):
-    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
-class msghdr(ctypes.Structure):
-    _fields_ = [("name", ctypes.c_void_p), ("namelen", ctypes.c_uint), ("iov", ctypes.POINTER(iovec)),
-                ("iovlen", ctypes.c_size_t), ("control", ctypes.c_void_p), ("controllen", ctypes.c_size_t),
-                ("flags", ctypes.c_int)]
-class mmsghdr(ctypes.Structure):
-    _fields_ = [("head", msghdr), ("length", ctypes.c_uint)]
-out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-out.bind(("left", 0))
-size, frames = 70, []
-for n in range(64):
-    udp = struct.pack("!HHHH", 0, 9, size - 34, 0) + bytes(size - 42)
-    ip = struct.pack("!BBHHHBBH", 0x45, 0, size - 14, 0, 0, 64, 17, 0) + bytes(4) + bytes((192, 0, 2, 99))
-    head = bytes((2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0))
-    frames.append(ctypes.create_string_buffer(head + ip + udp, size))
-batch = (mmsghdr * 64)()
-for slot, frame in enumerate(frames):
-    batch[slot].head.iov = ctypes.pointer(iovec(ctypes.addressof(frame), size))
-    batch[slot].head.iovlen = 1
-library, pack = ctypes.CDLL(None, use_errno=True), struct.Struct("!IIH").pack_into
-sent, start = 0, time.monotonic()
-while (now := time.monotonic() - start) < seconds:
-    due = int(now * rate)
-    while sent < due:
-        n = min(64, due - sent)
-        for slot in range(n):
-            number = sent + slot
-            pack(frames[slot], 26, 0x0A000000 + number // 50000, 0xC0000263, 1024 + number % 50000)
-        done = 0
-        while done < n:
-            rest = ctypes.byref(batch, done * ctypes.sizeof(mmsghdr))
-            done += max(library.sendmmsg(out.fileno(), rest, n - done, 0), 0)
-        sent += n
-    time.sleep(0.005)
-print(sent, time.monotonic() - start)
-"""
+SENDER = Path(__file__).with_name("send_frames.py")
+FRAME_BYTES = 70
 _MARGIN_SECONDS = 5.0
 
 
@@ -128,7 +89,7 @@ def measure(args: argparse.Namespace, place: Path, left: str, right: str) -> int
     probe = subprocess.Popen(inside(right, *sealwire(*words)), stdout=subprocess.PIPE, text=True)
     assert probe.stdout is not None, "it is a pipe"
     probe.stdout.readline()  # its filter is in place
-    command = inside(left, sys.executable, "-c", SENDER, seconds, args.rate)
+    command = inside(left, sys.executable, SENDER, "left", seconds, FRAME_BYTES, args.rate)
     sender = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     time.sleep(_MARGIN_SECONDS)
     if args.away:

@@ -13,43 +13,9 @@ import os
 import subprocess
 import sys
 import uuid
+from pathlib import Path
 
-# One process, 64 packets a call.  Frames go to an address nobody has, from 4,096 ports.
-SENDER = """
-import ctypes, socket, struct, sys, time
-seconds, size = float(sys.argv[1]), int(sys.argv[2])
-class iovec(ctypes.Structure):
-    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
-class msghdr(ctypes.Structure):
-    _fields_ = [("name", ctypes.c_void_p), ("namelen", ctypes.c_uint), ("iov", ctypes.POINTER(iovec)),
-                ("iovlen", ctypes.c_size_t), ("control", ctypes.c_void_p), ("controllen", ctypes.c_size_t),
-                ("flags", ctypes.c_int)]
-class mmsghdr(ctypes.Structure):
-    _fields_ = [("head", msghdr), ("length", ctypes.c_uint)]
-out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-out.bind(("left", 0))
-out.setsockopt(263, 20, 1)  # PACKET_QDISC_BYPASS
-frames, batches = [], []
-for port in range(4096):
-    udp = struct.pack("!HHHH", 1024 + port, 9, size - 34, 0) + bytes(size - 42)
-    ip = struct.pack("!BBHHHBBH", 0x45, 0, size - 14, 0, 0, 64, 17, 0)
-    ip += bytes((192, 0, 2, 1, 192, 0, 2, 99))
-    head = bytes((2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0))
-    frames.append(ctypes.create_string_buffer(head + ip + udp, size))
-for first in range(0, 4096, 64):
-    batch = (mmsghdr * 64)()
-    for slot, frame in enumerate(frames[first:first + 64]):
-        batch[slot].head.iov = ctypes.pointer(iovec(ctypes.addressof(frame), size))
-        batch[slot].head.iovlen = 1
-    batches.append(batch)
-library = ctypes.CDLL(None, use_errno=True)
-sent, start = 0, time.monotonic()
-while time.monotonic() - start < seconds:
-    for batch in batches:
-        done = library.sendmmsg(out.fileno(), batch, 64, 0)
-        sent += max(done, 0)
-print(sent, time.monotonic() - start)
-"""
+SENDER = Path(__file__).with_name("send_frames.py")
 
 
 def ip(*arguments: str) -> None:
@@ -62,20 +28,7 @@ def inside(name: str) -> list[str]:
 
 
 def send(left: str, seconds: float, size: int) -> tuple[int, float]:
-    command = [
-        "ip",
-        "netns",
-        "exec",
-        left,
-        "taskset",
-        "-c",
-        "0",
-        sys.executable,
-        "-c",
-        SENDER,
-        str(seconds),
-        str(size),
-    ]
+    command = [*inside(left), "taskset", "-c", "0", sys.executable, SENDER, "left", str(seconds), str(size)]
     sent, took = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     return int(sent), float(took)
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import sealwire
@@ -32,7 +31,7 @@ from sealwire.bench.measurement import (
     Reading,
     Role,
 )
-from sealwire.bench.rows.handshake import FULL, LIMITS, contexts
+from sealwire.bench.rows.handshake import FULL, LIMITS, Server, contexts
 from sealwire.drive import aio
 from sealwire.drive.udp import grow_receive_buffer
 from sealwire.sim import EndpointPair, Link
@@ -55,38 +54,14 @@ PATH: Final = "path"
 KINDS: Final = (KEYS, IDS, PATH)
 
 
-class Server:
-    """The Peer: an asyncio server that sends back what comes."""
+async def _echo(channel: aio.DatagramChannel) -> None:
+    async for batch in channel.batches():
+        await channel.send_many(batch)
 
-    def __init__(self, bench: Bench) -> None:
-        self._context, _ = contexts(bench.directory, FULL)
-        self._loop = asyncio.new_event_loop()
-        self._ready = threading.Event()
-        self._port = 0
 
-    @property
-    def address(self) -> Mapping[str, Any]:
-        if not self._ready.wait(10):
-            raise OSError("the server did not start")
-        return {"port": self._port}
-
-    def serve(self) -> None:
-        self._loop.run_until_complete(self._serve())
-
-    async def _serve(self) -> None:
-        async def echo(channel: aio.DatagramChannel) -> None:
-            async for batch in channel.batches():
-                await channel.send_many(batch)
-
-        async with await sealwire.start_datagram_server(
-            echo, "127.0.0.1", 0, context=self._context, limits=LIMITS
-        ) as server:
-            self._port = server.sockets[0].getsockname()[1]
-            self._ready.set()
-            await server.serve_forever()
-
-    def answer(self, question: str) -> Mapping[str, float]:
-        return {}
+def echoing(bench: Bench) -> Peer:
+    """An asyncio server that sends back what comes."""
+    return Server(bench, contexts(bench.directory, FULL)[0], _echo)
 
 
 class Relay:
@@ -404,6 +379,6 @@ def _row(
 
 
 ROWS: Final = (
-    _row("sockets", "changes under load over loopback, a fifth of the datagrams overtaken", Sockets, Server),
+    _row("sockets", "changes under load over loopback, a fifth of the datagrams overtaken", Sockets, echoing),
     _row("simulated", "the same on a simulated link", Simulated, None),
 )

@@ -17,7 +17,7 @@ import gc
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -186,13 +186,24 @@ class Memory:
         pass
 
 
-class Server:
-    """The Peer: an asyncio DTLS server whose channels wait for the end."""
+async def _wait_for_the_end(channel: aio.DatagramChannel) -> None:
+    async for _ in channel:
+        pass
 
-    def __init__(self, bench: Bench, context: Context) -> None:
+
+class Server:
+    """The Peer: an asyncio DTLS server, each channel of which is given to `handler`."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        context: Context,
+        handler: Callable[[aio.DatagramChannel], Coroutine[None, None, None]] = _wait_for_the_end,
+    ) -> None:
         without_crypto(bench, context)
         self._loop = asyncio.new_event_loop()
         self._context = context
+        self._handler = handler
         self._ready = threading.Event()
         self._port = 0
 
@@ -206,12 +217,8 @@ class Server:
         self._loop.run_until_complete(self._serve())
 
     async def _serve(self) -> None:
-        async def wait_for_the_end(channel: aio.DatagramChannel) -> None:
-            async for _ in channel:
-                pass
-
         async with await sealwire.start_datagram_server(
-            wait_for_the_end, "127.0.0.1", 0, context=self._context, limits=LIMITS
+            self._handler, "127.0.0.1", 0, context=self._context, limits=LIMITS
         ) as server:
             self._port = server.sockets[0].getsockname()[1]
             self._ready.set()

@@ -24,7 +24,7 @@ from sealwire.bench.measurement import (
     Reading,
     Role,
 )
-from sealwire.bench.rows.changes import Server
+from sealwire.bench.rows.changes import echoing
 from sealwire.bench.rows.handshake import FULL, contexts
 from sealwire.drive import create_connection
 
@@ -93,7 +93,7 @@ def _nothing() -> None:
 def _row(size: int) -> Measurement:
     ours: Callable[[Bench], Body] = partial(Asking, size=size, secured=True)
     plain: Callable[[Bench], Body] = partial(Asking, size=size, secured=False)
-    peer: Callable[[Bench], Peer] = Server
+    peer: Callable[[Bench], Peer] = echoing
     floor: Callable[[Bench], Peer] = PlainServer
     return Measurement(
         f"latency.{size}",

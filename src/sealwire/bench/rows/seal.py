@@ -26,8 +26,8 @@ from sealwire.bench.measurement import (
     Role,
 )
 
-#: About 512 KiB of leaves.
-_EVENTS: Final = 3_000
+#: Events of a segment: about 512 KiB of leaves.
+EVENTS: Final = 3_000
 _ENCODING: Final = Promise(0.5, "at most 0.5 us an event to encode")
 _SEALING: Final = Promise(10.0, "at least 100,000 events sealed a second on one core")
 _OPENING: Final = Promise(3.0, "at most 3 us an event to verify and decode")
@@ -38,10 +38,10 @@ class Segment(Repeated):
 
     def __init__(self, function: Callable[[], object], check: Callable[[object], bool]) -> None:
         super().__init__(function, check)
-        self.units = _EVENTS
+        self.units = EVENTS
 
 
-def rows(n: int = _EVENTS) -> bytes:
+def rows(n: int = EVENTS) -> bytes:
     """Rows of flows, the same ones every time."""
     from sealwire.probe.features import FIELDS, row_struct
 
@@ -93,7 +93,7 @@ def _framed() -> bytes:
     from sealwire.probe.features import row_struct
     from sealwire.probe.seal import engine
 
-    return engine.encode(rows(), row_struct().size, 0, b"", 0, 1_000_000, _EVENTS, 1 << 30).framed
+    return engine.encode(rows(), row_struct().size, 0, b"", 0, 1_000_000, EVENTS, 1 << 30).framed
 
 
 def _encode() -> Segment:
@@ -102,9 +102,9 @@ def _encode() -> Segment:
 
     data, stride = rows(), row_struct().size
     return Segment(
-        lambda: engine.encode(data, stride, 0, b"", 0, 1_000_000, _EVENTS, 1 << 30),
+        lambda: engine.encode(data, stride, 0, b"", 0, 1_000_000, EVENTS, 1 << 30),
         lambda last: (
-            isinstance(last, tuple) and last[1] == _EVENTS and engine.decode(last[0], 1_000_000).rows == data
+            isinstance(last, tuple) and last[1] == EVENTS and engine.decode(last[0], 1_000_000).rows == data
         ),
     )
 
@@ -132,9 +132,9 @@ def _dissected() -> Segment:
     known, stride, data = _facts(), row_struct().size, bytearray(rows())
     for at in range(OFFSETS["facts_bytes"][0], len(data), stride):
         struct.pack_into("<I", data, at, len(known))
-    plain, facts = bytes(data), known * _EVENTS
+    plain, facts = bytes(data), known * EVENTS
     return Segment(
-        lambda: engine.encode(plain, stride, 0, facts, 0, 1_000_000, _EVENTS, 1 << 30),
+        lambda: engine.encode(plain, stride, 0, facts, 0, 1_000_000, EVENTS, 1 << 30),
         lambda last: isinstance(last, tuple) and engine.decode(last[0], 1_000_000).facts == facts,
     )
 
@@ -150,10 +150,10 @@ def _transactions() -> Segment:
             *(40_000 + n, 443, 4, 6, 0, begin, n, 65535, 65535),
         )
         + known
-        for n in range(_EVENTS)
+        for n in range(EVENTS)
     )
     return Segment(
-        lambda: engine.encode_transactions(told, 0, 1_000_000, _EVENTS, 1 << 30),
+        lambda: engine.encode_transactions(told, 0, 1_000_000, EVENTS, 1 << 30),
         lambda last: isinstance(last, tuple) and engine.decode(last[0], 1_000_000).transactions == told,
     )
 
@@ -217,7 +217,7 @@ def _seal(algorithm: str, sign_only: bool = False) -> Callable[[], Segment]:
             )
         data, stride = rows(), row_struct().size
         header = Header(
-            *(key.public.algorithm, key.id, key.id, bytes(16), 5, 1_000_000, 999_999 + _EVENTS, bytes(32)),
+            *(key.public.algorithm, key.id, key.id, bytes(16), 5, 1_000_000, 999_999 + EVENTS, bytes(32)),
             times=(1, 2),
             sealed=Moment(1, 2),
             heartbeat=60,
@@ -225,7 +225,7 @@ def _seal(algorithm: str, sign_only: bool = False) -> Callable[[], Segment]:
         )
 
         def whole() -> object:
-            framed, n, *_ = engine.encode(data, stride, 0, b"", 0, 1_000_000, _EVENTS, 1 << 30)
+            framed, n, *_ = engine.encode(data, stride, 0, b"", 0, 1_000_000, EVENTS, 1 << 30)
             return seal(header, framed, n, key).encode()
 
         def right(last: object) -> bool:
@@ -255,7 +255,7 @@ def _open() -> Segment:
     spki = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     key = SigningKey.behind(spki, private.sign)
     data = rows()
-    framed, n, *_ = engine.encode(data, row_struct().size, 0, b"", 0, 1_000_000, _EVENTS, 1 << 30)
+    framed, n, *_ = engine.encode(data, row_struct().size, 0, b"", 0, 1_000_000, EVENTS, 1 << 30)
     header = Header(
         *(-8, key.id, key.id, bytes(16), 5, 1_000_000, 999_999 + n, bytes(32)),
         times=(1, 2),

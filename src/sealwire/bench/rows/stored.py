@@ -28,10 +28,8 @@ from sealwire.bench.measurement import (
     Promise,
     Role,
 )
-from sealwire.bench.rows.seal import rows
+from sealwire.bench.rows.seal import EVENTS, rows
 
-#: Events of a segment: about 512 KiB of leaves.
-_EVENTS: Final = 3_000
 #: Segments that a store takes before the next one is begun.
 _SEGMENTS: Final = 24
 _STORED: Final = Promise(3.0, "at most 3 us an event to verify, decode and store")
@@ -40,7 +38,7 @@ _STORED: Final = Promise(3.0, "at most 3 us an event to verify, decode and store
 class Receiving:
     """A Task: each pass takes the next segment of a chain, into a store of its own."""
 
-    units = _EVENTS
+    units = EVENTS
 
     def __init__(self, algorithm: str, append: bool, made: bool) -> None:
         self._append, self._made = append, made
@@ -69,7 +67,7 @@ class Receiving:
             frame, segment = self._chain[number]
             if self._append:
                 answer = self._store.append(self._key.id, frame, 1)
-                self._events += _EVENTS * answer.new
+                self._events += EVENTS * answer.new
             if self._made:
                 found = reading.Arrived(segment, 1, 0, len(frame))
                 for table, batch in rows.of_segment(found, 0, "file").items():
@@ -86,10 +84,10 @@ class Receiving:
 
     def verify(self) -> None:
         """Every segment was new, and made all its rows."""
-        if self._append and self._events != self._passes * _EVENTS:
+        if self._append and self._events != self._passes * EVENTS:
             raise ValueError("a segment was not stored")
         latest = (self._passes - 1) % _SEGMENTS + 1
-        if self._made and self._tables.rows.get("flows") != latest * _EVENTS:
+        if self._made and self._tables.rows.get("flows") != latest * EVENTS:
             raise ValueError("rows are missing")
 
 
@@ -107,11 +105,11 @@ def _chain(algorithm: str) -> tuple[list[tuple[bytes, Any]], Any]:
         file.flush()
         os.chmod(file.name, 0o600)
         key = load_signing_key(file.name)
-    data, stride, previous = rows(_EVENTS), row_struct().size, None
+    data, stride, previous = rows(EVENTS), row_struct().size, None
     chain: list[tuple[bytes, Any]] = []
     for number in range(_SEGMENTS):
-        first = number * _EVENTS
-        framed, n, _, times = engine.encode(data, stride, 0, b"", 0, first, _EVENTS, 1 << 30)
+        first = number * EVENTS
+        framed, n, _, times = engine.encode(data, stride, 0, b"", 0, first, EVENTS, 1 << 30)
         header = Header(
             *(key.public.algorithm, key.id, key.id, bytes(16), number, first, first + n - 1, previous),
             times=times,

@@ -116,6 +116,15 @@ def peers_directory() -> Path:
     return Path(os.environ.get("SEALWIRE_PEERS") or ROOT / ".cache" / "peers")
 
 
+def prometheus(name: str) -> str:
+    """A program of Debian's package of Prometheus; skips where there is none."""
+    ours = peers_directory() / "prometheus" / "usr" / "bin" / name
+    found = str(ours) if ours.exists() else shutil.which(name)
+    if found is None:
+        pytest.skip(f"no {name} here: run tests/interop/install_prometheus")
+    return found
+
+
 class Openssl:
     """The openssl program's s_client and s_server."""
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,18 +16,10 @@ from typing import Any
 import pytest
 
 from tests import certificates
+from tests.interop import programs
 from tests.unit.drive.harness import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-PEERS = Path(os.environ.get("SEALWIRE_PEERS", ROOT / ".cache" / "peers"))
-
-
-def program(name: str) -> str:
-    ours = PEERS / "prometheus" / "usr" / "bin" / name
-    found = str(ours) if ours.exists() else shutil.which(name)
-    if found is None:
-        pytest.skip(f"no {name} here: run tests/interop/install_prometheus")
-    return found
 
 
 def fetched(url: str) -> str:
@@ -72,7 +62,7 @@ def metrics() -> Iterator[str]:
 
 
 def test_promtool_finds_nothing(metrics: str) -> None:
-    promtool = program("promtool")
+    promtool = programs.prometheus("promtool")
     text = fetched(f"http://{metrics}/metrics")
     assert 'sealwire_endpoint_handshakes_completed_total{server="dtls"} 1.0' in text
     done = subprocess.run(
@@ -84,7 +74,7 @@ def test_promtool_finds_nothing(metrics: str) -> None:
 def test_promtool_would_find_something(metrics: str) -> None:
     """The check above can fail."""
     bad = "# TYPE latency_milliseconds counter\nlatency_milliseconds 1\n"
-    promtool = program("promtool")
+    promtool = programs.prometheus("promtool")
     done = subprocess.run(
         [promtool, "check", "metrics"], input=bad, capture_output=True, text=True, check=False
     )
@@ -98,7 +88,11 @@ def test_prometheus_scrapes(metrics: str, tmp_path: Path) -> None:
         "scrape_configs:\n  - job_name: sealwire\n    scrape_interval: 1s\n"
         f'    static_configs:\n      - targets: ["{metrics}"]\n'
     )
-    command = [program("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'data'}"]
+    command = [
+        programs.prometheus("prometheus"),
+        f"--config.file={config}",
+        f"--storage.tsdb.path={tmp_path / 'data'}",
+    ]
     command += [f"--web.listen-address=127.0.0.1:{port}"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         try:

@@ -6,6 +6,7 @@ import argparse
 import importlib.resources
 import os
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -127,10 +128,19 @@ def _places(section: str, table: Mapping[str, Any]) -> Iterator[Problem]:
             yield from _signing_key(where, value)
         elif key in _WRITTEN:
             above = next(place for place in (path, *path.parents) if place.exists())
-            if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+            if not _can_make_files(above):
                 yield Problem(where, f"{value} cannot be written: {above} is not ours to write to")
         elif key in ("key", "tls_key") and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             yield Problem(where, f"others may use {value}: chmod 600 {value}")
+
+
+def _can_make_files(directory: Path) -> bool:
+    # Rights are not all: root has them on a file system that takes nothing.
+    try:
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError:
+        return False
+    return True
 
 
 def _signing_key(where: str, name: str) -> Iterator[Problem]:

@@ -32,7 +32,7 @@ FOUND = ROOT / "build" / "fuzz"
 #: Longer inputs find nothing that shorter ones do not.
 LONGEST = 600
 GROUPS = (
-    *("messages", "handshake", "datagrams", "streams", "frames"),
+    *("messages", "handshake", "datagrams", "streams", "frames", "headers"),
     *("files", "identities", "records", "gate", "sealed"),
 )
 MORE = ("machines", "sanitized")

@@ -17,6 +17,7 @@ from typing import Final
 from tests.fuzzing.targets.of_engines import DATAGRAMS, HANDSHAKE, STREAMS
 from tests.fuzzing.targets.of_frames import FRAMES
 from tests.fuzzing.targets.of_gate import GATE
+from tests.fuzzing.targets.of_headers import HEADERS
 from tests.fuzzing.targets.of_messages import MESSAGES
 from tests.fuzzing.targets.of_records import RECORDS
 from tests.fuzzing.targets.of_sealed import SEALED
@@ -36,6 +37,7 @@ GROUPS: Final[dict[str, tuple[Target, ...]]] = {
     "gate": GATE,
     "sealed": SEALED,
     "frames": FRAMES,
+    "headers": HEADERS,
 }
 
 

@@ -5,6 +5,7 @@ python examples/blocking_echo.py --cert dev/server.pem --key dev/server.key --ca
 
 import argparse
 import socket
+import sys
 import threading
 
 import sealwire
@@ -39,7 +40,7 @@ def main():
         address = sock.getsockname()
         if kind == socket.SOCK_STREAM:
             sock.listen()
-        thread = threading.Thread(target=serve, args=(server, sock))
+        thread = threading.Thread(target=serve, args=(server, sock), daemon=True)
         thread.start()
         with sealwire.create_connection(
             address, 10, context=client, server_hostname="localhost", kind=kind
@@ -50,4 +51,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:  # sealwire.Error is one
+        sys.exit(f"{type(error).__name__}: {error}")

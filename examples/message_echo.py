@@ -5,6 +5,7 @@ python examples/message_echo.py --cert dev/server.pem --key dev/server.key --caf
 
 import argparse
 import asyncio
+import sys
 
 import sealwire
 from sealwire import stcp
@@ -51,4 +52,8 @@ if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("--cert", "--key", "--cafile"):
         options.add_argument(name, required=True)
-    asyncio.run(main(options.parse_args()))
+    arguments = options.parse_args()
+    try:
+        asyncio.run(main(arguments))
+    except OSError as error:  # sealwire.Error is one
+        sys.exit(f"{type(error).__name__}: {error}")

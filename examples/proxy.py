@@ -8,6 +8,7 @@ service who the client is with a PROXY protocol header.
 
 import argparse
 import asyncio
+import sys
 
 import sealwire
 from sealwire.drive import ProxySettings, start_proxy
@@ -15,7 +16,7 @@ from sealwire.proxy import Routes, Target
 from sealwire.proxy.header import decode, missing
 
 
-async def service(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def service(reader, writer):
     header = b""
     while n := missing(header):
         header += await reader.readexactly(n)
@@ -26,13 +27,12 @@ async def service(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     writer.close()
 
 
-async def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--cert", required=True)
-    parser.add_argument("--key", required=True)
-    parser.add_argument("--cafile", required=True)
-    args = parser.parse_args()
+def tell(report):
+    """What is wrong with a connection, which its client learns only as a reset."""
+    print(f"{report.client}: {report.error}", file=sys.stderr)
 
+
+async def main(args):
     plain = await asyncio.start_server(service, "127.0.0.1", 0)
     server_context = sealwire.Context(sealwire.PROTOCOL_SERVER)
     server_context.load_cert_chain(args.cert, args.key)
@@ -41,11 +41,11 @@ async def main() -> None:
         routes=Routes(Target(*plain.sockets[0].getsockname())),
         send_header=True,
     )
-    async with plain, await start_proxy(secure_in, context=server_context) as inner:
+    async with plain, await start_proxy(secure_in, context=server_context, on_trouble=tell) as inner:
         port = inner.sockets[0].getsockname()[1]
         secure_out = ProxySettings(listen=Target("127.0.0.1", 0), secure=Target("localhost", port))
         client_context = sealwire.create_default_context(cafile=args.cafile)
-        async with await start_proxy(secure_out, context=client_context) as outer:
+        async with await start_proxy(secure_out, context=client_context, on_trouble=tell) as outer:
             reader, writer = await asyncio.open_connection(*outer.sockets[0].getsockname())
             writer.write(b"hello")
             writer.write_eof()  # passes through both, and the answer comes back
@@ -54,4 +54,12 @@ async def main() -> None:
             await writer.wait_closed()
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("--cert", "--key", "--cafile"):
+        parser.add_argument(name, required=True)
+    given = parser.parse_args()
+    try:
+        asyncio.run(main(given))
+    except OSError as error:  # sealwire.Error is one
+        sys.exit(f"{type(error).__name__}: {error}")

@@ -5,6 +5,7 @@ python examples/threaded_messages.py --cert dev/server.pem --key dev/server.key 
 
 import argparse
 import socketserver
+import sys
 import threading
 
 import sealwire
@@ -27,7 +28,7 @@ def main():
     with sealwire.ThreadedServer(
         ("localhost", 0), Upper, context=server_side, messages=True, threads=4
     ) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         address = ("localhost", server.server_address[1])
         with sealwire.create_connection(address, 10, context=client_side, messages=True) as client:
@@ -39,4 +40,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:  # sealwire.Error is one
+        sys.exit(f"{type(error).__name__}: {error}")

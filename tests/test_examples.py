@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import certificates
+from tests.certificates import Kind
 from tests.unit.probe import packets
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -437,3 +438,21 @@ def test_under_load() -> None:
     assert said.startswith("under load: True ['packet flood']")
     assert "ended packet flood" in said
     assert said.endswith("under load: False\n")
+
+
+@pytest.mark.parametrize(
+    "name", ["blocking_echo.py", "message_echo.py", "proxy.py", "stream_echo.py", "threaded_messages.py"]
+)
+def test_a_mistake_is_a_line_and_no_traceback(name: str) -> None:
+    """What who tries them first gets wrong: a file that is not there, and the CA of somebody else."""
+    first = ["serve"] if name == "stream_echo.py" else []
+    cafile = [] if first else trust()
+    done = run(name, *first, "--cert", "missing.pem", "--key", "missing.key", *cafile)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(b"ConfigurationError: cannot read certificate file 'missing.pem'")
+    assert done.stderr.count(b"\n") == 1
+    if not first:
+        done = run(name, *credentials(), "--cafile", certificates.server(Kind.RSA_2048).cafile)
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert b"no trusted issuer was found" in done.stderr
+        assert b"Traceback" not in done.stderr

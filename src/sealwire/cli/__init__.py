@@ -8,12 +8,13 @@ one.  docs/cli.md is the manual.
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final, NoReturn, Protocol
 
 from sealwire.cli.configured import expanded
 from sealwire.cli.explain import explain
@@ -65,20 +66,27 @@ def load_verb(name: str) -> Verb:
 _DATA_ON_STDOUT = {"serve", "connect"}
 
 
-class _VerbParser(argparse.ArgumentParser):
-    """A verb's own: what it does not know is an error of the verb, shown with the verb's usage."""
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong as everything else does: one sentence and where to look, not the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        step = f"`{self.prog} --help` lists what there is"
+        raise Failure(Exit.USAGE, message.removeprefix("argument "), step)
+
+
+class _VerbParser(_Parser):
+    """A verb's own: what it does not know is an error of the verb."""
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            words = " ".join(unknown)
-            self.error(f"unknown option or word: {words}; `{self.prog} --help` lists what there is")
+            self.error(f"unknown option or word: {' '.join(unknown)}")
         return found, unknown
 
 
 def parser(loaded: Mapping[str, Verb]) -> argparse.ArgumentParser:
     """The command line, with the options of the verbs that are `loaded`."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="sealwire",
         description="Secure transport: DTLS 1.3 over UDP and TLS-1.3-secured streams over TCP.",
         epilog="exit codes: 0 done, 1 the answer is no, 2 wrong command line, 3 something is missing here",
@@ -108,12 +116,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return failure.code
     top = parser(verbs)
     try:
+        if wanted is not None and not verbs:
+            raise _no_verb(wanted)
         args = top.parse_args(expanded(given))
-    except Failure as wrong:  # a configuration file
+    except Failure as wrong:  # the command line, or a configuration file
         Say(json="--json" in given, text=sys.stderr).failure(wrong)
         return wrong.code
-    except SystemExit as ended:  # argparse has said why: 2 for a wrong command line, 0 after --help
-        return Exit.OK if ended.code == 0 else Exit.USAGE
+    except SystemExit:  # after --help
+        return Exit.OK
     say = Say(json=args.json, text=sys.stderr if args.verb in _DATA_ON_STDOUT else sys.stdout)
     try:
         if args.version:
@@ -143,6 +153,12 @@ def _joined(given: list[str]) -> list[str]:
     """`probe enroll` is the verb enroll."""
     at = next((at for at, word in enumerate(given) if not word.startswith("-")), 0)
     return [*given[:at], "enroll", *given[at + 2 :]] if given[at : at + 2] == ["probe", "enroll"] else given
+
+
+def _no_verb(word: str) -> Failure:
+    near = difflib.get_close_matches(word, VERBS, 1)
+    step = f"is it {near[0]}?" if near else "`sealwire --help` lists them"
+    return Failure(Exit.USAGE, f"there is no verb {word!r}", step)
 
 
 def _not_loaded(error: ImportError) -> Failure:

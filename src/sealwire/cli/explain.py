@@ -74,6 +74,11 @@ def _certificate_step(error: CertificateError) -> str:
     return _CERTIFICATE_STEPS[error.failure]
 
 
+def not_tls(error: ProtocolError) -> bool:
+    """Whether the first byte that came belongs to another protocol, such as HTTP."""
+    return "record cannot have type" in error.reason
+
+
 def explain(error: BaseException, where: str = "the peer") -> Failure:
     """The sentence for `error`; `where` names the other side, such as ``host:4433``."""
     match error:
@@ -92,6 +97,8 @@ def explain(error: BaseException, where: str = "the peer") -> Failure:
             )
         case ProtocolError():
             step = _PROTOCOL_STEPS.get(error.alert, f"is the peer at {where} what it should be?")
+            if not_tls(error):
+                step = "what came is not TLS; check the port, and that TLS is spoken there"
             return Failure(
                 Exit.NO, f"no connection with {where}: {error.reason}", step, alert=error.alert.words
             )

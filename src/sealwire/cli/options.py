@@ -233,8 +233,21 @@ def endpoint(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if not colon or not port.isdecimal() or int(port) > 0xFFFF or (":" in host and not bracketed):
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT (an IPv6 address goes in brackets)")
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT ({_of_endpoints(text, host, port)})")
     return (host[1:-1] if bracketed else host), int(port)
+
+
+def _of_endpoints(text: str, host: str, port: str) -> str:
+    """What is wrong with one."""
+    if "://" in text:
+        return f"it is a URL: leave {text.partition('://')[0]}:// away"
+    if text.isdecimal():
+        return f"a port alone is :{text}"
+    if ":" in host:
+        return "an IPv6 address goes in brackets"
+    if not host and ":" not in text:
+        return "the port is missing"
+    return "a port is a number up to 65535"
 
 
 def peer(text: str) -> tuple[str, int]:

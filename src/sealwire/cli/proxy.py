@@ -17,7 +17,7 @@ from typing import Final
 import sealwire
 from sealwire.cli import connect, identity, serve, watching
 from sealwire.cli import options as common
-from sealwire.cli.explain import explain
+from sealwire.cli.explain import explain, not_tls
 from sealwire.cli.say import Exit, Failure, Say
 from sealwire.drive.aio.passage import Network, ProxySettings, Report, Trouble, Unreachable
 from sealwire.drive.aio.proxy import Proxy, start_proxy, where
@@ -455,24 +455,25 @@ class Troubles:
         if report.trouble is Trouble.UNREACHABLE:
             why = error.why if isinstance(error, Unreachable) else error
             failure = explain(why, report.onward)
-            return Failure(Exit.ENVIRONMENT, f"{client} was let down, {failure.wrong}", _onward_step(why))
+            step = _onward_step(why, "--connect" if self._secure_in else "--connect-secure")
+            return Failure(Exit.ENVIRONMENT, f"{client} was let down, {failure.wrong}", step)
         failure = explain(error, client if self._secure_in else report.onward)
-        if self._secure_in and isinstance(error, ProtocolError) and "record cannot have type" in error.reason:
+        if self._secure_in and isinstance(error, ProtocolError) and not_tls(error):
             step = "it does not speak TLS; does it say http where https belongs?"
             return Failure(failure.code, failure.wrong, step, **failure.facts)
         return failure
 
 
-def _onward_step(why: BaseException) -> str:
+def _onward_step(why: BaseException, option: str) -> str:
     match why:
         case ConnectionRefusedError() | FileNotFoundError():
-            return "start the service there, or check --connect"
+            return f"start the service there, or check {option}"
         case TimeoutError():
-            return "check --connect, and whether a firewall drops it"
+            return f"check {option}, and whether a firewall drops it"
         case PermissionError():
             return "let this user open it"
         case _:
-            return "check --connect"
+            return f"check {option}"
 
 
 def _many(n: int, what: str) -> str:

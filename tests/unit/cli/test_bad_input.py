@@ -263,12 +263,38 @@ def test_errors_are_objects_for_programs(capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.parametrize("verb", ["serve", "connect", "cert"])
 def test_an_option_the_verb_does_not_know(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The complaint is the verb's, with the verb's own usage."""
+    """The complaint is one sentence, and where to look is the verb's own help."""
     given = ["localhost:1"] if verb == "connect" else []
     assert main([verb, *given, "--no-such-option", "word"]) == USAGE
+    line = complaint(capsys)
+    assert line.startswith("sealwire: unknown option or word: --no-such-option word; ")
+    assert f"`sealwire {verb} --help`" in line
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["prox"], "there is no verb 'prox'; is it proxy?"),
+        (["zzz", "--listen", ":1"], "there is no verb 'zzz'; `sealwire --help` lists them"),
+        (["proxy"], "the following arguments are required: --listen"),
+        (["proxy", "--listen"], "--listen: expected one argument"),
+        (["proxy", "--listen", "8443"], "'8443' is not HOST:PORT (a port alone is :8443)"),
+        (["proxy", "--listen", ":1", "--connect", "localhost"], "(the port is missing)"),
+        (["proxy", "--listen", ":1", "--connect", "localhost:http"], "(a port is a number up to 65535)"),
+        (["proxy", "--listen", ":1", "--connect", "http://localhost:80"], "leave http:// away"),
+        (["connect", "::1:80"], "(an IPv6 address goes in brackets)"),
+        (["serve", "--num-tickets", "9"], "--num-tickets: invalid choice: 9"),
+    ],
+)
+def test_a_wrong_command_line_is_one_sentence(
+    given: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(given) == USAGE
+    line = complaint(capsys)
+    assert line.startswith("sealwire: ")
+    assert words in line
+    assert main(["--json", *given]) == USAGE
     printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith(f"usage: sealwire {verb} ")
-    last = printed.err.splitlines()[-1]
-    assert last.startswith(f"sealwire {verb}: error: unknown option or word: --no-such-option")
-    assert f"`sealwire {verb} --help`" in last
+    assert printed.err == ""
+    error = json.loads(printed.out)
+    assert (error["event"], error["exit"]) == ("error", USAGE)

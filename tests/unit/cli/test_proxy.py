@@ -248,7 +248,9 @@ def test_one_sentence_for_each_mistake(
 )
 def test_values_that_cannot_be(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["proxy", "--listen", ":0", option, value]) == Exit.USAGE
-    assert f"argument {option}: " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith(f"sealwire: {option}: ")
+    assert said.count("\n") == 1
 
 
 def test_a_plain_side_that_anybody_reaches_is_refused_and_a_port_in_use_named(pki: Path) -> None:

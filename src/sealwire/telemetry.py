@@ -12,7 +12,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, TypeVar
+from types import MappingProxyType
+from typing import Any, Final, TypeVar, cast
 
 from sealwire.errors import Discard
 
@@ -76,6 +77,8 @@ class Counters:
 
     def discard(self, reason: Discard, count: int = 1) -> None:
         """Count dropped records, messages or datagrams."""
+        if self.discards is _NO_DISCARDS:
+            self.discards = {}
         self.discards[reason] = self.discards.get(reason, 0) + count
 
     def snapshot(self) -> dict[str, int]:
@@ -92,7 +95,7 @@ class Counters:
         for name in histograms:
             getattr(self, name).add(getattr(other, name))
         for reason, n in other.discards.items():
-            self.discards[reason] = self.discards.get(reason, 0) + n
+            self.discard(reason, n)
 
 
 # Names of the fields of each kind of set: (counters, histograms).
@@ -110,9 +113,15 @@ def _names(counters: Counters) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return _NAMES[key]
 
 
+# Of whom nothing was dropped; nobody can write to it.
+_NO_DISCARDS: Final = cast("dict[Discard, int]", MappingProxyType({}))
+
+
 @dataclass(slots=True)
 class ConnectionCounters(Counters):
     """What one connection did."""
+
+    discards: dict[Discard, int] = field(default_factory=lambda: _NO_DISCARDS)
 
     datagrams_received: int = counter("datagrams", "datagrams handed to this connection")
     datagrams_sent: int = counter("datagrams", "datagrams this connection produced")

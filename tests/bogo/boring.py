@@ -65,14 +65,14 @@ class BoringLayer(layer.HandshakeLayer):
         elif self.is_server and not self._finished_told:
             self._finished_told = True
             super().end_of_run(now)
-        elif tuple(self._to_acknowledge) != self._told and self._ack_deadline is None:
+        elif self._to_acknowledge != self._told and self._ack_deadline is None:
             self._ack_deadline = now + self._flight.timeout / 4
 
     def _ack_record(self, limit: int) -> bytes:
-        self._told = tuple(self._to_acknowledge)
+        self._told = self._to_acknowledge
         record = super()._ack_record(limit)
         if self.engine.complete:
-            self._to_acknowledge.extend(self._told)
+            self._to_acknowledge += self._told
         return record
 
 

@@ -235,7 +235,7 @@ MUTANTS: Final = (
     Mutant(
         "old keys open for a short while",
         "dtls/epochs.py",
-        "        for epoch in [epoch for epoch, at in self._expiries.items() if at <= now]:\n            self.forget(epoch)",
+        "        for epoch, at in self._expiries:\n            if at <= now:\n                self.forget(epoch)",
         "        return",
         "keys that should be gone still open records",
         unit("dtls", "key_updates", "connection", "early_data"),

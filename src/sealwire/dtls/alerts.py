@@ -23,24 +23,17 @@ class LastWords:
 
     def __init__(self, sealing: Sealing) -> None:
         self._sealing = sealing
-        self._alerts: list[tuple[int, Alert]] = []
+        self._alerts: tuple[tuple[int, Alert], ...] = ()
         self._epoch = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._alerts)
 
     def queue(self, level: int, alert: Alert, epoch: int) -> None:
         """Say `alert` with the next transmission, in `epoch`."""
-        self._alerts.append((level, alert))
+        self._alerts += ((level, alert),)
         self._epoch = epoch
-
-    def clear(self) -> None:
-        """Say nothing after all."""
-        self._alerts.clear()
 
     def transmit(self, mtu: int, budget: int | None) -> list[bytes]:
         """One datagram with what is to be said, none if there is nothing or `budget` bytes are too few."""
-        alerts, self._alerts = self._alerts, []
+        alerts, self._alerts = self._alerts, ()
         datagram = b""
         room = mtu if budget is None else min(mtu, budget)
         try:

@@ -14,8 +14,9 @@ from typing import Any, Final
 
 from sealwire import ownership
 from sealwire.context import Config
-from sealwire.dtls.alerts import FATAL, WARNING
+from sealwire.dtls.alerts import FATAL, WARNING, LastWords
 from sealwire.dtls.charges import charge_ticket, handshake_over, wind_down
+from sealwire.dtls.early import EARLY_OVER
 from sealwire.dtls.events import (
     Closed,
     Connected,
@@ -295,7 +296,7 @@ class Association(Parts):
         if number.epoch == EPOCH_EARLY:
             # It may be a copy of what somebody sent before, so it proves nobody's address or presence.
             if self._early.receive(content_type, content):
-                self._events.append(EarlyDataArrived())
+                self._events += (EarlyDataArrived(),)
             return
         self._budget = None
         self._keys_seen = True
@@ -327,11 +328,11 @@ class Association(Parts):
         self._layer.receive(number, content, now)
         if self._layer.engine.complete and not self.was_connected:
             self._connected(now)
-        while self._layer.tickets:
-            ticket = self._layer.tickets.pop(0)
+        tickets, self._layer.tickets = self._layer.tickets, ()
+        for ticket in tickets:
             if size := charge_ticket(self._account, ticket):
                 self._ticket_bytes += size
-                self._events.append(TicketReceived(ticket))
+                self._events += (TicketReceived(ticket),)
 
     def _receive_data(self, content: bytes) -> None:
         self._layer.data_received()
@@ -348,12 +349,15 @@ class Association(Parts):
         self.state = State.CONNECTED
         self.was_connected = True
         self.handshake_seconds = now - self.began
-        self._incoming.keep_early = False
+        self._incoming.handshake_over()
         self._handshake_deadline = None
         self._budget = None
         self._early.answered()
+        if self._early.empty:
+            self._early = EARLY_OVER
+        self.conduct.handshake_over()
         self._care.begin(self.mtu, self._longest_probe, self.connection_ids.return_routability, now)
-        self._events.append(Connected(self._layer.engine.session))
+        self._events += (Connected(self._layer.engine.session),)
 
     def _receive_alert(self, number: RecordNumber, content: bytes) -> None:
         try:
@@ -370,7 +374,7 @@ class Association(Parts):
         if alert is Alert.CLOSE_NOTIFY and self.was_connected:
             if self._peer_closed_at is None:
                 self._peer_closed_at = number
-                self._events.append(PeerClosed())
+                self._events += (PeerClosed(),)
                 self._care.end()
                 if self._goodbye_said:
                     self._finish(None)
@@ -407,6 +411,8 @@ class Association(Parts):
         if self.state is State.HANDSHAKING and not self._finished_answered:
             readable = EPOCH_HANDSHAKE in self._sealing and not self._layer.server_hello_waits
             epoch = EPOCH_HANDSHAKE if readable else EPOCH_PLAIN
+        if self._last_words is None:
+            self._last_words = LastWords(self._sealing)
         self._last_words.queue(level, alert, epoch)
 
     def _finish(self, error: OSError | None) -> None:
@@ -419,7 +425,7 @@ class Association(Parts):
         self._ticket_bytes = 0
         wind_down(self._account)
         ownership.let_go(self)
-        self._events.append(Closed(error))
+        self._events += (Closed(error),)
 
     def _notify(self) -> None:
         if self.on_output is not None:
@@ -459,7 +465,9 @@ class Association(Parts):
                     self._transmit_data(datagrams, now, most)
         except ProtocolError as error:
             self._fail(error)
-        datagrams += self._last_words.transmit(self.mtu, self._budget)
+        if self._last_words is not None:
+            datagrams += self._last_words.transmit(self.mtu, self._budget)
+            self._last_words = None
         if self.state is State.CLOSED:
             self._sealing.clear()
         if datagrams:
@@ -488,7 +496,7 @@ class Association(Parts):
         size = self._care.mtu
         if size and size != self.mtu:
             self.mtu = self._outgoing.mtu = size
-            self._events.append(MessageSizeChanged(self._outgoing.max_message_bytes))
+            self._events += (MessageSizeChanged(self._outgoing.max_message_bytes),)
 
     def _care_for_peer(self, now: float) -> list[bytes]:
         """Challenges and empty records that are due."""

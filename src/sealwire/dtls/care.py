@@ -12,7 +12,7 @@ from typing import Final
 from sealwire.crypto.providers import CryptoProvider
 from sealwire.dtls.liveness import Liveness
 from sealwire.dtls.pathmtu import MtuSearch
-from sealwire.dtls.upkeep import Upkeep
+from sealwire.dtls.upkeep import DEFAULT_UPKEEP, Upkeep
 
 _COOKIE_BYTES: Final = 8
 # Challenges whose answers may still come: three probes of one size and some of liveness.
@@ -32,13 +32,14 @@ class Care:
 
     __slots__ = ("_cookies", "_liveness", "_provider", "_search", "_upkeep")
 
-    def __init__(self, upkeep: Upkeep, provider: CryptoProvider) -> None:
+    def __init__(self, upkeep: Upkeep, provider: CryptoProvider | None) -> None:
+        """Without a provider nothing can be asked."""
         self._upkeep = upkeep
         self._provider = provider
         self._liveness: Liveness | None = None
         self._search: MtuSearch | None = None
-        # Cookie of a challenge -> size of its datagram.
-        self._cookies: dict[bytes, int] = {}
+        # Cookie of a challenge -> size of its datagram; None before the first one.
+        self._cookies: dict[bytes, int] | None = None
 
     @property
     def idle(self) -> bool:
@@ -126,7 +127,10 @@ class Care:
         return due
 
     def _challenge(self, size: int) -> Challenge:
+        assert self._provider is not None
         cookie = self._provider.random(_COOKIE_BYTES)
+        if self._cookies is None:
+            self._cookies = {}
         self._cookies[cookie] = size
         if len(self._cookies) > _MAX_COOKIES:
             del self._cookies[next(iter(self._cookies))]
@@ -134,7 +138,7 @@ class Care:
 
     def answered(self, cookie: bytes, now: float) -> bool:
         """A response came: whether it answers a challenge of ours."""
-        size = self._cookies.pop(cookie, None)
+        size = self._cookies.pop(cookie, None) if self._cookies else None
         if size is None:
             return False
         if size and self._search is not None:
@@ -152,3 +156,12 @@ class Care:
             return False
         self._search.refused(size, now)
         return True
+
+
+# Nothing ever changes in one that asks for nothing, so one is enough.
+_NOTHING: Final = Care(DEFAULT_UPKEEP, None)
+
+
+def care_of(upkeep: Upkeep, provider: CryptoProvider) -> Care:
+    """What a connection with this `upkeep` sees to."""
+    return _NOTHING if upkeep.keepalive is None and upkeep.max_mtu is None else Care(upkeep, provider)

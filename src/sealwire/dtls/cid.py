@@ -61,6 +61,14 @@ def encode_request_connection_id(count: int) -> bytes:
     return frame(HandshakeType.REQUEST_CONNECTION_ID, bytes((count,)))
 
 
+def _decode_ids(reader: Reader) -> tuple[bytes, ...]:
+    block = reader.sub16()
+    cids = []
+    while block.remaining:
+        cids.append(block.vector8())
+    return tuple(cids)
+
+
 class CidPool:
     """The ids of one connection, both ways.
 
@@ -94,14 +102,14 @@ class CidPool:
         """`issue` makes another id of so many bytes for records to us; `wanted` spare ones are asked for."""
         self._agreed = agreed
         self._issue = issue
-        self.ours: list[bytes] = [agreed.ours] if agreed.ours else []
-        self.retired: list[bytes] = []
+        self.ours: tuple[bytes, ...] = (agreed.ours,) if agreed.ours else ()
+        self.retired: tuple[bytes, ...] = ()
         # How many of `ours` an immediate offer of ours replaced, once the peer has it.
         self._superseded = 0
         # The same of the offer on its way.
         self._replaced = 0
         self.current = agreed.theirs
-        self._spare: list[bytes] = []
+        self._spare: tuple[bytes, ...] = ()
         self._new_pending = False
         self._request_pending = False
         self._owed = 0
@@ -114,14 +122,14 @@ class CidPool:
         self._lingering: tuple[bytes, ...] = ()
 
     @property
-    def accepted(self) -> list[bytes]:
+    def accepted(self) -> tuple[bytes, ...]:
         """All ids records to us may carry: `ours`, and before them those the network may still bring."""
-        return [*self._lingering, *self.ours]
+        return self._lingering + self.ours
 
     def freeze(self) -> bytes:
         """All of it, for :meth:`thaw` in another process."""
         writer = Writer()
-        for cids in (self.ours, [self.current], self._spare, self._lingering):
+        for cids in (self.ours, (self.current,), self._spare, self._lingering):
             with writer.length16():
                 for cid in cids:
                     writer.vector8(cid)
@@ -135,17 +143,10 @@ class CidPool:
     def thaw(self, data: bytes) -> None:
         """Be as the one that was frozen.  ProtocolError(decode_error) for anything else."""
         reader = Reader(data, "connection ids")
-        lists = []
-        for _ in range(4):
-            block = reader.sub16()
-            cids = []
-            while block.remaining:
-                cids.append(block.vector8())
-            lists.append(cids)
-        if len(lists[1]) != 1:
+        ours, current, spare, lingering = (_decode_ids(reader) for _ in range(4))
+        if len(current) != 1:
             raise decode_error("connection ids")
-        self.ours, (self.current,), self._spare = lists[:3]
-        self._lingering = tuple(lists[3])
+        self.ours, (self.current,), self._spare, self._lingering = ours, current, spare, lingering
         self._superseded, self._replaced, self._owed = reader.u16(), reader.u16(), reader.u16()
         self._requests, self._wanted = reader.u16(), reader.u16()
         self.requests_sent, self._left, pending = reader.u8(), reader.u8(), reader.u8()
@@ -195,11 +196,11 @@ class CidPool:
             if not cids:
                 raise ProtocolError(Alert.ILLEGAL_PARAMETER, "NewConnectionId names no id to use at once")
             self.current, *cids = cids
-            self._spare.clear()
+            self._spare = ()
         for cid in cids:
             # [9147-9-3, 9147-9-4]: in the order given, and not more than we have room for.
             if cid not in self._spare and cid != self.current and len(self._spare) < _MAX_IDS:
-                self._spare.append(cid)
+                self._spare += (cid,)
 
     def data_received(self) -> None:
         """Application data came: requests before it were no flood."""
@@ -230,7 +231,7 @@ class CidPool:
         if not fresh:
             raise Error(f"{len(self.ours)} connection ids are in use already")
         self._replaced = len(self.ours) if usage is Usage.IMMEDIATE else 0
-        self.ours += fresh
+        self.ours += tuple(fresh)
         self._new_pending = True
         return encode_new_connection_id(fresh, usage)
 
@@ -259,11 +260,11 @@ class CidPool:
     def _retire(self, n: int) -> None:
         # What is asked for or offered next may overtake a record under an id the peer has given up, so the
         # last few of those still open; who changes ids faster than the network forgets loses some.
-        lingering = self._lingering + tuple(self.ours[:n])
+        lingering = self._lingering + self.ours[:n]
         past = max(len(lingering) - _MAX_LINGERING, 0)
         self.retired += lingering[:past]
         self._lingering = lingering[past:]
-        del self.ours[:n]
+        self.ours = self.ours[n:]
         self._left = max(self._left - n, 0)
 
     def seen(self, cid: bytes) -> None:
@@ -332,5 +333,6 @@ class CidPool:
         """Go over to a spare id of the peer's, if there is one: whether there was [9147-9-2]."""
         if not self._spare:
             return False
-        self.current = self._spare.pop(0)
+        self.current, *spare = self._spare
+        self._spare = tuple(spare)
         return True

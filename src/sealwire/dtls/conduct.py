@@ -20,6 +20,8 @@ _SMALL_FRAGMENT_BYTES: Final = 64
 SLOW_PART: Final = 1 / 6
 # Updates of both sides may cross, so the second in a row is nobody's fault.
 _KEY_UPDATES_IN_A_ROW: Final = 2
+# One object for all who have finished.
+_NEVER: Final = float("inf")
 # The same fragment again is not held against anybody: the network repeats.
 _REFUSED: Final = frozenset(
     (Discard.BAD_FRAGMENT, Discard.OVER_BUDGET, Discard.FUTURE_MESSAGE, Discard.OVERSIZED_RECORD)
@@ -38,6 +40,10 @@ class Conduct:
         self._slow = False
         #: Application data went one way or the other.
         self.used = False
+
+    def handshake_over(self) -> None:
+        """Nothing is slow any more."""
+        self._slow_at = _NEVER
 
     def first_use(self) -> None:
         """Application data came or went for the first time."""

@@ -272,7 +272,7 @@ class Connection(Hibernating):
         """What happened since the last call."""
         if self.asleep:
             return []
-        events, self._events = self._events, []
+        events, self._events = list(self._events), ()
         if self._ticket_bytes:
             self._account.release(Purpose.TICKETS, self._ticket_bytes)
             self._ticket_bytes = 0
@@ -483,6 +483,6 @@ class Connection(Hibernating):
         """Be closed at once, without a word to the peer."""
         if self.state is not State.CLOSED:
             self._finish(error)
-            self._last_words.clear()
+            self._last_words = None
             # An endpoint would not see it before the next timer, and an idle connection has none.
             self._notify()

@@ -192,3 +192,41 @@ class EarlyTraffic:
         for queue in (self._outgoing, self._unfinished):
             if queue is not None:
                 queue.take()
+
+
+class EarlyOver:
+    """What stands for the early data of all connections that have, or had, none and are complete."""
+
+    __slots__ = ()
+
+    room: Final = 0
+    may_send_unfinished: Final = False
+    empty: Final = True
+
+    def send(self, messages: Sequence[Buffer]) -> None:
+        raise Error("early data cannot be sent: none was offered, or the server has answered already")
+
+    def send_unfinished(self, messages: Sequence[Buffer]) -> None:
+        raise AssertionError("the client has finished")
+
+    def answered(self) -> None:
+        """It was before."""
+
+    def receive(self, content_type: int, content: bytes) -> bool:
+        raise ProtocolError(Alert.UNEXPECTED_MESSAGE, "early data came behind the handshake")
+
+    def messages(self) -> list[bytes]:
+        return []
+
+    def transmit(self) -> list[bytes]:
+        return []
+
+    def transmit_unfinished(self, budget: int | None) -> list[bytes]:
+        return []
+
+    def close(self) -> None:
+        """There is nothing to drop."""
+
+
+#: One for all.
+EARLY_OVER: Final = EarlyOver()

@@ -100,7 +100,8 @@ class Sealing:
     ) -> None:
         self._provider = provider
         self._records_per_key = records_per_key
-        self._sealers: dict[int, Sealer] = {}
+        # One or two for most of a connection's life, for which a dict is large.
+        self._sealers: tuple[Sealer, ...] = ()
         #: With checkpoints: the epoch and the number from which on another process may go on.
         self.reserved: tuple[int, int] | None = None
         #: How protected records are padded.
@@ -129,7 +130,7 @@ class Sealing:
             spec = replace(spec, seal_limit=limit)
         sealer = Sealer(self._provider, spec, derived, keys.epoch, cid, sequence=sequence)
         ownership.own(ownership.Kind.KEYS, sealer)
-        self._sealers[keys.epoch] = sealer
+        self._sealers = (sealer, *(one for one in self._sealers if one.epoch != keys.epoch))
         if keys.epoch != EPOCH_EARLY:
             # Early data is beside everything else: errata 8107 [9147-7-9], no ACK or alert in its epoch.
             self.epoch = keys.epoch
@@ -137,13 +138,15 @@ class Sealing:
     def kept(self, spec: SuiteSpec, secret: Secret, skipped: int = 0) -> KeptKeys:
         """The newest keys, made of `secret`, for another process, which skips so many numbers."""
         # A number is used at most once, so there were never more records than numbers.
-        sequence = self._sealers[self.epoch].sequence + skipped
+        sequence = self.sequence + skipped
         return KeptKeys(self.epoch, spec, secret, sequence, sequence)
 
     def rest(self) -> tuple[int, int, int] | None:
         """What :meth:`rise` wants of the newest keys; None if there are others or no numbers left."""
-        sealer = self._sealers.get(self.epoch)
-        if sealer is None or len(self._sealers) != 1 or sealer.sequence > MAX_SEQUENCE:
+        if len(self._sealers) != 1:
+            return None
+        (sealer,) = self._sealers
+        if sealer.epoch != self.epoch or sealer.sequence > MAX_SEQUENCE:
             return None
         return sealer.sequence, sealer.sealed, sealer.seal_limit
 
@@ -155,12 +158,12 @@ class Sealing:
             sequence=sequence,
             used=min(self._records_per_key, keys.spec.seal_limit) - limit,
         )
-        self._sealers[keys.epoch].sealed = sealed
+        self.sealer(keys.epoch).sealed = sealed
 
     @property
     def sequence(self) -> int:
         """The next number under the newest keys."""
-        return self._sealers[self.epoch].sequence
+        return self.sealer(self.epoch).sequence
 
     def reserve(self, until: int) -> None:
         """From now on use no number of the newest keys from `until` on, and no other keys."""
@@ -175,20 +178,23 @@ class Sealing:
         return max(until - self.sequence, 0) if epoch == self.epoch else 0
 
     def __contains__(self, epoch: int) -> bool:
-        return epoch in self._sealers
+        return any(one.epoch == epoch for one in self._sealers)
 
     def use_cid(self, cid: bytes) -> None:
         """Put `cid` into every record from now on, of old epochs too [9147-4-7]."""
-        for sealer in self._sealers.values():
+        for sealer in self._sealers:
             sealer.cid = cid
 
     def sealer(self, epoch: int) -> Sealer:
-        """The sealer of an epoch that has keys."""
-        return self._sealers[epoch]
+        """The sealer of an epoch that has keys; KeyError for another."""
+        for sealer in self._sealers:
+            if sealer.epoch == epoch:
+                return sealer
+        raise KeyError(epoch)
 
     def overhead(self, epoch: int) -> int:
         """Bytes a record of `epoch` adds to its content."""
-        return self._sealers[epoch].overhead if epoch else 13
+        return self.sealer(epoch).overhead if epoch else 13
 
     def content_room(self, epoch: int, room: int) -> int:
         """Bytes of content in a record of `epoch` for which a datagram has `room` bytes."""
@@ -200,7 +206,7 @@ class Sealing:
     ) -> tuple[int, bytes]:
         """Sequence number and bytes of a record of `epoch`, padded as far as `room` bytes allow."""
         if epoch:
-            sealer = self._sealers[epoch]
+            sealer = self.sealer(epoch)
             if sealer.sealed >= sealer.seal_limit:
                 # [9147-4.5.3-1]: never beyond, whatever became of the KeyUpdate.
                 raise ProtocolError(Alert.INTERNAL_ERROR, "the sending keys are used up")
@@ -221,15 +227,14 @@ class Sealing:
 
     def forget_before(self, epoch: int, needed: set[int]) -> None:
         """Drop keys of epochs below `epoch` that no outstanding message needs [9147-4.2.1-5]."""
-        for old in [old for old in self._sealers if old < epoch and old not in needed]:
-            del self._sealers[old]
+        self._sealers = tuple(one for one in self._sealers if one.epoch >= epoch or one.epoch in needed)
 
     def forget(self, epoch: int) -> None:
         """Drop the keys of one epoch, if there are any."""
-        self._sealers.pop(epoch, None)
+        self._sealers = tuple(one for one in self._sealers if one.epoch != epoch)
 
     def clear(self) -> None:
-        self._sealers.clear()
+        self._sealers = ()
 
 
 class Opening:
@@ -242,6 +247,7 @@ class Opening:
         "_openers",
         "_provider",
         "_secrets",
+        "_spec",
         "_window",
         "cids",
         "epoch",
@@ -253,13 +259,16 @@ class Opening:
         self._window = window
         self._inner_limit = MAX_INNER_BYTES
         #: Ids that records to us may carry, all of one length; empty without connection ids.
-        self.cids: list[bytes] = []
-        self._openers: dict[int, Opener] = {}
-        # Epoch -> when its keys go.
-        self._expiries: dict[int, float] = {}
-        # What the keys that live are made of: a process that takes the association over must still open what
-        # a peer repeats under old ones, its last flight or a KeyUpdate.
-        self._secrets: list[InstallKeys] = []
+        self.cids: tuple[bytes, ...] = ()
+        # At most four, and one or two for most of a connection's life; no two with equal low bits.
+        self._openers: tuple[Opener, ...] = ()
+        # When the keys of an epoch go, as (epoch, time).
+        self._expiries: tuple[tuple[int, float], ...] = ()
+        # What the openers are made of, in the same order: a process that takes the association over must
+        # still open what a peer repeats under old keys, its last flight or a KeyUpdate.
+        self._secrets: tuple[Secret, ...] = ()
+        # The suite of all of them.
+        self._spec: SuiteSpec | None = None
         #: Highest epoch with keys.
         self.epoch = 0
 
@@ -280,29 +289,27 @@ class Opening:
         """
         # RFC 9147 section 8 [9147-8-6]: no limit on a peer's epochs here.
         if cid and not self.cids:
-            self.cids = [cid]
+            self.cids = (cid,)
         # Whoever sends early data cannot know our id yet.
         own = self.cids[-1] if self.cids and keys.epoch != EPOCH_EARLY else b""
         derived = traffic_keys(self._provider, keys.spec, keys.secret, DTLS13_PREFIX)
-        low = keys.epoch & 3
-        old = self._openers.get(low)
+        old = self.opener(keys.epoch & 3)
         if old is not None:
-            self._expiries.pop(old.epoch, None)
-        spec = keys.spec
+            self.forget(old.epoch)
+        spec = self._spec = keys.spec
         limit = max(min(self._forgeries_per_key, spec.forgery_limit) - used, 1)
         if limit < spec.forgery_limit:
             spec = replace(spec, forgery_limit=limit)
         opener = Opener(self._provider, spec, derived, keys.epoch, own, self._window, highest=highest)
         ownership.own(ownership.Kind.KEYS, opener)
         opener.inner_limit = self._inner_limit
-        self._openers[low] = opener
+        self._openers = (opener, *self._openers)
+        self._secrets = (keys.secret, *self._secrets)
         self.epoch = keys.epoch
-        self._secrets = [one for one in self._secrets if one.epoch & 3 != low]
-        self._secrets.append(keys)
 
     def rest(self) -> tuple[tuple[Opener, ...], tuple[tuple[int, float], ...]]:
         """The openers, with their windows and counts; and until when those stay that go."""
-        return tuple(self._openers.values()), tuple(self._expiries.items())
+        return self._openers, self._expiries
 
     def rise(
         self,
@@ -311,23 +318,28 @@ class Opening:
         secrets: Iterable[InstallKeys],
     ) -> None:
         """Go on with those openers, which were made of `secrets`."""
-        self._openers = {opener.epoch & 3: opener for opener in openers}
-        self._expiries = dict(expiries)
-        self._secrets = list(secrets)
+        kept = {keys.epoch: keys for keys in secrets}
+        self._openers = openers
+        self._expiries = expiries
+        self._secrets = tuple(kept[opener.epoch].secret for opener in openers)
+        self._spec = next(iter(kept.values())).spec
         self.epoch = max(opener.epoch for opener in openers)
 
     def kept(self, now: float) -> tuple[KeptKeys, ...]:
         """The keys that live, for another process; the newest come first."""
+        pairs = zip(self._openers, self._secrets, strict=True)
         return tuple(
-            self._kept(keys, now) for keys in sorted(self._secrets, key=lambda one: one.epoch, reverse=True)
+            self._kept(opener, secret, now)
+            for opener, secret in sorted(pairs, key=lambda pair: pair[0].epoch, reverse=True)
         )
 
-    def _kept(self, keys: InstallKeys, now: float) -> KeptKeys:
-        opener = self._openers[keys.epoch & 3]
-        used = min(self._forgeries_per_key, keys.spec.forgery_limit) - opener.forgery_limit + opener.forged
-        end = self._expiries.get(keys.epoch)
+    def _kept(self, opener: Opener, secret: Secret, now: float) -> KeptKeys:
+        spec = self._spec
+        assert spec is not None
+        used = min(self._forgeries_per_key, spec.forgery_limit) - opener.forgery_limit + opener.forged
+        end = next((at for epoch, at in self._expiries if epoch == opener.epoch), None)
         left = None if end is None else max(end - now, 0.0)
-        return KeptKeys(keys.epoch, keys.spec, keys.secret, opener.highest, used, left)
+        return KeptKeys(opener.epoch, spec, secret, opener.highest, used, left)
 
     def seek(self, keys: KeptKeys, datagram: Buffer) -> bool:
         """Look further ahead than 16 bits of a number tell, where nobody knows how far the peer is.
@@ -350,24 +362,27 @@ class Opening:
     def limit_records(self, inner_bytes: int) -> None:
         """Take no record with more content, type and padding from here on (RFC 8449)."""
         self._inner_limit = inner_bytes
-        for opener in self._openers.values():
+        for opener in self._openers:
             opener.inner_limit = inner_bytes
 
     @property
     def overlong(self) -> int:
         """Authentic records that were longer, under the keys that live."""
         total = 0
-        for opener in self._openers.values():
+        for opener in self._openers:
             total += opener.overlong
         return total
 
     def opener(self, low_bits: int) -> Opener | None:
         """The opener for records that show these epoch bits: of the newest such epoch [9147-4.2.2-3]."""
-        return self._openers.get(low_bits)
+        for opener in self._openers:
+            if opener.epoch & 3 == low_bits:
+                return opener
+        return None
 
     def opener_for(self, datagram: Buffer, offset: int) -> Opener | None:
         """The opener for the record at `offset`, told which of our ids to expect in it."""
-        opener = self._openers.get(datagram[offset] & 3)
+        opener = self.opener(datagram[offset] & 3)
         if opener is not None and len(self.cids) > 1:
             cid = bytes(datagram[offset + 1 : offset + 1 + len(self.cids[0])])
             if cid != opener.cid and cid in self.cids:
@@ -376,54 +391,51 @@ class Opening:
 
     def expire_at(self, epoch: int, at: float) -> None:
         """Drop the keys of `epoch` then."""
-        self._expiries[epoch] = at
+        self._expiries = (*(one for one in self._expiries if one[0] != epoch), (epoch, at))
 
     def forget(self, epoch: int) -> None:
         """Drop the keys of `epoch` now, if there are any."""
-        self._expiries.pop(epoch, None)
-        opener = self._openers.get(epoch & 3)
-        if opener is not None and opener.epoch == epoch:
-            del self._openers[epoch & 3]
-            self._secrets = [one for one in self._secrets if one.epoch != epoch]
+        self._expiries = tuple(one for one in self._expiries if one[0] != epoch)
+        for at, opener in enumerate(self._openers):
+            if opener.epoch == epoch:
+                self._openers = self._openers[:at] + self._openers[at + 1 :]
+                self._secrets = self._secrets[:at] + self._secrets[at + 1 :]
+                break
 
     def linger(self, now: float) -> None:
         """The handshake is over: keep its epoch for two MSL [9147-5.8.1-4]."""
-        self._expiries[EPOCH_HANDSHAKE] = now + LINGER_SECONDS
+        self.expire_at(EPOCH_HANDSHAKE, now + LINGER_SECONDS)
 
     def opened(self, epoch: int, now: float) -> None:
         """A record of `epoch` authenticated: the one before opens a little longer [9147-8-3, 9147-8-4]."""
         before = epoch - 1
-        if before >= EPOCH_APPLICATION and before not in self._expiries:
-            old = self._openers.get(before & 3)
+        if before >= EPOCH_APPLICATION and all(one[0] != before for one in self._expiries):
+            old = self.opener(before & 3)
             if old is not None and old.epoch == before:
-                self._expiries[before] = now + _GRACE_SECONDS
+                self.expire_at(before, now + _GRACE_SECONDS)
 
     @property
     def deadline(self) -> float | None:
         """When the next keys go."""
-        return min(self._expiries.values(), default=None)
+        return min((at for _, at in self._expiries), default=None)
 
     def expire(self, now: float) -> None:
         """Drop keys whose time is over, and with them what still comes of old epochs [9147-4.2.1-1]."""
-        for epoch in [epoch for epoch, at in self._expiries.items() if at <= now]:
-            self.forget(epoch)
-        if not self._expiries:
-            # A dict keeps the room it once had.
-            self._expiries = {}
+        for epoch, at in self._expiries:
+            if at <= now:
+                self.forget(epoch)
 
     @property
     def forged(self) -> int:
         """Failed authentications under the keys that live."""
         total = 0
-        for opener in self._openers.values():
+        for opener in self._openers:
             total += opener.forged
         return total
 
     def forged_part(self) -> float:
         """The part of the forgery limit that is used up, of the keys that suffered most."""
-        return max((opener.forged / opener.forgery_limit for opener in self._openers.values()), default=0.0)
+        return max((opener.forged / opener.forgery_limit for opener in self._openers), default=0.0)
 
     def clear(self) -> None:
-        self._openers.clear()
-        self._expiries.clear()
-        self._secrets.clear()
+        self._openers, self._expiries, self._secrets = (), (), ()

@@ -120,10 +120,11 @@ class Flight:
     )
 
     def __init__(self, initial_timeout: float, next_seq: int = 0) -> None:
-        self._messages: list[_Message] = []
+        self._messages: tuple[_Message, ...] = ()
         #: Bytes of the messages kept.
         self.outstanding_bytes = 0
-        self._sent: dict[RecordNumber, _Sent] = {}
+        # None while nothing is outstanding, as most of the time: an empty dict is 64 bytes.
+        self._sent: dict[RecordNumber, _Sent] | None = None
         #: message_seq of the next message.
         self.next_seq = next_seq
         #: Seconds until a transmission counts as lost.
@@ -190,7 +191,7 @@ class Flight:
         if not self._messages:
             self._cursor_seq, self._cursor_offset = self.next_seq, 0
         # RFC 9147 section 5.2 [9147-5.2-2]: one number per message, the same in every transmission.
-        self._messages.append(_Message(self.next_seq, epoch, message, handle))
+        self._messages += (_Message(self.next_seq, epoch, message, handle),)
         self.outstanding_bytes += len(message) - HEADER_BYTES
         self.next_seq += 1
         if not self._sending:
@@ -256,6 +257,8 @@ class Flight:
     def sent(self, content: Content, number: RecordNumber, now: float) -> bool:
         """Remember that `content` left in record `number`; whether it is a retransmission."""
         again = any(message.passes > 0 for message, _, _ in content.parts)
+        if self._sent is None:
+            self._sent = {}
         self._sent[number] = _Sent(now, content.parts, again)
         if len(self._sent) > _MAX_SENT_RECORDS:
             del self._sent[next(iter(self._sent))]
@@ -274,9 +277,10 @@ class Flight:
         """
         progress = False
         # With nothing outstanding a list, however long, is not looked through.
-        for epoch, sequence in numbers if self._sent else ():
+        records = self._sent
+        for epoch, sequence in numbers if records else ():
             # RFC 9147 section 7.2 [9147-7.2-4]; unknown numbers may be forgotten ones.
-            sent = self._sent.pop(RecordNumber(epoch, sequence), None)
+            sent = records.pop(RecordNumber(epoch, sequence), None) if records else None
             if sent is None:
                 continue
             # An ACK names one transmission, so even a repeated one measures the round trip.
@@ -299,13 +303,14 @@ class Flight:
         `answered` is the record the answer repeats the number of, if it does: a server without
         state numbers its HelloRetryRequest like the hello.
         """
-        sent = self._sent.get(answered) if answered is not None else None
+        records = self._sent or {}
+        sent = records.get(answered) if answered is not None else None
         # A number may be repeated by chance; then it is an old one, and the time is too long.
         longest = UNSURE_TIMEOUTS * self._initial_timeout
-        if sent is None and self._sent:
+        if sent is None and records:
             # Which of several transmissions was answered cannot be told; the timer stays backed
             # off then (RFC 9147 section 5.8.2 [9147-5.8.2-4]).
-            newest = next(reversed(self._sent.values()))
+            newest = next(reversed(records.values()))
             sent = None if newest.again else newest
             longest = MAX_TIMEOUT_SECONDS
         if sent is not None and self._messages:
@@ -317,13 +322,15 @@ class Flight:
 
     def _collect(self) -> list[int]:
         handles = []
-        while self._messages and not self._messages[0].missing:
-            message = self._messages.pop(0)
+        for message in self._messages:
+            if message.missing:
+                break
             self.outstanding_bytes -= len(message.body)
             handles.append(message.handle)
+        self._messages = self._messages[len(handles) :]
         if not self._messages:
             # RFC 9147 section 7.2 [9147-7.2-3]: all resending stops.
-            self._sent = {}
+            self._sent = None
             self._sending = False
             self._prompted = False
             self._partly_acknowledged = False

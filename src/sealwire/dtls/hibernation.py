@@ -293,7 +293,7 @@ class Hibernating(Transferable):
             max(min(_SAVED_BYTES, charged - ASLEEP_BYTES), 0),
             openers,
             expiries,
-            tuple(self._opening.cids),
+            self._opening.cids,
             self._written(now, sent),
             self._sealing.reserved,
             layer.issue_cid,
@@ -399,12 +399,13 @@ class Hibernating(Transferable):
         layer.flight.timing = timeout, initial
         layer.established()
         layer.apply_outputs(asleep.since)
-        self._incoming.keep_early = False
+        self._incoming.handshake_over()
         self._incoming.newest = RecordNumber(epoch, sequence - 1)
         self._incoming.newest_cid = newest_cid
         self._incoming.search = asleep.failed, asleep.ahead
         self._rekeying.since = since[0], since[1]
         self._outgoing.used = sent
+        self.conduct.handshake_over()
         self.conduct.used = used
         if asleep.totals is not None:
             asleep.totals.connections_woken += 1

@@ -43,6 +43,7 @@ class Incoming:
     """
 
     __slots__ = (
+        "_account",
         "_ahead",
         "_closed",
         "_counters",
@@ -60,7 +61,9 @@ class Incoming:
         self, opening: Opening, account: Account, counters: ConnectionCounters, offered_cid_bytes: int
     ) -> None:
         self._opening = opening
-        self._early = EarlyRecords(account)
+        # Made for the first of them: they come seldom.
+        self._early: EarlyRecords | None = None
+        self._account = account
         self._counters = counters
         # Until the ServerHello says so nobody knows whether records carry the id we offered.
         self._offered_cid_bytes = offered_cid_bytes
@@ -90,7 +93,7 @@ class Incoming:
         """Number, content type and content of each record, plain ones included."""
         epoch = self._opening.epoch
         yield from self._walk(datagrams)
-        while self._early and self._opening.epoch > epoch:
+        while self._early is not None and self._early and self._opening.epoch > epoch:
             epoch = self._opening.epoch
             yield from self._walk(self._early.take())
 
@@ -228,15 +231,27 @@ class Incoming:
             self.server_hello_missing = True
         # With the handshake's keys there, early data has its own or was not accepted (decision A15).
         late = header.epoch_bits == EPOCH_EARLY and self._opening.epoch >= EPOCH_HANDSHAKE
-        if late or not self.keep_early or not self._early.put(bytes(datagram[offset : header.end])):
+        if late or not self.keep_early or not self._put_early(bytes(datagram[offset : header.end])):
             # RFC 9147 section 6.1 [9147-6.1-2]: like a record that failed.
             self._counters.discard(Discard.UNKNOWN_EPOCH)
         return header.end
 
+    def _put_early(self, record: bytes) -> bool:
+        if self._early is None:
+            self._early = EarlyRecords(self._account)
+        return self._early.put(record)
+
+    def handshake_over(self) -> None:
+        """Every record has its keys from here on."""
+        self.keep_early = False
+        if not self._early:
+            self._early = None
+
     def close(self) -> None:
         """Open and keep nothing any more; what is left of a batch is dropped."""
         self._closed = True
-        self._early.take()
+        if self._early is not None:
+            self._early.take()
         self._opening.clear()
 
 

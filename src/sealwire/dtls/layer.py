@@ -133,18 +133,18 @@ class HandshakeLayer:
         self._flight_charge = 0
         self._mtu = self.full_mtu = mtu
         self.reassembly = Reassembly(account, limits, next_peer_seq)
-        self._to_acknowledge: list[RecordNumber] = []
+        self._to_acknowledge: tuple[RecordNumber, ...] = ()
         self._ack_deadline: float | None = None
         self._ack_now = False
         self._key_updates_in_a_row = 0
         # Both exist once the handshake is complete.
         self._cids = CidPool(NO_CONNECTION_IDS, bytes)
-        self._cid_messages: list[bytes] = []
+        self._cid_messages: tuple[bytes, ...] = ()
         self._spare_cids = spare_cids
         # When spare ids are asked for, so that a connection that ends soon costs nothing.
         self._cids_wanted_at: float | None = None
         #: Tickets that came; the newest, if nobody takes them.
-        self.tickets: list[SessionTicket] = []
+        self.tickets: tuple[SessionTicket, ...] = ()
         #: Nothing but ACKs goes out any more.
         self.write_closed = False
         #: Makes another id of so many bytes for records to us.
@@ -216,8 +216,7 @@ class HandshakeLayer:
         # and those of which nothing was kept are taken off the list again.
         kept = fresh = True
         # Listed before it is handled: handling may begin our next flight, which clears the list.
-        self._to_acknowledge.append(number)
-        del self._to_acknowledge[:-_MAX_ACK_NUMBERS]
+        self._to_acknowledge = (*self._to_acknowledge, number)[-_MAX_ACK_NUMBERS:]
         for fragment in fragments:
             # Plaintext anybody can forge, so only what is next counts as an answer there.
             answers = epoch > EPOCH_PLAIN or fragment.message_seq == self.reassembly.next_seq
@@ -246,8 +245,7 @@ class HandshakeLayer:
             self._unlist(number)
 
     def _unlist(self, number: RecordNumber) -> None:
-        if number in self._to_acknowledge:
-            self._to_acknowledge.remove(number)
+        self._to_acknowledge = tuple(one for one in self._to_acknowledge if one != number)
 
     def _deliver(self, now: float) -> None:
         """Give whole messages to the engine, in order."""
@@ -316,7 +314,7 @@ class HandshakeLayer:
             if isinstance(output, SendMessage):
                 if not self.engine.complete or output.epoch < EPOCH_APPLICATION:
                     # RFC 9147 section 7 [9147-7-4]: our next flight answers the peer's; the list starts over.
-                    self._to_acknowledge.clear()
+                    self._to_acknowledge = ()
                     self._ack_deadline = None
                     # The peer's silence may have been loss; this flight finds out for itself.
                     self._mtu = self.full_mtu
@@ -336,8 +334,7 @@ class HandshakeLayer:
                 self._sealing.use_cid(self._cids.current)
                 self._sealing.forget_before(self._sealing.epoch, self._flight.epochs)
             elif isinstance(output, TicketReceived):
-                self.tickets.append(output.ticket)
-                del self.tickets[:-_MAX_TICKETS]
+                self.tickets = (*self.tickets, output.ticket)[-_MAX_TICKETS:]
             else:
                 # RFC 9147 section 5 [9147-5-2]: above all no ChangeCipherSpec.
                 raise AssertionError(f"{output} is for streams")
@@ -428,8 +425,7 @@ class HandshakeLayer:
         if epoch != self.engine.receive_epoch:
             # Errata 8047 [9147-8-8]: nothing new in an epoch after its KeyUpdate.
             raise ProtocolError(Alert.UNEXPECTED_MESSAGE, f"{kind.name} came in epoch {epoch}")
-        self._cid_messages += self._cids.receive(kind, body)
-        self._cid_messages += self._cids.top_up()
+        self._cid_messages += (*self._cids.receive(kind, body), *self._cids.top_up())
         self._follow_cids()
 
     def thaw_cids(self, frozen: bytes) -> None:
@@ -443,13 +439,13 @@ class HandshakeLayer:
 
     def offer_cids(self, count: int, usage: Usage) -> None:
         """Give the peer further ids for its records; Error as :meth:`CidPool.offer` says."""
-        self._cid_messages.append(self._cids.offer(count, usage))
+        self._cid_messages += (self._cids.offer(count, usage),)
         self._follow_cids()
         self._send_cid_messages()
 
     def request_cids(self, count: int) -> None:
         """Ask the peer for spare ids; Error as :meth:`CidPool.request` says."""
-        self._cid_messages.append(self._cids.request(count))
+        self._cid_messages += (self._cids.request(count),)
         self._send_cid_messages()
 
     def rotate_cid(self) -> bool:
@@ -461,14 +457,14 @@ class HandshakeLayer:
         return rotated
 
     def _top_up_cids(self) -> None:
-        self._cid_messages += self._cids.top_up()
+        self._cid_messages += tuple(self._cids.top_up())
         self._send_cid_messages()
 
     def _send_cid_messages(self) -> None:
         # Errata 8047 [9147-8-8]: while a KeyUpdate is on its way they wait for the new epoch.
         if self.engine.updating_keys:
             return
-        messages, self._cid_messages = self._cid_messages, []
+        messages, self._cid_messages = self._cid_messages, ()
         if self.write_closed:
             # Nothing that needs an acknowledgement goes out behind a close_notify.
             return
@@ -534,7 +530,7 @@ class HandshakeLayer:
     def _acknowledged(self, handles: list[int], now: float) -> None:
         for handle in handles:
             if handle == _NEW_CID_HANDLE:
-                self._cid_messages += self._cids.acknowledged()
+                self._cid_messages += tuple(self._cids.acknowledged())
             elif handle != _NO_HANDLE:
                 self.engine.acknowledged(handle)
         if handles:
@@ -592,7 +588,7 @@ class HandshakeLayer:
         numbers = readable[len(readable) - min(room, len(readable)) :]
         if complete:
             # RFC 9147 section 7 [9147-7-4]: during the handshake the list stays until the flight is over.
-            self._to_acknowledge.clear()
+            self._to_acknowledge = ()
         self._counters.acks_sent += 1
         self._counters.records_sealed += epoch > EPOCH_PLAIN
         return self._sealing.record(epoch, ContentType.ACK, encode_ack(numbers), limit)[1]

@@ -11,9 +11,9 @@ from typing import Final
 
 from sealwire.context import Config
 from sealwire.dtls.alerts import LastWords
-from sealwire.dtls.care import Care
+from sealwire.dtls.care import care_of
 from sealwire.dtls.conduct import Conduct
-from sealwire.dtls.early import EarlyTraffic
+from sealwire.dtls.early import EARLY_OVER, EarlyOver, EarlyTraffic
 from sealwire.dtls.epochs import Opening, Sealing
 from sealwire.dtls.events import Event
 from sealwire.dtls.incoming import Incoming
@@ -24,7 +24,7 @@ from sealwire.dtls.rekeying import Rekeying
 from sealwire.dtls.routability import PathInbox
 from sealwire.dtls.upkeep import Upkeep
 from sealwire.limits import Account, Limits, Purpose
-from sealwire.record.padding import Padding
+from sealwire.record.padding import padding_of
 from sealwire.telemetry import ConnectionCounters, EndpointCounters
 from sealwire.tls13.handshake import Handshake
 
@@ -85,11 +85,11 @@ class Parts:
     ) -> None:
         """Make the parts."""
         account, config, limits, upkeep, mtu = self._account, self.config, self.limits, self.upkeep, self.mtu
-        self._events: list[Event] = []
+        self._events: tuple[Event, ...] = ()
         self.counters = counters or ConnectionCounters()
         #: How the peer behaves, in the totals of its endpoint.
         self.conduct = Conduct(totals, now, limits.handshake_seconds)
-        padding = Padding(config.block_padding, config.padding_callback)
+        padding = padding_of(config.block_padding, config.padding_callback)
         self._sealing = Sealing(config.provider, plain_sequence, limits.records_per_key, padding)
         self._opening = Opening(config.provider, limits.replay_window, limits.forgeries_per_key)
         self._incoming = Incoming(self._opening, account, self.counters, offered_cid_bytes)
@@ -109,14 +109,17 @@ class Parts:
         )
         self._layer.issue_cid = issue_cid
         self._outgoing = Outgoing(account, limits, self._sealing, self.counters, mtu, upkeep.pack)
-        self._early = EarlyTraffic(handshake.early, self._sealing, account, limits, self.counters, mtu)
+        self._early: EarlyTraffic | EarlyOver = EARLY_OVER
+        if not handshake.complete:
+            self._early = EarlyTraffic(handshake.early, self._sealing, account, limits, self.counters, mtu)
         self._rekeying = Rekeying(
             self._layer, self._sealing, self._opening, self._outgoing, limits, self.counters, now
         )
         self._receive_queue = MessageQueue(
             account, Purpose.RECEIVE_QUEUE, limits.receive_queue_bytes, "receive_queue_bytes"
         )
-        self._last_words = LastWords(self._sealing)
-        self._care = Care(upkeep, config.provider)
+        # Made for the first of them.
+        self._last_words: LastWords | None = None
+        self._care = care_of(upkeep, config.provider)
         #: Return routability messages that came; an Endpoint takes them, who alone knows from where.
         self.path_messages = PathInbox(self.counters)

@@ -193,8 +193,9 @@ class Peers:
     def follow_cids(self, connection: Connection) -> None:
         """Enter the ids given out since: one means its connection from when the peer may use it."""
         cids = connection.cids
-        while cids.retired:
-            self.by_cid.pop(cids.retired.pop(), None)
+        for cid in cids.retired:
+            self.by_cid.pop(cid, None)
+        cids.retired = ()
         for cid in cids.accepted:
             self.by_cid.setdefault(cid, connection)
 

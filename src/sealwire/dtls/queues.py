@@ -26,13 +26,13 @@ class MessageQueue:
         self._purpose = purpose
         self._limit = limit
         self._name = name
-        self._messages: list[bytes] = []
+        self._messages: list[bytes] | None = None
         self._lent = 0
         #: What is charged for the messages held.
         self.bytes_held = 0
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return 0 if self._messages is None else len(self._messages)
 
     @property
     def idle(self) -> bool:
@@ -52,26 +52,32 @@ class MessageQueue:
             return False
         if not self._account.charge(self._purpose, size):
             return False
-        self._messages += messages
-        self.bytes_held += size
+        self._append(messages, size)
         return True
 
     def put_received(self, messages: list[bytes]) -> int:
         """Append what has room, in order; how many of `messages` have."""
         size = sum(map(len, messages)) + _MESSAGE_OVERHEAD_BYTES * len(messages)
         if self.bytes_held + size <= self._limit and self._account.charge(self._purpose, size):
-            self._messages += messages
-            self.bytes_held += size
+            self._append(messages, size)
             return len(messages)
         # A later one may be shorter and fit, as if each had come alone.
         return sum(self.put((message,)) for message in messages)
+
+    def _append(self, messages: list[bytes], size: int) -> None:
+        self.bytes_held += size
+        if self._messages is None:
+            # A list of its own: the caller's may go on.
+            self._messages = messages[:]
+        else:
+            self._messages += messages
 
     def take_bytes(self, most: int) -> list[bytes]:
         """The first messages, at least one and no more than `most` bytes with their overhead."""
         if self.bytes_held <= most:
             return self.take()
         count = 0
-        for message in self._messages:
+        for message in self._messages or ():
             most -= len(message) + _MESSAGE_OVERHEAD_BYTES
             if most < 0 and count:
                 break
@@ -80,31 +86,32 @@ class MessageQueue:
 
     def held(self) -> tuple[bytes, ...]:
         """The messages, which stay."""
-        return tuple(self._messages)
+        return tuple(self._messages or ())
 
     def take(self, most: int | None = None) -> list[bytes]:
         """The first `most` messages, or all of them; what is left stays in order."""
-        if most is not None and most < len(self._messages):
+        if most is not None and most < len(self):
             return self._take_some(most)
-        messages, self._messages = self._messages, []
+        messages, self._messages = self._messages, None
         self._release(self.bytes_held)
         self.bytes_held = 0
-        return messages
+        return messages or []
 
     def lend(self) -> list[bytes]:
         """As :meth:`take`; what is given out stays charged until the next call, when it is used up."""
         self._release(self._lent)
-        messages, self._messages = self._messages, []
+        messages, self._messages = self._messages, None
         self._lent, self.bytes_held = self.bytes_held, 0
-        return messages
+        return messages or []
 
     def _release(self, n: int) -> None:
         if n:
             self._account.release(self._purpose, n)
 
     def _take_some(self, most: int) -> list[bytes]:
-        messages = self._messages[:most]
-        del self._messages[:most]
+        held = self._messages or []
+        messages = held[:most]
+        del held[:most]
         size = sum(map(len, messages)) + _MESSAGE_OVERHEAD_BYTES * len(messages)
         self._account.release(self._purpose, size)
         self.bytes_held -= size
@@ -121,7 +128,7 @@ class EarlyRecords:
 
     def __init__(self, account: Account) -> None:
         self._account = account
-        self._records: list[bytes] = []
+        self._records: tuple[bytes, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self._records)
@@ -132,11 +139,11 @@ class EarlyRecords:
             return False
         if not self._account.charge(Purpose.REASSEMBLY, len(record)):
             return False
-        self._records.append(record)
+        self._records += (record,)
         return True
 
-    def take(self) -> list[bytes]:
+    def take(self) -> tuple[bytes, ...]:
         """All records kept; none is kept any more."""
-        records, self._records = self._records, []
+        records, self._records = self._records, ()
         self._account.release(Purpose.REASSEMBLY, sum(map(len, records)))
         return records

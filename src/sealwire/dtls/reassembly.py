@@ -97,7 +97,8 @@ class Reassembly:
         self._held = 0
         self._limit_name = "reassembly_bytes"
         self._most = limits.reassembly_bytes
-        self._partial: dict[int, _Partial] = {}
+        # None while there is nothing, as most of the time: an empty dict is 64 bytes.
+        self._partial: dict[int, _Partial] | None = None
         #: message_seq of the next message to be given out.
         self.next_seq = next_seq
 
@@ -139,6 +140,8 @@ class Reassembly:
                 )
             self._account.note("handshake_message_bytes")
             return Discard.OVERSIZED_RECORD
+        if self._partial is None:
+            self._partial = {}
         partial = self._partial.get(seq)
         if partial is None:
             partial = _Partial(fragment, epoch)
@@ -189,7 +192,7 @@ class Reassembly:
 
     def pop(self) -> tuple[int, bytes] | None:
         """Epoch and bytes (TLS form) of the next message, if it is whole."""
-        partial = self._partial.get(self.next_seq)
+        partial = self._partial.get(self.next_seq) if self._partial else None
         if partial is None or partial.missing:
             return None
         self._drop(self.next_seq)
@@ -202,8 +205,9 @@ class Reassembly:
         Raises:
             ProtocolError: unexpected_message, a protected message straddles the change [8446-ALERT-3].
         """
-        for seq in [seq for seq, partial in self._partial.items() if partial.epoch < epoch]:
-            if self._partial[seq].epoch > 0:
+        partials = self._partial or {}
+        for seq in [seq for seq, partial in partials.items() if partial.epoch < epoch]:
+            if partials[seq].epoch > 0:
                 raise ProtocolError(
                     Alert.UNEXPECTED_MESSAGE, "handshake messages go on in an epoch after its last message"
                 )
@@ -226,9 +230,9 @@ class Reassembly:
         partial.charged -= n
 
     def _drop(self, seq: int) -> None:
+        assert self._partial is not None
         charged = self._partial.pop(seq).charged
         if not self._partial:
-            # A dict keeps the room it once had.
-            self._partial = {}
+            self._partial = None
         self._account.release(Purpose.REASSEMBLY, charged)
         self._held -= charged

@@ -29,7 +29,7 @@ class PathInbox:
 
     def __init__(self, counters: ConnectionCounters) -> None:
         self._counters = counters
-        self._messages: list[tuple[int, bytes]] = []
+        self._messages: tuple[tuple[int, bytes], ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self._messages)
@@ -39,9 +39,9 @@ class PathInbox:
         if len(content) != _MESSAGE_BYTES or len(self._messages) >= _MAX_MESSAGES:
             self._counters.discard(Discard.PATH_MESSAGE)
         else:
-            self._messages.append((content[0], content[1:]))
+            self._messages += ((content[0], content[1:]),)
 
-    def take(self) -> list[tuple[int, bytes]]:
+    def take(self) -> tuple[tuple[int, bytes], ...]:
         """What came since the last call, as (type, cookie)."""
-        messages, self._messages = self._messages, []
+        messages, self._messages = self._messages, ()
         return messages

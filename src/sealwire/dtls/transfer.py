@@ -132,7 +132,7 @@ class Transferable(Association):
         check_key(key)
         state = seal(self._freeze(now, 0), key, self.config.provider)
         self._finish(None)
-        self._last_words.clear()
+        self._last_words = None
         self._notify()
         return state
 
@@ -255,7 +255,7 @@ class Transferable(Association):
     def _finish(self, error: OSError | None) -> None:
         if self.held_back:
             # Not even an alert may use a number that no checkpoint knows of.
-            self._last_words.clear()
+            self._last_words = None
         super()._finish(error)
 
     @property
@@ -269,7 +269,7 @@ class Transferable(Association):
         """What a checkpoint must have of this connection before anything that rests on it is sent."""
         layer, cids = self._layer, self._layer.cids
         numbers = layer.flight.next_seq, layer.reassembly.next_seq
-        return self._sealing.epoch, self._opening.epoch, numbers, cids.current, tuple(cids.ours)
+        return self._sealing.epoch, self._opening.epoch, numbers, cids.current, cids.ours
 
     def _held(self) -> bool:
         journal = self._journal
@@ -277,7 +277,7 @@ class Transferable(Association):
             return False
         if not journal.announced:
             journal.announced = True
-            self._events.append(CheckpointDue())
+            self._events += (CheckpointDue(),)
         return True
 
     def _seek(self, datagrams: Sequence[Buffer | Train]) -> None:

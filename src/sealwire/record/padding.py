@@ -6,12 +6,13 @@ Lengths of records tell what is said in them; padding hides that, as far as a re
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from sealwire.errors import Alert, ProtocolError
 from sealwire.record.bounds import MAX_INNER_BYTES, block_padding
 
-__all__ = ["MAX_INNER_BYTES", "NO_PADDING", "Padding"]
+__all__ = ["MAX_INNER_BYTES", "NO_PADDING", "Padding", "padding_of"]
 
 
 class Padding:
@@ -46,4 +47,10 @@ class Padding:
         return max(min(wanted, longest - n - 1), 0)
 
 
-NO_PADDING: Final = Padding()
+@lru_cache(maxsize=16)
+def padding_of(block: int, callback: Callable[[int, int], int] | None) -> Padding:
+    """The policy, one object for all connections that have it."""
+    return Padding(block, callback)
+
+
+NO_PADDING: Final = padding_of(0, None)

@@ -40,10 +40,18 @@ class Agreements:
         self.srtp_profile: SrtpProfile | None = None
         self.srtp_mki = b""
 
+    def settled(self) -> Agreements:
+        """What stays of it: one object for all connections that agreed on nothing."""
+        nothing = not self.record_size_limit and self.srtp_profile is None
+        return NOTHING_AGREED if nothing else self
+
     @property
     def record_limits(self) -> tuple[int, int] | None:
         """The limits, sent and received, where both sides spoke of them."""
         return (self.send_limit, self.receive_limit) if self.record_size_limit else None
+
+
+NOTHING_AGREED: Final = Agreements()
 
 
 def offer(exchange: Exchange, hello: Extensions) -> None:

@@ -52,7 +52,7 @@ from sealwire.tls13.messages import (
 )
 from sealwire.tls13.presentation import Wishes
 from sealwire.tls13.psk import Candidate
-from sealwire.tls13.schedule import ApplicationStage, Deriver, EarlyStage, HandshakeStage
+from sealwire.tls13.schedule import ApplicationStage, EarlyStage, HandshakeStage, deriver_of
 from sealwire.tls13.serverhello import check_hello, older_version
 from sealwire.tls13.states import Connected, State
 from sealwire.tls13.tickets import SessionTicket
@@ -324,7 +324,7 @@ def _agree(
     agreed = _agreed_psk(offer, hello, spec)
     group, secret = _exchanged(exchange, offer, hello, spec, agreed)
     transcript.add(message)
-    deriver = Deriver(exchange.provider, spec, exchange.flavor.label_prefix)
+    deriver = deriver_of(exchange.provider, spec, exchange.flavor.label_prefix)
     before = EarlyStage.start(deriver, agreed.psk.secret if agreed is not None else b"")
     stage = before.handshake(secret, transcript.hash())
     exchange.log_secret("CLIENT_HANDSHAKE_TRAFFIC_SECRET", stage.client_secret)
@@ -567,9 +567,10 @@ class ExpectFinished(_AfterExtensions):
             retried=facts.retried,
             connection_ids=exchange.connection_ids,
             early_data=exchange.early.outcome,
-            agreed=exchange.agreed,
+            agreed=exchange.agreed.settled(),
         )
         resumption = application.resumption_secret(transcript.hash())
+        exchange.settle(session)
         return Connected(exchange, session, application, resumption, self.peer, finished, is_client=True)
 
     def _answer(self, request: CertificateRequest) -> None:

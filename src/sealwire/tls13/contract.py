@@ -305,10 +305,15 @@ class EarlyPhase:
     opened: tuple[bytes, Unsealed | None] | None = None
 
 
+# One for all connections that are complete and had none: it never changes again.
+_NO_EARLY_DATA: Final = EarlyPhase()
+
+
 class Exchange:
     """What all states of one handshake share: settings, and the outputs not yet taken."""
 
     __slots__ = (
+        "_outputs",
         "agreed",
         "client_random",
         "connection_ids",
@@ -316,7 +321,6 @@ class Exchange:
         "flavor",
         "handles",
         "may_update_keys",
-        "outputs",
         "own_connection_id",
         "provider",
         "settings",
@@ -326,7 +330,7 @@ class Exchange:
         self.settings = settings
         self.flavor = flavor
         self.provider = settings.provider
-        self.outputs: list[Output] = []
+        self._outputs: tuple[Output, ...] = ()
         self.client_random = b""
         #: Server: the id it wants on records to it; None not to negotiate ids.
         self.own_connection_id: bytes | None = None
@@ -340,18 +344,37 @@ class Exchange:
         #: How many messages were sent; each has its number for a handle.
         self.handles = 0
 
+    def settle(self, session: Session) -> None:
+        """The handshake is over: give up what only it needed."""
+        self.client_random = b""
+        self.own_connection_id = None
+        if session.early_data is EarlyData.NOT_OFFERED:
+            self.early = _NO_EARLY_DATA
+        self.early.opened = None
+        self.agreed = session.agreed
+
+    def put(self, output: Output) -> None:
+        """Have `output` done, behind those before it."""
+        # A tuple, because an empty list that waits for a whole connection's life is 64 bytes.
+        self._outputs += (output,)
+
+    def take(self) -> list[Output]:
+        """What was put in since the last call."""
+        outputs, self._outputs = self._outputs, ()
+        return list(outputs)
+
     def send(self, epoch: int, message: bytes) -> int:
         """Queue a message; returns its handle."""
         self.handles += 1
-        self.outputs.append(SendMessage(epoch, message, self.handles))
+        self.put(SendMessage(epoch, message, self.handles))
         return self.handles
 
     def send_compatibility_ccs(self) -> None:
         if self.flavor.compatibility_mode:
-            self.outputs.append(SendCompatibilityCcs())
+            self.put(SendCompatibilityCcs())
 
     def install(self, direction: Direction, epoch: int, spec: SuiteSpec, secret: Secret) -> None:
-        self.outputs.append(InstallKeys(direction, epoch, spec, secret))
+        self.put(InstallKeys(direction, epoch, spec, secret))
 
     def log_secret(self, label: str, secret: Secret) -> None:
         """Write a line of the key log (RFC 9850), if there is one."""

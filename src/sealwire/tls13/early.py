@@ -31,7 +31,7 @@ from sealwire.tls13.extensions import Extensions
 from sealwire.tls13.flavor import Flavor
 from sealwire.tls13.messages import ClientHello, HandshakeType, frame
 from sealwire.tls13.psk import Candidate, ChosenPsk
-from sealwire.tls13.schedule import Deriver, EarlyStage, HandshakeStage
+from sealwire.tls13.schedule import EarlyStage, HandshakeStage, deriver_of
 from sealwire.tls13.states import State
 from sealwire.tls13.tickets import grant_of, open_ticket
 from sealwire.tls13.transcript import Transcript, message_hash
@@ -57,7 +57,7 @@ def begin(exchange: Exchange, first: Candidate, hello: bytes) -> None:
     ticket = first.ticket
     assert ticket is not None
     spec = SUITES[ticket.suite]
-    deriver = Deriver(exchange.provider, spec, exchange.flavor.label_prefix)
+    deriver = deriver_of(exchange.provider, spec, exchange.flavor.label_prefix)
     stage = EarlyStage.start(deriver, first.psk.secret)
     secret = stage.client_early_secret(message_hash(exchange.provider, spec, hello))
     exchange.early.pending = True
@@ -76,7 +76,7 @@ def refused(exchange: Exchange) -> None:
         early.pending = False
         early.limit = 0
         early.outcome = EarlyData.REJECTED
-        exchange.outputs.append(EarlyDataAnswered(False))
+        exchange.put(EarlyDataAnswered(False))
 
 
 def holds_sending(exchange: Exchange) -> bool:
@@ -106,7 +106,7 @@ def answered(
     early = exchange.early
     early.pending = False
     early.outcome = EarlyData.ACCEPTED
-    exchange.outputs.append(EarlyDataAnswered(True))
+    exchange.put(EarlyDataAnswered(True))
 
 
 def end(exchange: Exchange, stage: HandshakeStage, transcript: Transcript) -> None:
@@ -162,7 +162,7 @@ def install(exchange: Exchange, stage: EarlyStage, hello_hash: bytes, *, retried
         secret = stage.client_early_secret(hello_hash)
         exchange.log_secret("CLIENT_EARLY_TRAFFIC_SECRET", secret)
         exchange.install(Direction.RECEIVE, EPOCH_EARLY, stage.deriver.spec, secret)
-    exchange.outputs.append(EarlyDataAnswered(outcome is EarlyData.ACCEPTED))
+    exchange.put(EarlyDataAnswered(outcome is EarlyData.ACCEPTED))
 
 
 class ExpectEndOfEarlyData(State):

@@ -217,8 +217,7 @@ class Handshake:
 
     def outputs(self) -> list[Output]:
         """What is to be done, in order; each output is given once."""
-        outputs, self._exchange.outputs = self._exchange.outputs, []
-        return outputs
+        return self._exchange.take()
 
     def acknowledged(self, handle: int) -> None:
         """The peer has the message sent with `handle` and everything sent before it."""

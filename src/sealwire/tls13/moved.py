@@ -64,8 +64,8 @@ def decode_engine(reader: Reader, settings: Settings, flavor: Flavor) -> Handsha
     )
     exchange = Exchange(settings, flavor)
     exchange.connection_ids = session.connection_ids
-    exchange.agreed = session.agreed
     exchange.early.outcome = session.early_data
+    exchange.settle(session)
     return Handshake(exchange, Connected.again(exchange, session, remains))
 
 
@@ -116,6 +116,7 @@ def _decode_session(reader: Reader) -> Session:
     profile = reader.u16()
     agreed.srtp_profile = SrtpProfile(profile) if profile else None
     agreed.srtp_mki = reader.vector8()
+    agreed = agreed.settled()
     skew = _decode_optional(reader)
     if skew is not None and len(skew) != struct.calcsize(">d"):
         raise decode_error("moved session")

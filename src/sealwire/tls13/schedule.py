@@ -60,6 +60,12 @@ class Deriver(NamedTuple):
         return self.provider.hmac(self.spec.hash_name, key, transcript_hash)
 
 
+@lru_cache(maxsize=16)
+def deriver_of(provider: CryptoProvider, spec: SuiteSpec, prefix: bytes) -> Deriver:
+    """The Deriver, one object for all connections that derive alike."""
+    return Deriver(provider, spec, prefix)
+
+
 class EarlyStage(NamedTuple):
     """Before the key exchange."""
 

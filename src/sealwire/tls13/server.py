@@ -58,7 +58,7 @@ from sealwire.tls13.messages import (
 )
 from sealwire.tls13.presentation import Wishes
 from sealwire.tls13.psk import ChosenPsk
-from sealwire.tls13.schedule import ApplicationStage, Deriver, EarlyStage, HandshakeStage
+from sealwire.tls13.schedule import ApplicationStage, EarlyStage, HandshakeStage, deriver_of
 from sealwire.tls13.selection import Selection, check_hello, retry_request, select
 from sealwire.tls13.states import Connected, State
 from sealwire.tls13.transcript import Transcript, message_hash
@@ -105,7 +105,7 @@ class ExpectClientHello(State):
         if ext.EARLY_DATA.code in hello.extensions:
             # RFC 8446 section 4.2.10 [8446-0RTT-3]
             exchange.early.outcome = EarlyData.REJECTED
-            exchange.outputs.append(EarlyDataAnswered(False))
+            exchange.put(EarlyDataAnswered(False))
         transcript = Transcript.after_retry(
             exchange.provider, spec, message_hash(exchange.provider, spec, message), request
         )
@@ -293,7 +293,7 @@ def _answer(
     if not retried and session_id:
         exchange.send_compatibility_ccs()
 
-    deriver = Deriver(exchange.provider, spec, flavor.label_prefix)
+    deriver = deriver_of(exchange.provider, spec, flavor.label_prefix)
     before = EarlyStage.start(deriver, agreed.secret if agreed is not None else b"")
     stage = before.handshake(secret, transcript.hash())
     exchange.log_secret("CLIENT_HANDSHAKE_TRAFFIC_SECRET", stage.client_secret)
@@ -523,7 +523,7 @@ class ExpectFinished(State):
             retried=facts.retried,
             connection_ids=exchange.connection_ids,
             early_data=exchange.early.outcome,
-            agreed=exchange.agreed,
+            agreed=exchange.agreed.settled(),
             ticket_age_skew=facts.ticket_age_skew,
         )
         resumption = application.resumption_secret(transcript.hash())
@@ -532,4 +532,5 @@ class ExpectFinished(State):
         )
         for ticket in tickets.issue(exchange, session, application.deriver, resumption, facts.tickets):
             exchange.send(EPOCH_APPLICATION, ticket)
+        exchange.settle(session)
         return connected

@@ -8,7 +8,7 @@ Connected handles what may come after the handshake: KeyUpdate and, at a client,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from sealwire.crypto.hkdf import Secret, next_traffic_secret
 from sealwire.errors import Alert, ProtocolError
@@ -22,9 +22,11 @@ from sealwire.tls13.contract import (
     TicketReceived,
 )
 from sealwire.tls13.messages import HandshakeType, KeyUpdate, NewSessionTicket
-from sealwire.tls13.schedule import ApplicationStage, Deriver, export
+from sealwire.tls13.schedule import ApplicationStage, Deriver, deriver_of, export
 from sealwire.tls13.tickets import received
 from sealwire.wire import Reader
+
+_NONE: Final = Secret()
 
 
 class State:
@@ -46,14 +48,6 @@ class State:
         """The error for a message this state does not expect, or not from this side [8446-POST-5]."""
         expected = ", ".join(expect.name for expect in self.expects if expect is not kind) or "nothing"
         return ProtocolError(Alert.UNEXPECTED_MESSAGE, f"expected {expected}, got {kind.name}")
-
-
-@dataclass(slots=True)
-class _TrafficKeys:
-    """The current application secret of one direction and its epoch."""
-
-    epoch: int
-    secret: Secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -83,9 +77,10 @@ class Connected(State):
         "_exporter_secret",
         "_following_asks",
         "_is_client",
-        "_receive",
+        "_receive_secret",
         "_resumption_secret",
-        "_send",
+        "_send_epoch",
+        "_send_secret",
         "_update_follows",
         "_update_handle",
         "session",
@@ -112,12 +107,14 @@ class Connected(State):
         self._is_client = is_client
         self._deriver: Deriver = application.deriver
         self._exporter_secret = application.exporter_secret
-        self._resumption_secret = resumption_secret
+        # A server's tickets were made with it before, and all are.
+        self._resumption_secret = resumption_secret if is_client else _NONE
         ours, theirs = application.client_secret, application.server_secret
         if not is_client:
             ours, theirs = theirs, ours
-        self._send = _TrafficKeys(EPOCH_APPLICATION, ours)
-        self._receive = _TrafficKeys(EPOCH_APPLICATION, theirs)
+        self._send_epoch, self._send_secret = EPOCH_APPLICATION, ours
+        # What is received is of the state's own epoch.
+        self._receive_secret = theirs
         # The handle of our KeyUpdate that is not acknowledged yet, 0 if there is none; whether
         # another must follow it, and whether that one asks the peer for its own.
         self._update_handle = 0
@@ -125,7 +122,7 @@ class Connected(State):
         self._following_asks = False
         # The peer was asked for new keys and has not moved to them yet.
         self._asked = False
-        exchange.outputs.append(HandshakeDone())
+        exchange.put(HandshakeDone())
 
     @classmethod
     def again(cls, exchange: Exchange, session: Session, remains: Remains) -> Connected:
@@ -134,11 +131,11 @@ class Connected(State):
         super(Connected, self).__init__(exchange, remains.receive[0])
         self.session = session
         self._is_client = remains.is_client
-        self._deriver = Deriver(exchange.provider, session.suite, exchange.flavor.label_prefix)
+        self._deriver = deriver_of(exchange.provider, session.suite, exchange.flavor.label_prefix)
         self._exporter_secret = remains.exporter_secret
         self._resumption_secret = remains.resumption_secret
-        self._send = _TrafficKeys(*remains.send)
-        self._receive = _TrafficKeys(*remains.receive)
+        self._send_epoch, self._send_secret = remains.send
+        self._receive_secret = remains.receive[1]
         self._update_handle = remains.update_handle
         self._update_follows = remains.update_follows
         self._following_asks = remains.following_asks
@@ -150,8 +147,8 @@ class Connected(State):
         """What there is to move to another process."""
         return Remains(
             is_client=self._is_client,
-            send=(self._send.epoch, self._send.secret),
-            receive=(self._receive.epoch, self._receive.secret),
+            send=(self._send_epoch, self._send_secret),
+            receive=(self.epoch, self._receive_secret),
             exporter_secret=self._exporter_secret,
             resumption_secret=self._resumption_secret,
             handles=self.exchange.handles,
@@ -167,12 +164,13 @@ class Connected(State):
                 raise self.unexpected(kind)
             ticket = NewSessionTicket.decode(body)
             kept = received(self.exchange, self.session, self._deriver, self._resumption_secret, ticket)
-            self.exchange.outputs.append(TicketReceived(ticket, kept))
+            self.exchange.put(TicketReceived(ticket, kept))
             return self
         update = KeyUpdate.decode(body)
         self._asked = False
-        self._advance(self._receive, Direction.RECEIVE)
-        self.epoch = self._receive.epoch
+        self._receive_secret = self._next(self._receive_secret)
+        self.epoch += 1
+        self.exchange.install(Direction.RECEIVE, self.epoch, self._deriver.spec, self._receive_secret)
         if update.update_requested and self.exchange.may_update_keys:
             # RFC 9147 section 8 [9147-8-7]: a request is ignored where its answer would pass a limit.
             # RFC 8446 section 4.6.3: one answer serves all requests that wait for it.
@@ -189,11 +187,11 @@ class Connected(State):
         # RFC 9846 [8446-POST-2]: what was asked for is not asked for again before it came.
         ask = request_peer and not self._asked
         self._asked = self._asked or ask
-        handle = self.exchange.send(self._send.epoch, KeyUpdate(ask).encode())
+        handle = self.exchange.send(self._send_epoch, KeyUpdate(ask).encode())
         if self.exchange.flavor.keys_wait_for_acknowledgement:
             self._update_handle = handle
         else:
-            self._advance(self._send, Direction.SEND)
+            self._advance()
 
     @property
     def updating(self) -> bool:
@@ -211,17 +209,19 @@ class Connected(State):
             return
         # RFC 9147 section 8 [9147-8-2, 9147-8-8]
         self._update_handle = 0
-        self._advance(self._send, Direction.SEND)
+        self._advance()
         follows, asks = self._update_follows, self._following_asks
         self._update_follows = self._following_asks = False
         if follows:
             self.update_keys(request_peer=asks)
 
-    def _advance(self, keys: _TrafficKeys, direction: Direction) -> None:
-        deriver = self._deriver
-        keys.secret = next_traffic_secret(deriver.provider, deriver.spec, keys.secret, deriver.prefix)
-        keys.epoch += 1
-        self.exchange.install(direction, keys.epoch, deriver.spec, keys.secret)
+    def _advance(self) -> None:
+        self._send_secret = self._next(self._send_secret)
+        self._send_epoch += 1
+        self.exchange.install(Direction.SEND, self._send_epoch, self._deriver.spec, self._send_secret)
+
+    def _next(self, secret: Secret) -> Secret:
+        return next_traffic_secret(self._deriver.provider, self._deriver.spec, secret, self._deriver.prefix)
 
     def export(self, label: bytes, context: bytes, n: int) -> bytes:
         """Exported keying material (RFC 8446 section 7.5)."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sealwire import dtls
 from sealwire.context import Config
 from sealwire.dtls.cookie import Address
+from sealwire.dtls.early import EarlyTraffic
 from sealwire.dtls.header import ContentType, RecordNumber, encode_ack
 from sealwire.dtls.place import place_of
 from sealwire.errors import Alert, Discard, Error, LimitReached, ProtocolError
@@ -459,6 +460,7 @@ def test_early_data_nobody_reads_is_bounded_and_charged() -> None:
 def test_the_clients_queue() -> None:
     place = Place.make(size=60_000)
     client = place.comes_back(place.ticket())
+    assert isinstance(client._early, EarlyTraffic)
     client._early._limits = replace(client.limits, send_queue_bytes=2_000)
     client.send_replayable(bytes(1_000))
     with pytest.raises(LimitReached):

@@ -268,6 +268,7 @@ def test_remembered_records_do_not_grow_without_end() -> None:
         sender.transmit(now)
         now = sender.expire()
     assert len(sender.wire) == 1800
+    assert sender.flight._sent is not None
     assert len(sender.flight._sent) <= flight_module._MAX_SENT_RECORDS
     # Forgotten ones are ignored, remembered ones count.
     assert sender.flight.acknowledge(list(sender.wire)[:9], now) == []

@@ -95,7 +95,7 @@ def test_the_peer_notices_nothing(side: str) -> None:
 def test_facts_exporters_and_ids_go_along(side: str) -> None:
     rig, one = established(side)
     facts, exported = one.session, one.export(b"EXPORTER-test", b"", 32)
-    ids = one.cids.current, list(one.cids.ours)
+    ids = one.cids.current, one.cids.ours
     other = move(rig, one)
     assert replace(other.session, agreed=facts.agreed) == facts
     assert other.export(b"EXPORTER-test", b"", 32) == exported

@@ -11,6 +11,7 @@ from sealwire import dtls
 from sealwire.context import Config
 from sealwire.crypto.srtp import SrtpProfile
 from sealwire.errors import Alert, Discard, Error, ProtocolError
+from sealwire.record.padding import Padding
 from tests import certificates, configs
 from tests.unit.dtls.rig import Rig, Tap, joined
 from tests.unit.dtls.test_rogue_records import each_side, of
@@ -105,7 +106,7 @@ def test_a_padding_callback_that_fails_ends_the_connection() -> None:
         raise RuntimeError("no")
 
     one = rig()
-    one.client._sealing.padding.callback = callback
+    one.client._sealing.padding = Padding(0, callback)
     one.client.send(b"data")
     one.take(one.client)
     assert isinstance(one.client.error, ProtocolError)

@@ -101,31 +101,34 @@ def test_a_cable_that_carries_less() -> None:
     assert largest == now
 
 
-# Each prints what it ends with, and whether that took less than the first timer.
+# The timer waits so long that ICMP is there before on any machine; each prints what it ends with, and how
+# often the timer had something sent again.
+PATIENT = """
+import functools
+from sealwire import dtls
+dtls.Connection.client = functools.partial(dtls.Connection.client, initial_timeout=20.0)
+"""
 TOLD = {
-    "asyncio": """
+    "asyncio": f"""{PATIENT}
 import asyncio, sealwire, sys
 async def main():
     context = sealwire.create_default_context(cafile=sys.argv[1])
-    loop = asyncio.get_running_loop()
-    began = loop.time()
     async with sealwire.open_datagram_channel(
         "198.51.100.2", 4433, context=context, server_hostname="localhost"
     ) as channel:
-        print(channel.connection.mtu, channel.path_mtu_estimate, loop.time() - began < 0.9)
+        print(channel.connection.mtu, channel.path_mtu_estimate, channel.statistics()["retransmissions"])
         await channel.send(bytes(channel.max_message_bytes))
         print((await channel.recv()).decode(), channel.max_message_bytes)
 asyncio.run(main())
 """,
-    "blocking": """
-import sealwire, socket, sys, time
+    "blocking": f"""{PATIENT}
+import sealwire, socket, sys
 context = sealwire.create_default_context(cafile=sys.argv[1])
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 sock.connect(("198.51.100.2", 4433))
-began = time.monotonic()
 with sealwire.wrap_socket(context, sock, server_hostname="localhost") as channel:
     channel.do_handshake()
-    print(channel.connection.mtu, channel.path_mtu_estimate, time.monotonic() - began < 0.9)
+    print(channel.connection.mtu, channel.path_mtu_estimate, channel.statistics()["retransmissions"])
     channel.send(bytes(channel.max_message_bytes))
     print(channel.recv(100).decode(), channel.max_message_bytes)
 """,
@@ -140,7 +143,7 @@ def test_a_router_says_that_the_path_is_narrower(driver: str) -> None:
         done = cable.run("left", sys.executable, "-c", TOLD[driver], str(certificates.server().cafile))
         estimate = printed.readline().strip()
     first, second = done.stdout.decode().splitlines()
-    assert first == "972 972 True"
+    assert first == "972 972 0"
     echoed, longest = second.split()
     assert echoed == longest
     # What its one socket for everybody can be asked about one peer.

@@ -155,7 +155,7 @@ def ticket_options(parser: argparse._ActionsContainer, *, early_data: bool = Tru
         help="keys for tickets that other servers accept as well, 32 bytes in hex on a line each; the first "
         "seals (default: random ones)",
     )
-    parser.set_defaults(max_early_data=0)
+    parser.set_defaults(max_early_data=0, tickets_as_proof=False)
     if not early_data:
         return
     parser.add_argument(
@@ -165,6 +165,11 @@ def ticket_options(parser: argparse._ActionsContainer, *, early_data: bool = Tru
         metavar="N",
         help="take up to N bytes of early data, which can be replayed, from clients that come back "
         "(default: 0)",
+    )
+    parser.add_argument(
+        "--tickets-as-proof",
+        action="store_true",
+        help="over datagrams, ask no cookie of a client that comes back to where its ticket was given",
     )
 
 
@@ -180,6 +185,7 @@ def apply_ticket_options(context: sealwire.Context, args: argparse.Namespace) ->
     """Raises Failure for a file without usable keys, and says nothing of what is in it."""
     context.num_tickets = args.num_tickets
     configure_value("--max-early-data", lambda: setattr(context, "max_early_data_size", args.max_early_data))
+    context.tickets_as_proof = args.tickets_as_proof
     if args.ticket_keys is None:
         return
     path = Path(args.ticket_keys)

@@ -58,7 +58,8 @@ class Config:
         ticket_request: session tickets a client asks for, after a full and after a resumed handshake.
         session_store: where drivers keep a client's tickets; None for nowhere.
         max_early_data_size: bytes of early data a server takes from a client that comes back, 0 for none.
-        strikes: remembers whose early data was accepted; None accepts none.
+        strikes: remembers which tickets have counted, for early data or as proof; None accepts none.
+        tickets_as_proof: whether a ticket may show a client's address in place of a cookie.
         record_size_limit: longest record wanted from peers; None says nothing of it.
         block_padding, padding_callback: how protected records are padded.
         srtp_profiles, srtp_mki: what to agree on for SRTP; none switches it off.
@@ -94,6 +95,7 @@ class Config:
     session_store: SessionStore | None = None
     max_early_data_size: int = 0
     strikes: StrikeRegister | None = field(repr=False, default=None)
+    tickets_as_proof: bool = False
     record_size_limit: int | None = None
     block_padding: int = 0
     padding_callback: Callable[[int, int], int] | None = field(repr=False, default=None)

@@ -25,6 +25,7 @@ class _Resumption(TypedDict):
     session_store: SessionStore | None
     max_early_data_size: int
     strikes: StrikeRegister | None
+    tickets_as_proof: bool
 
 
 class ResumptionSettings(ABC):
@@ -38,6 +39,7 @@ class ResumptionSettings(ABC):
         self._early_provider = provider
         self._max_early_data_size = 0
         self._strikes: StrikeRegister | None = None
+        self._tickets_as_proof = False
 
     @abstractmethod
     def _changed(self) -> None:
@@ -132,15 +134,31 @@ class ResumptionSettings(ABC):
         if size and self._strikes is None:
             self._strikes = StrikeRegister(self._early_provider)
 
+    @property
+    def tickets_as_proof(self) -> bool:
+        """Whether a DTLS server lets a ticket show its client's address, in place of a cookie.
+
+        A client that comes back from where it was is then answered at once (RFC 9147 section 5.1).  Each
+        ticket counts once, and none while the server is under load (docs/resumption.md).  Off unless set.
+        """
+        return self._tickets_as_proof
+
+    @tickets_as_proof.setter
+    def tickets_as_proof(self, on: bool) -> None:
+        self._changed()
+        self._tickets_as_proof = bool(on)
+        if on and self._strikes is None:
+            self._strikes = StrikeRegister(self._early_provider)
+
     def set_early_data_window(self, seconds: float, *, capacity: int = DEFAULT_CAPACITY) -> None:
-        """How far a hello with early data may be from when it should come; ten seconds unless set.
+        """How far a hello whose ticket counts may be from when it should come; ten seconds unless set.
 
         A longer window accepts clients whose clocks run less evenly and must remember more.  It begins
-        with nothing remembered, so early data of tickets given until now is refused.
+        with nothing remembered, so tickets given until now count no more: not for early data, nor as proof.
 
         Args:
             seconds: more than 0 and at most 60.
-            capacity: accepted flights remembered at most; above it early data is refused.
+            capacity: tickets remembered at most; above it none counts.
 
         Raises:
             ConfigurationError: a number out of range; nothing has changed.
@@ -160,4 +178,5 @@ class ResumptionSettings(ABC):
             "session_store": self._session_store,
             "max_early_data_size": self._max_early_data_size,
             "strikes": self._strikes,
+            "tickets_as_proof": self._tickets_as_proof,
         }

@@ -1,8 +1,8 @@
-"""StrikeRegister: that no early flight is accepted twice (RFC 8446 section 8).
+"""StrikeRegister: that no ticket counts twice, for early data or in place of a cookie (RFC 8446 section 8).
 
-Early data is not protected against replay by the protocol, so a server remembers what it accepted.  The
-register is exact: a ticket's early data is accepted at most once, and never wrongly after a restart, in a
-forked child, on another host, or when the clock jumps.  It stays so by these properties:
+What comes with a ticket in a first flight is not protected against replay by the protocol, so a server
+remembers which tickets have counted.  The register is exact: each counts at most once, and never wrongly
+after a restart, in a forked child, on another host, or when the clock jumps.  That is so because:
 
 - A hello says how old its ticket is, so a server knows when it should arrive, on its own wall clock.  Only
   one that comes within `window` seconds of that is *fresh*; a replay is fresh for no longer.
@@ -11,7 +11,7 @@ forked child, on another host, or when the clock jumps.  It stays so by these pr
 - A ticket carries the `name` of the register it was issued beside.  The name is random and made with the
   register, so other processes and hosts that open the ticket, and this one after a restart or a fork, are
   not who may accept its early data.
-- A full register refuses.  Refusing costs early data a round trip; the handshake goes on.
+- A full register refuses.  Refusing costs a round trip; the handshake goes on.
 
 Operations are single steps of a dict, so that threads may share a register.
 """
@@ -47,7 +47,7 @@ os.register_at_fork(after_in_child=_count_fork)
 
 
 class StrikeRegister:
-    """Remembers whose early data was accepted.
+    """Remembers which tickets have counted.
 
     Args:
         window_seconds: how far a hello may be from when it should come; more than 0 and at most 60.
@@ -103,7 +103,7 @@ class StrikeRegister:
 
     @property
     def name(self) -> bytes:
-        """Who may accept the early data of tickets issued now."""
+        """Where tickets issued now may count."""
         if self._born_in != _forks:
             # Tickets of the parent are the parent's; this process begins with none.
             self._begin()
@@ -119,8 +119,12 @@ class StrikeRegister:
             and self._has_room(now)
         )
 
+    def struck(self, ticket: bytes) -> bool:
+        """Whether `ticket` has counted and is remembered still; False says nothing."""
+        return _digest(ticket) in self._struck
+
     def accept(self, name: bytes, ticket: bytes, due: float, now: float) -> bool:
-        """Whether early data under `ticket` may be accepted now: True once, and never again.
+        """Whether `ticket` may count now: True once, and never again.
 
         Args:
             name: what the ticket says of the register it was issued beside.

@@ -186,6 +186,10 @@ class TicketKeys:
         head = key.name + salt
         return head + aead.seal(nonce, time + state, head + context)
 
+    def seems_ours(self, ticket: bytes) -> bool:
+        """Whether `ticket` names a key of ours, which anybody can write; if not it opens by none."""
+        return len(ticket) >= TICKET_OVERHEAD_BYTES and any(ticket.startswith(one.name) for one in self._keys)
+
     def open(self, ticket: bytes, now: float, context: bytes = b"") -> Unsealed | None:
         """What :meth:`seal` was given, on this host or another; None for any other ticket."""
         if len(ticket) < TICKET_OVERHEAD_BYTES:

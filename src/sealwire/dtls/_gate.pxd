@@ -53,7 +53,8 @@ cdef class Sieve:
     cdef int _suites_n
     cdef int _groups[64]
     cdef int _groups_n
-    cdef bint _takes_psks, _psk_alone, _asks_name, _early, _require_cookie
+    cdef bint _takes_psks, _psk_alone, _asks_name, _early, _proof, _require_cookie
+    cdef object _ticket_keys, _strikes
     # What one call counts.
     cdef uint64_t discards[REASONS]
     cdef uint64_t _received, _sent, _retries, _refused, _early_rejected
@@ -67,6 +68,7 @@ cdef class Sieve:
         uint8_t* out, int* out_n
     ) except -3
     cdef int _adopt(self, object config) except -1
+    cdef bint _may_count(self, const Hello* hello) except -1
     cdef int _judge_fragment(
         self, const uint8_t* at, size_t n, uint64_t record, size_t size, size_t end, const Place* place,
         double now, object known, bint others, uint8_t* out, int* out_n

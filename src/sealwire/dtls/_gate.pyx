@@ -127,7 +127,10 @@ cdef class Sieve:
         self._takes_psks = config.psk_server is not None or bool(config.num_tickets)
         self._psk_alone = PskMode.PSK_KE in config.psk_modes
         self._asks_name = config.choose is not None
-        self._early = config.strikes is not None and bool(config.max_early_data_size)
+        self._strikes, self._ticket_keys = config.strikes, config.ticket_keys
+        counting = config.strikes is not None and bool(config.num_tickets)
+        self._early = counting and bool(config.max_early_data_size)
+        self._proof = counting and config.tickets_as_proof
         self._config = config
         return 0
 
@@ -326,10 +329,18 @@ cdef class Sieve:
         loaded = self._strangers.loaded(now)
         if self._asks_name or (
             # A ticket that may show the address.
-            self._early and not loaded and hello.has_psks and hello.has_early_data
+            not loaded
+            and hello.has_psks
+            and (self._proof or (self._early and hello.has_early_data))
+            and self._may_count(&hello)
         ):
             return self._leave(body, n, received, record, seq, end, True)
         return self._retry(&hello, body, n, received, record, end, place, now, loaded, out, out_n)
+
+    cdef bint _may_count(self, const Hello* hello) except -1:
+        """Whether the first key of a hello looks like a ticket of ours that has not counted."""
+        cdef bytes identity = PyBytes_FromStringAndSize(<const char*>hello.identity, hello.identity_n)
+        return self._ticket_keys.seems_ours(identity) and not self._strikes.struck(identity)
 
     cdef int _leave(
         self, const uint8_t* body, size_t n, size_t received, uint64_t record, int seq, size_t end, bint admitted

@@ -15,6 +15,8 @@ cdef struct Hello:
     bint has_shares
     bint has_psks
     bint has_early_data
+    const uint8_t* identity  # the first key's
+    size_t identity_n
     bint binders32  # a binder of so many bytes is there
     bint binders48
     const uint8_t* groups

@@ -227,6 +227,9 @@ cdef bint _fits(int shape, Cursor* c, int version, Hello* hello) noexcept nogil:
         hello.has_psks = True
         inner = sub(c, u16(c))
         inner.bad = inner.bad or inner.at == inner.end
+        hello.identity_n = u16(&inner)
+        hello.identity = take(&inner, hello.identity_n + 4)
+        inner.bad = inner.bad or hello.identity_n == 0
         while inner.at < inner.end and not inner.bad:
             n = u16(&inner)
             take(&inner, n + 4)

@@ -61,7 +61,7 @@ def open_connection(
     timeout = terms.initial_timeout
     cid = terms.issue_cid(terms.cid_bytes) if terms.cid_bytes else (b"" if terms.cid_bytes == 0 else None)
     if attempt.facts is None:
-        phase = EarlyPhase(wanted=True, place=place_of(address), opened=attempt.ticket)
+        phase = EarlyPhase(wanted=True, place=place_of(address), shown=attempt.ticket)
         handshake = Handshake.server(config, DTLS, connection_id=cid, early=phase)
     else:
         handshake = Handshake.from_cookie(
@@ -100,7 +100,7 @@ def open_connection(
 
 def begin(connection: Connection, attempt: Attempt, totals: EndpointCounters, now: float) -> None:
     """Give a connection its first hello, and what came behind it; what it accepts is counted in `totals`."""
-    connection.begin(attempt.message, attempt.received_bytes, now)
+    connection.begin(attempt.message, attempt.hello, attempt.received_bytes, now)
     if connection.early_data is EarlyData.NOT_OFFERED:
         return
     accepted = connection.early_data is EarlyData.ACCEPTED

@@ -36,6 +36,7 @@ from sealwire.limits import DEFAULT_LIMITS, Ledger, Limits, Purpose
 from sealwire.telemetry import KeyUsage
 from sealwire.tls13.contract import EarlyData, EarlyPhase, Session
 from sealwire.tls13.handshake import DTLS, Handshake
+from sealwire.tls13.messages import ClientHello
 from sealwire.tls13.tickets import SessionTicket
 from sealwire.wire import Buffer
 
@@ -143,11 +144,11 @@ class Connection(Hibernating):
             upkeep=upkeep,
         )
 
-    def begin(self, message: bytes, received_bytes: int, now: float) -> None:
-        """Server: take the whole ClientHello (TLS form) that an Endpoint's gate let through."""
+    def begin(self, message: bytes, hello: ClientHello | None, received_bytes: int, now: float) -> None:
+        """Server: take the whole ClientHello (TLS form) that an Endpoint's gate decoded and let through."""
         self._earn(received_bytes)
         try:
-            self._layer.hello(message, now)
+            self._layer.hello(message, hello, now)
         except ProtocolError as error:
             self._fail(error)
 

@@ -21,7 +21,6 @@ from sealwire.context import Config
 from sealwire.crypto.providers.openssl import OpenSslProvider
 from sealwire.crypto.ratchet import KeyRatchet
 from sealwire.crypto.suites import SUITES
-from sealwire.crypto.ticketkeys import Unsealed
 from sealwire.dtls.cookie import Address, CookieFacts, CookieJar, address_text
 from sealwire.dtls.header import (
     ContentType,
@@ -38,11 +37,12 @@ from sealwire.errors import Alert, Discard, ProtocolError
 from sealwire.limits import Limits
 from sealwire.record.protect import uses_compiled
 from sealwire.telemetry import EndpointCounters
-from sealwire.tls13 import early
 from sealwire.tls13 import extensions as ext
+from sealwire.tls13 import returning
 from sealwire.tls13.flavor import DTLS
 from sealwire.tls13.messages import HEADER_BYTES, ClientHello, HandshakeType, frame
 from sealwire.tls13.selection import check_hello, retry_request, select
+from sealwire.tls13.tickets import Opened
 from sealwire.tls13.transcript import message_hash
 from sealwire.wire import Buffer, Reader
 
@@ -78,8 +78,8 @@ class Attempt:
     #: Record number to number our plaintext records from.
     plain_sequence: int
     received_bytes: int
-    #: The ticket that showed the address, and what was in it; None where nothing but a cookie did.
-    ticket: tuple[bytes, Unsealed | None] | None = None
+    #: The ticket that showed the address, which counted; None where nothing but a cookie did.
+    ticket: Opened | None = None
     #: What stood behind the hello in its datagram: early data, perhaps.
     rest: bytes = b""
 
@@ -302,15 +302,22 @@ class Gate:
                 if not admitted and not self.strangers.admits(address_text(address), place_of(address), now):
                     return Discard.UNDER_LOAD
                 loaded = self.strangers.loaded(now)
-                # A ticket that shows the address opens first: all else is for nothing where it does not.
-                # Under load every address is proved by a cookie.
-                ticket = None if loaded else early.expected(config, DTLS, hello, message, place_of(address))
-                # A retry for the group alone is stateless as well: its second hello comes back here.
-                # Suite and group are those of the settings the name leads to, or the handshake would go on
-                # with what they forbid.  The application's callback is asked before the address is proved;
-                # it is asked once more for the second hello, as nothing is kept.
+                # Suite, group and tickets are those of the settings the name leads to, or the handshake would
+                # go on with what they forbid.  The application's callback is asked before the address is
+                # proved; it is asked once more for the second hello, as nothing is kept.
                 chosen = config.for_server_name(hello.extensions.get(ext.SERVER_NAME))
-                if ((self.require_cookie or loaded) and ticket is None) or not select(chosen, hello).usable:
+                # Under load every address is proved by a cookie.
+                ticket = None if loaded else returning.shown(chosen, DTLS, hello, message, place_of(address))
+                # A retry for the group alone is stateless as well: its second hello comes back here.
+                if (
+                    ((self.require_cookie or loaded) and ticket is None)
+                    or not select(chosen, hello).usable
+                    # RFC 9147 section 5.1 [9147-5.1-7]: last, as it is remembered.
+                    or (
+                        ticket is not None
+                        and not returning.counts(chosen, ticket.grant, returning.due(ticket, hello))
+                    )
+                ):
                     # Early data does not survive a retry.
                     self.counters.early_data_rejected += ext.EARLY_DATA.code in hello.extensions
                     return self._retry(whole, hello, message, address, chosen, now)

@@ -43,7 +43,7 @@ from sealwire.tls13.contract import (
     TicketReceived,
 )
 from sealwire.tls13.handshake import Handshake
-from sealwire.tls13.messages import UPDATE_REQUESTED, HandshakeType, open_message
+from sealwire.tls13.messages import UPDATE_REQUESTED, ClientHello, HandshakeType, open_message
 from sealwire.tls13.tickets import SessionTicket
 
 # RFC 9147 section 4.4 [9147-4.4-12]: sizes to fall back to when a flight meets silence again and again:
@@ -282,10 +282,10 @@ class HandshakeLayer:
         self._key_updates_in_a_row = 0
         self._cids.data_received()
 
-    def hello(self, message: bytes, now: float) -> None:
-        """Take a whole ClientHello that was put together elsewhere (TLS form)."""
+    def hello(self, message: bytes, hello: ClientHello | None, now: float) -> None:
+        """Take a whole ClientHello that was put together elsewhere (TLS form), and perhaps decoded."""
         self.version_selected = True
-        self.engine.receive(EPOCH_PLAIN, message)
+        self.engine.hello(message, hello)
         self.apply_outputs(now)
 
     def established(self) -> None:

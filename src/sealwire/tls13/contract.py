@@ -23,13 +23,14 @@ from sealwire.crypto.signatures import SignatureScheme
 from sealwire.crypto.srtp import SrtpProfile
 from sealwire.crypto.strikes import StrikeRegister
 from sealwire.crypto.suites import CipherSuite, SuiteSpec
-from sealwire.crypto.ticketkeys import TicketKeys, Unsealed
+from sealwire.crypto.ticketkeys import TicketKeys
 from sealwire.tls13.agreements import Agreements
 from sealwire.tls13.flavor import Flavor
 from sealwire.tls13.messages import NewSessionTicket
 
 if TYPE_CHECKING:
-    from sealwire.tls13.tickets import SessionTicket
+    from sealwire.tls13.messages import ClientHello
+    from sealwire.tls13.tickets import Opened, SessionTicket
 
 EPOCH_PLAIN: Final = 0
 EPOCH_EARLY: Final = 1
@@ -93,6 +94,8 @@ class Settings(Protocol):
     def max_early_data_size(self) -> int: ...
     @property
     def strikes(self) -> StrikeRegister | None: ...
+    @property
+    def tickets_as_proof(self) -> bool: ...
     @property
     def clock(self) -> Callable[[], float]: ...
     @property
@@ -301,8 +304,8 @@ class EarlyPhase:
     alpn: bytes | None = None
     #: Server: where the client is, as its tickets shall say; b"" not to say it.
     place: bytes = b""
-    #: Server: a ticket that was opened already, and what was in it.
-    opened: tuple[bytes, Unsealed | None] | None = None
+    #: Server: the ticket that stands for a cookie; it was opened, its binder checked, and it has counted.
+    shown: Opened | None = None
 
 
 # One for all connections that are complete and had none: it never changes again.
@@ -320,6 +323,7 @@ class Exchange:
         "early",
         "flavor",
         "handles",
+        "hello",
         "may_update_keys",
         "own_connection_id",
         "provider",
@@ -341,6 +345,8 @@ class Exchange:
         #: Off once the transport has no numbers left for another KeyUpdate (RFC 9147 section 8).
         self.may_update_keys = True
         self.early = EarlyPhase()
+        #: Server: the ClientHello that comes next, where the transport has decoded and checked it.
+        self.hello: ClientHello | None = None
         #: How many messages were sent; each has its number for a handle.
         self.handles = 0
 

@@ -11,13 +11,11 @@ the ticket and has not accepted it before.  Whatever is missing rejects early da
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from sealwire.crypto.psk import binder_fits
 from sealwire.crypto.suites import SUITES, SuiteSpec
 from sealwire.errors import Alert, HandshakeError
 from sealwire.tls13 import extensions as ext
-from sealwire.tls13 import psk
+from sealwire.tls13 import returning
 from sealwire.tls13.contract import (
     EPOCH_EARLY,
     EPOCH_HANDSHAKE,
@@ -25,20 +23,14 @@ from sealwire.tls13.contract import (
     EarlyData,
     EarlyDataAnswered,
     Exchange,
-    Settings,
 )
 from sealwire.tls13.extensions import Extensions
-from sealwire.tls13.flavor import Flavor
 from sealwire.tls13.messages import ClientHello, HandshakeType, frame
 from sealwire.tls13.psk import Candidate, ChosenPsk
 from sealwire.tls13.schedule import EarlyStage, HandshakeStage, deriver_of
 from sealwire.tls13.states import State
-from sealwire.tls13.tickets import grant_of, open_ticket
 from sealwire.tls13.transcript import Transcript, message_hash
 from sealwire.wire import Reader
-
-if TYPE_CHECKING:
-    from sealwire.crypto.ticketkeys import Unsealed
 
 # --- client ----------------------------------------------------------------------------------
 
@@ -142,11 +134,11 @@ def judge(
     grant = chosen.grant
     if not settings.max_early_data_size or grant.suite != spec.suite or grant.alpn != (alpn or b""):
         return
-    register = settings.strikes
-    if register is None:
-        return
-    # [8446-0RTT-2], and last, because it is remembered.
-    if register.accept(grant.register, grant.psk.identity, chosen.due, settings.clock()):
+    # A ticket that stands for a cookie has counted.  [8446-0RTT-2], and last, because it is remembered.
+    shown = early.shown
+    if (shown is not None and shown.identity == grant.psk.identity) or returning.counts(
+        settings, grant, chosen.due
+    ):
         early.outcome = EarlyData.ACCEPTED
         early.limit = grant.max_size
         early.alpn = alpn
@@ -186,42 +178,3 @@ class ExpectEndOfEarlyData(State):
         stage = self.stage
         self.exchange.install(Direction.RECEIVE, EPOCH_HANDSHAKE, stage.deriver.spec, stage.client_secret)
         return self.following
-
-
-def expected(
-    settings: Settings, flavor: Flavor, hello: ClientHello, message: bytes, place: bytes
-) -> tuple[bytes, Unsealed | None] | None:
-    """Whether a first hello shows where its client is, and brings early data that may be accepted.
-
-    A ticket says where its client was when it was issued, which proves no less than a cookie that this
-    client received what was sent there, and its binder that the hello is that client's.  It proves it
-    once: a flight that was accepted, or that does not come when it should, is as good as none.  Nothing is
-    remembered here, one ticket is opened at most, and nothing is computed before it was.
-
-    Returns:
-        The ticket and what is in it, so that it is not opened a second time; None for a hello that has to
-        prove its address otherwise.
-    """
-    register = settings.strikes
-    offered = hello.extensions.get(ext.PRE_SHARED_KEYS)
-    if (
-        register is None
-        or not settings.max_early_data_size
-        or offered is None
-        or ext.EARLY_DATA.code not in hello.extensions
-        or not place
-    ):
-        return None
-    first = offered.identities[0]
-    unsealed = open_ticket(settings, first.identity)
-    grant = grant_of(flavor, first.identity, unsealed, hello.extensions.get(ext.SERVER_NAME))
-    if grant is None or grant.place != place:
-        return None
-    due = grant.due(first.obfuscated_ticket_age)
-    if not register.would_accept(grant.register, grant.psk.identity, due, settings.clock()):
-        return None
-    provider = settings.provider
-    digest = provider.digest(grant.psk.hash_name)
-    digest.update(psk.truncated(message, hello))
-    fits = binder_fits(provider, flavor.label_prefix, grant.psk, digest.digest(), offered.binders[0])
-    return (first.identity, unsealed) if fits else None

@@ -16,6 +16,7 @@ from sealwire.errors import Alert, Error, HandshakeError, ProtocolError
 from sealwire.tls13 import client, server
 from sealwire.tls13.agreements import Agreements
 from sealwire.tls13.contract import (
+    EPOCH_PLAIN,
     ConnectionIds,
     Direction,
     EarlyData,
@@ -32,7 +33,7 @@ from sealwire.tls13.contract import (
     TicketReceived,
 )
 from sealwire.tls13.flavor import DTLS, TLS, Flavor
-from sealwire.tls13.messages import open_message
+from sealwire.tls13.messages import ClientHello, open_message
 from sealwire.tls13.states import Connected, Failed, Remains, State
 from sealwire.tls13.tickets import SessionTicket
 from sealwire.tls13.transcript import Transcript
@@ -210,6 +211,11 @@ class Handshake:
             failure = HandshakeError(Alert.INTERNAL_ERROR, f"a callback failed: {cause}")
             self._failed(failure)
             raise failure from cause
+
+    def hello(self, message: bytes, hello: ClientHello | None) -> None:
+        """Server: as :meth:`receive`, for a ClientHello the transport has decoded and checked, if it has."""
+        self._exchange.hello = hello
+        self.receive(EPOCH_PLAIN, message)
 
     def _failed(self, error: ProtocolError) -> None:
         self._state = Failed(self._exchange, error)

@@ -174,14 +174,16 @@ def choose(
     prefix = exchange.flavor.label_prefix
     for index, entry in enumerate(offered.identities[:_MAX_IDENTITIES]):
         resumed = tickets.accept(exchange, entry.identity, hello.extensions.get(ext.SERVER_NAME))
-        psk = resumed.psk if resumed is not None else exchange.settings.find_psk(entry.identity, prefix)
+        psk = resumed.grant.psk if resumed is not None else exchange.settings.find_psk(entry.identity, prefix)
         if psk is None or psk.hash_name != hash_name:
             # [8446-PSK-2]: an unknown identity is no error, there may be another, or certificates.
             continue
-        digest = _hash_over(exchange, psk, before, truncated(message, hello))
-        if not binder_fits(exchange.provider, prefix, psk, digest, offered.binders[index]):
-            # [8446-PSK-2]
-            raise HandshakeError(Alert.DECRYPT_ERROR, "the binder of a pre-shared key does not fit")
+        # Of a ticket that stands for a cookie the binder was checked then, in this very hello.
+        if index or resumed is None or resumed is not exchange.early.shown:
+            digest = _hash_over(exchange, psk, before, truncated(message, hello))
+            if not binder_fits(exchange.provider, prefix, psk, digest, offered.binders[index]):
+                # [8446-PSK-2]
+                raise HandshakeError(Alert.DECRYPT_ERROR, "the binder of a pre-shared key does not fit")
         if resumed is None:
             return ChosenPsk(index, psk, mode)
         due = resumed.grant.due(entry.obfuscated_ticket_age)

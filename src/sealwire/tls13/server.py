@@ -78,8 +78,7 @@ class ExpectClientHello(State):
 
     def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
         exchange = self.exchange
-        hello = ClientHello.decode(body, exchange.flavor)
-        check_hello(exchange.flavor, hello)
+        hello = _decoded(exchange, body)
         _choose_settings(exchange, hello)
         if ext.COOKIE.code in hello.extensions:
             # RFC 8446 section 4.2.2: a cookie answers a HelloRetryRequest, and we sent none.
@@ -155,6 +154,7 @@ class ExpectSecondClientHello(State):
         if not same:
             # RFC 8446 section 4.1.2 [8446-NEG-5, 9147-5.1-4]
             raise HandshakeError(Alert.ILLEGAL_PARAMETER, "the second ClientHello changes what it may not")
+        check_hello(exchange.flavor, hello)
         return _returned(exchange, hello, message, self.selection.spec, self.selection.group, self.transcript)
 
 
@@ -178,9 +178,18 @@ class ExpectReturned(State):
         self.transcript = transcript
 
     def receive(self, kind: HandshakeType, body: Reader, message: bytes) -> State:
-        hello = ClientHello.decode(body, self.exchange.flavor)
+        hello = _decoded(self.exchange, body)
         _choose_settings(self.exchange, hello)
         return _returned(self.exchange, hello, message, self.spec, self.group, self.transcript)
+
+
+def _decoded(exchange: Exchange, body: Reader) -> ClientHello:
+    """The ClientHello in `body`, checked; a transport that looked at it first has done both already."""
+    hello, exchange.hello = exchange.hello, None
+    if hello is None:
+        hello = ClientHello.decode(body, exchange.flavor)
+        check_hello(exchange.flavor, hello)
+    return hello
 
 
 def _choose_settings(exchange: Exchange, hello: ClientHello) -> None:
@@ -197,7 +206,6 @@ def _returned(
     transcript: Transcript,
 ) -> State:
     """Go on with a second ClientHello; `group` is what our HelloRetryRequest asked for, if it did."""
-    check_hello(exchange.flavor, hello)
     if spec.suite not in hello.suites:
         raise HandshakeError(Alert.ILLEGAL_PARAMETER, "the second ClientHello lacks the selected suite")
     if ext.EARLY_DATA.code in hello.extensions:

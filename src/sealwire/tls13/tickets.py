@@ -9,13 +9,12 @@ rely on it.  A client uses a ticket once, so that nobody who watches can link tw
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from sealwire.crypto.certificates import Purpose
 from sealwire.crypto.hkdf import Secret
 from sealwire.crypto.psk import Psk, PskKind
 from sealwire.crypto.suites import SUITES, CipherSuite
-from sealwire.crypto.ticketkeys import Unsealed
 from sealwire.errors import ProtocolError
 from sealwire.tls13 import extensions as ext
 from sealwire.tls13.contract import VERIFY_NONE, VERIFY_REQUIRED, Exchange, PeerIdentity, Session, Settings
@@ -222,14 +221,17 @@ def issue(
     settings = exchange.settings
     if encoded_bytes(session.peer) > _MAX_CHAIN_BYTES:
         return []
-    early_size = settings.max_early_data_size if settings.strikes is not None else 0
+    strikes = settings.strikes
+    early_size = settings.max_early_data_size if strikes is not None else 0
+    # A ticket that can count nowhere says so, and nobody looks it up.
+    counts = strikes is not None and (early_size or settings.tickets_as_proof)
     messages = []
     for _ in range(count):
         # Each ticket has a nonce, and so a key, of its own [8446-PSK-4].
         nonce = exchange.provider.random(_NONCE_BYTES)
         secret = Secret(deriver.expand(resumption_secret, b"resumption", nonce, deriver.spec.hash_bytes))
         age_add = int.from_bytes(exchange.provider.random(4), "big")
-        register = settings.strikes.name if settings.strikes is not None and early_size else b""
+        register = strikes.name if strikes is not None and counts else b""
         state = _State(
             exchange.flavor.version,
             session.suite.suite,
@@ -252,11 +254,10 @@ def issue(
     return messages
 
 
-@dataclass(frozen=True, slots=True)
-class EarlyGrant:
+class EarlyGrant(NamedTuple):
     """What a ticket says of early data, and where its client was; all of it authentic.
 
-    `issued_at` is wall-clock seconds; `register` names who remembers what was accepted.
+    `issued_at` is wall-clock seconds; `register` names who remembers whether it has counted.
     """
 
     psk: Psk
@@ -274,20 +275,22 @@ class EarlyGrant:
         return self.issued_at + age / 1000
 
 
-def open_ticket(settings: Settings, identity: bytes) -> Unsealed | None:
-    """What is sealed in a ticket of ours that is not too old: one AEAD operation at most."""
-    return settings.ticket_keys.open(identity, settings.clock(), _CONTEXT)
+class Opened(NamedTuple):
+    """A ticket of ours, opened: who its client was, and what it says of early data."""
+
+    identity: bytes
+    peer: PeerIdentity | None
+    grant: EarlyGrant
 
 
-def grant_of(
-    flavor: Flavor, identity: bytes, unsealed: Unsealed | None, server_name: str | None
-) -> EarlyGrant | None:
-    """What an opened ticket says of early data; None if it is none of ours, or not for this connection."""
-    state = _state_for(flavor, unsealed, server_name)
-    return None if state is None or unsealed is None else _grant(identity, state, unsealed)
+def open_ticket(
+    settings: Settings, flavor: Flavor, identity: bytes, server_name: str | None
+) -> Opened | None:
+    """What is in a ticket: one AEAD operation at most.
 
-
-def _state_for(flavor: Flavor, unsealed: Unsealed | None, server_name: str | None) -> _State | None:
+    None if it is none of ours, too old, or not for this connection.
+    """
+    unsealed = settings.ticket_keys.open(identity, settings.clock(), _CONTEXT)
     if unsealed is None:
         return None
     try:
@@ -295,13 +298,15 @@ def _state_for(flavor: Flavor, unsealed: Unsealed | None, server_name: str | Non
     except ProtocolError:
         return None
     # [8446-PSK-5]: the ticket brings no rights it was not made for.
-    fits = state.version == flavor.version and state.server_name == (server_name or "")
-    return state if fits and state.suite in SUITES else None
-
-
-def _grant(identity: bytes, state: _State, unsealed: Unsealed) -> EarlyGrant:
-    return EarlyGrant(
-        Psk(identity, state.secret, SUITES[state.suite].hash_name, PskKind.RESUMPTION),
+    if (
+        state.version != flavor.version
+        or state.server_name != (server_name or "")
+        or state.suite not in SUITES
+    ):
+        return None
+    psk = Psk(identity, state.secret, SUITES[state.suite].hash_name, PskKind.RESUMPTION)
+    grant = EarlyGrant(
+        psk,
         state.suite,
         state.alpn,
         state.age_add,
@@ -310,18 +315,10 @@ def _grant(identity: bytes, state: _State, unsealed: Unsealed) -> EarlyGrant:
         state.place,
         unsealed.sealed_at,
     )
+    return Opened(identity, state.peer, grant)
 
 
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    """A ticket of ours came back: its key, and who the client was."""
-
-    psk: Psk
-    peer: PeerIdentity | None
-    grant: EarlyGrant
-
-
-def accept(exchange: Exchange, identity: bytes, server_name: str | None) -> Resumed | None:
+def accept(exchange: Exchange, identity: bytes, server_name: str | None) -> Opened | None:
     """What a ticket stands for; None if it is not ours, too old, or not for this connection.
 
     None is no error: the handshake goes on in full (RFC 8446 section 4.2.11).
@@ -329,14 +326,15 @@ def accept(exchange: Exchange, identity: bytes, server_name: str | None) -> Resu
     settings = exchange.settings
     if not settings.num_tickets:
         return None
-    known = exchange.early.opened
-    unsealed = known[1] if known is not None and known[0] == identity else open_ticket(settings, identity)
-    state = _state_for(exchange.flavor, unsealed, server_name)
-    if state is None or unsealed is None:
+    known = exchange.early.shown
+    if known is not None and known.identity == identity:
+        opened: Opened | None = known
+    else:
+        opened = open_ticket(settings, exchange.flavor, identity, server_name)
+    if opened is None:
         return None
-    if settings.verify_mode == VERIFY_REQUIRED and state.peer is None:
+    if settings.verify_mode == VERIFY_REQUIRED and opened.peer is None:
         return None
-    if not still_accepted(settings, state.peer, Purpose.CLIENT, None):
+    if not still_accepted(settings, opened.peer, Purpose.CLIENT, None):
         return None
-    grant = _grant(identity, state, unsealed)
-    return Resumed(grant.psk, state.peer, grant)
+    return opened

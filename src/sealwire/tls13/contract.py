@@ -356,7 +356,7 @@ class Exchange:
         self.own_connection_id = None
         if session.early_data is EarlyData.NOT_OFFERED:
             self.early = _NO_EARLY_DATA
-        self.early.opened = None
+        self.early.shown = None
         self.agreed = session.agreed
 
     def put(self, output: Output) -> None:

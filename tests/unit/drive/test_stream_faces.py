@@ -6,6 +6,7 @@ import asyncio
 import io
 import socket
 import ssl
+import threading
 
 import pytest
 
@@ -132,11 +133,15 @@ def test_reading_writing_and_files_as_ssl_has_them() -> None:
 
 
 def test_hanging_up_ends_what_waits() -> None:
+    seen = threading.Event()
+
     def hang_up(secure: StreamSocket) -> None:
         secure.hang_up()
         secure.hang_up()
         with pytest.raises(Truncated):
             secure.recv(1)
+        seen.set()
 
     with blocking_server(hang_up, messages=False) as port, connect_blocking(port, messages=False) as secure:
         assert secure.recv(1) == b""
+        assert seen.wait(10)  # or its own goodbye might overtake the hanging up

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Final
 
-from sealwire.bench import plots, tables
+from sealwire.bench import plots, tables, targets
 from sealwire.bench.advice import advise
 from sealwire.bench.measurement import Role
 from sealwire.bench.results import Entry, Result, Row
@@ -86,6 +86,7 @@ def markdown(result: Result) -> str:
     if failed:
         lines += ["", "Self-checks that failed:", ""]
         lines += [f"- {name}, {check.name}: {check.sentence}" for name, check in failed]
+    lines += _targets(result)
     for table in tables.tables(result):
         lines += ["", f"## {table.title}", "", *tables.as_markdown(table)]
     rules = advise(result)
@@ -103,6 +104,28 @@ def markdown(result: Result) -> str:
         if check.name == "sabotage"
     ]
     return "\n".join(lines) + "\n"
+
+
+def _targets(result: Result) -> list[str]:
+    """What is to be reached, and of what was missed the page that takes it apart."""
+    standings = targets.standings(result)
+    if not any(one.verdict in ("met", "missed") for one in standings):
+        return []
+    cells = [("target", "what", "wanted", "found", "")]
+    last = ""
+    for one in standings:
+        here = (one.target.id, one.target.what) if one.target.id != last else ("", "")
+        cells.append((*here, one.wanted, one.found, one.verdict))
+        last = one.target.id
+    lines = ["", "## Targets", "", *tables.as_markdown(tables.Table("Targets", tuple(cells), ()), texts=5)]
+    missed = [one for one in standings if one.verdict == "missed"]
+    if missed:
+        lines += ["", "Missed, and where the time goes:", ""]
+        lines += [
+            f"- {one.target.id}, {one.wanted}: {one.found}. [{one.target.page}]({one.target.page})"
+            for one in missed
+        ]
+    return lines
 
 
 def _groups(result: Result) -> list[str]:

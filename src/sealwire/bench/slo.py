@@ -47,11 +47,16 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Whether an objective is met, and in a sentence why."""
+    """Whether an objective is met, and what was found; without a figure it is neither met nor `measured`."""
 
     objective: Objective
     met: bool
-    sentence: str
+    found: str
+    measured: bool = True
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.objective.words}: {self.found}"
 
 
 _KEYS = {"row", "at_most", "at_least", "unit", "than"}
@@ -90,19 +95,19 @@ def judge(result: Result, objective: Objective) -> Outcome:
     """Hold one objective against a result; what was not measured is not met."""
     row = select(result.rows(), objective.row)
     if row is None:
-        return Outcome(objective, False, f"{objective.words}: not measured")
+        return Outcome(objective, False, "not measured", False)
     if objective.unit and objective.unit != row.figure.unit:
-        return Outcome(objective, False, f"{objective.words}: the row is in {row.figure.unit}")
+        return Outcome(objective, False, f"the row is in {row.figure.unit}", False)
     ours = row.summary(row.ours)
     if ours is None:
-        return Outcome(objective, False, f"{objective.words}: {row.ours.reason or 'no figure'}")
+        return Outcome(objective, False, row.ours.reason or "no figure", False)
     values, unit = (ours.median, ours.low, ours.high), f" {row.figure.unit}"
     if objective.than:
         rival = next((entry for entry in row.entries if entry.name == objective.than), None)
         theirs = row.summary(rival) if rival is not None else None
         if theirs is None:
             why = rival.reason if rival is not None and rival.reason else "not measured"
-            return Outcome(objective, False, f"{objective.words}: {objective.than} has no figure ({why})")
+            return Outcome(objective, False, f"{objective.than} has no figure ({why})", False)
         values = (ours.median / theirs.median, ours.low / theirs.high, ours.high / theirs.low)
         unit = " times"
     median, low, high = values
@@ -111,7 +116,7 @@ def judge(result: Result, objective: Objective) -> Outcome:
     else:
         assert objective.at_least is not None
         met, doubtful = median >= objective.at_least, low < objective.at_least <= high
-    sentence = f"{objective.words}: {number(median)}{unit}"
+    found = f"{number(median)}{unit}"
     if doubtful:
-        sentence += f", but the interval {number(low)} to {number(high)} reaches over the bound"
-    return Outcome(objective, met, sentence)
+        found += f", but the interval {number(low)} to {number(high)} reaches over the bound"
+    return Outcome(objective, met, found)

@@ -193,10 +193,10 @@ def as_text(table: Table, width: int = 0) -> list[str]:
     return [table.title, *lines, *(f"  {note}" for note in table.notes)]
 
 
-def as_markdown(table: Table) -> list[str]:
-    """A pipe table and its notes."""
+def as_markdown(table: Table, texts: int = 2) -> list[str]:
+    """A pipe table and its notes; columns from `texts` on are figures."""
     heading, *rows = table.cells
-    lines = [_pipes(heading), _pipes(["---" if n < 2 else "---:" for n in range(len(heading))])]
+    lines = [_pipes(heading), _pipes(["---" if n < texts else "---:" for n in range(len(heading))])]
     lines += [_pipes(row) for row in rows]
     if table.notes:
         lines += ["", *(f"- {note}" for note in table.notes)]

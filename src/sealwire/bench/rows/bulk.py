@@ -2,9 +2,10 @@
 
 One connection over loopback, sender and receiver on a CPU each, one message a datagram.  In bulk the
 application gives and takes batches (`send_many`, `batches`); in "messages" it awaits one `send` for
-each and takes them one by one.  The figure is the highest offered rate at which nothing was lost, the
-kernel's receive buffer the same for everybody.  Drivers of C stacks are not paced: their figure is
-what arrived while they sent flat out, which flatters them.
+each and takes them one by one; in "single" it calls a blocking socket's `send` for each.  The figure
+is the highest offered rate at which nothing was lost, the kernel's receive buffer the same for
+everybody.  Drivers of C stacks are not paced: their figure is what arrived while they sent flat out,
+which flatters them.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ _MTU: Final = 1472
 # Trains of a call in bulk; messages between two turns of the loop where each is sent by itself.
 _TRAINS: Final = 3
 _RUN: Final = 64
+# Calls between two looks at the clock, as plain UDP has them.
+_CALLS: Final = 16
 _STILL_SECONDS: Final = 0.02
 _MOST_STILL: Final = 100
 
@@ -141,6 +144,64 @@ class Sender(RateSearch):
         self._loop.close()
 
 
+class SingleReceiver:
+    """The Peer: a blocking socket that takes messages one by one."""
+
+    def __init__(self, bench: Bench) -> None:
+        context, _ = contexts(bench.directory, FULL)
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("127.0.0.1", 0))
+        self._port: int = sock.getsockname()[1]
+        self._socket = context.wrap_socket(sock, server_side=True, mtu=_MTU, do_handshake_on_connect=False)
+        self._count = 0
+
+    @property
+    def address(self) -> Mapping[str, Any]:
+        granted = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        return {"port": self._port, "receive_buffer_bytes": granted}
+
+    def serve(self) -> None:
+        for _ in self._socket:
+            self._count += 1
+
+    def answer(self, question: str) -> Mapping[str, float]:
+        if question == "settled":
+            before, still = -1, 0
+            while (before != self._count or not before) and still < _MOST_STILL:
+                before, still = self._count, still + 1
+                time.sleep(_STILL_SECONDS)
+        return {"count": float(self._count)}
+
+
+class SingleSender(RateSearch):
+    """A Body: a blocking client, a call for each message."""
+
+    def __init__(self, bench: Bench, size: int) -> None:
+        super().__init__(bench)
+        _, context = contexts(bench.directory, FULL)
+        self._message = os.urandom(size)
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.connect(("127.0.0.1", bench.peer["port"]))
+        self._socket = context.wrap_socket(sock, server_hostname=_NAME, mtu=_MTU)
+        self._socket.do_handshake()
+
+    def send(self, rate: float, seconds: float) -> int:
+        message, send, clock = self._message, self._socket.send, time.perf_counter
+        start = clock()
+        end = start + seconds
+        sent = 0
+        while clock() < end:
+            if rate:
+                self.wait_until(start + sent / rate)
+            for _ in range(_CALLS):
+                send(message)
+            sent += _CALLS
+        return sent
+
+    def close(self) -> None:
+        self._socket.close()
+
+
 def _figures(promise: Promise | None) -> tuple[Figure, ...]:
     return (
         Figure("", "1/s", Kind.RATE, "messages without loss", promise),
@@ -230,4 +291,14 @@ def _messages(size: int) -> Measurement:
     )
 
 
-ROWS: Final = (_row(1200), _row(64), _messages(64), _messages(1200))
+def _single(size: int) -> Measurement:
+    open_: Callable[[Bench], Body] = partial(SingleSender, size=size)
+    return Measurement(
+        f"bulk.single.{size}",
+        f"one blocking send for each message of {size:,} B",
+        _figures(None),
+        (Contender("sealwire", Role.OURS, open_, peer=SingleReceiver), _plain(False, size)),
+    )
+
+
+ROWS: Final = (_row(1200), _row(64), _messages(64), _messages(1200), _single(64), _single(1200))

@@ -20,11 +20,12 @@ BUILD := $(if $(and $(COMPILER),$(wildcard $(HEADER))),compiled,twin)
 READY := $(VENV)/.ready-$(BUILD)
 INPUTS := pyproject.toml setup.py $(shell find src -name '*.pyx' -o -name '*.pxd')
 
-.PHONY: demo test test-long campaign lint bench fuzz mutate coverage bogo interop specs docs clean help compiler
+.PHONY: demo test test-pure test-long campaign lint bench fuzz mutate coverage bogo interop specs docs clean help compiler
 
 help:
 	@echo 'make demo       watch a DTLS 1.3 and an STCP connection move a real file on this machine'
 	@echo 'make test       the tests (under 8 minutes)'
+	@echo 'make test-pure  the same on the plain-Python twins, as where there is no compiler (twice as long)'
 	@echo 'make test-long  all tests, with many examples, and again on the plain-Python twins'
 	@echo 'make campaign   kill, stop, fill and cut what delivers events, 200 times; SEED=n FAULTS=n (long)'
 	@echo 'make lint       ruff and mypy --strict'
@@ -47,6 +48,10 @@ test: $(READY)
 
 test-long: $(READY)
 	@HYPOTHESIS_PROFILE=long $(TESTS) -m '' $(ARGS)
+	@$(MAKE) --no-print-directory test-pure
+
+# What compares a twin with what is compiled is skipped by name, and counted.
+test-pure: $(READY)
 	@SEALWIRE_PURE=1 SEALWIRE_REQUIRE_COMPILED= $(TESTS) $(ARGS)
 
 campaign: $(READY)

@@ -32,6 +32,7 @@ RUN_HERE = {
     "datagram_echo_server.py",
     "flooded.py",
     "hand_over.py",
+    "hand_over_programs.py",
     "keepalive.py",
     "message_echo.py",
     "monitoring.py",
@@ -360,6 +361,12 @@ def test_key_updates() -> None:
     assert use.startswith("by use: epoch ")
     assert use.endswith(" of 100 records")
     assert int(use.split()[3].rstrip(",")) >= 6
+
+
+def test_hand_over_programs() -> None:
+    done = run("hand_over_programs.py", *credentials(), *trust())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == b"one connection, two programs\n"
 
 
 def test_workers() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,17 @@ from sealwire.cli import options as common
 from sealwire.cli.explain import explain
 from sealwire.cli.say import Exit, Failure, Say
 from sealwire.drive.aio import StreamServer
+from sealwire.drive.estate import Estate
 
 if TYPE_CHECKING:
     from sealwire.drive import Seat
     from sealwire.drive.aio import DatagramChannel, DatagramServer, StreamReader, StreamWriter
     from sealwire.drive.facts import Facts
+    from sealwire.drive.succession import Succession
 
 _READ_BYTES = 64 * 1024
+# Handshakes and handshake messages under way may end by then, before connections are left to the next.
+_SETTLE_SECONDS = 2.0
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +49,14 @@ def options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="serve the port with N processes (DTLS, Linux); SIGHUP restarts them one by one (default: 1)",
     )
+    parser.add_argument(
+        "--hand-over",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="connections outlive the process (DTLS): with --workers, one that is restarted leaves them to "
+        "the next; with DIR, the whole program to the next that is given DIR and the port",
+    )
     identity.server_options(parser)
     common.psk_options(parser)
     common.ticket_options(parser)
@@ -61,10 +74,22 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, say: Say) -> Exit:
     context = context_of(args)
+    if args.hand_over is not None and args.stream:
+        raise Failure(
+            Exit.USAGE, "--hand-over is for datagrams: a TCP connection ends with its process", "leave it out"
+        )
     if args.workers == 1:
+        if args.hand_over == "":
+            raise Failure(
+                Exit.USAGE,
+                "--hand-over without --workers leaves connections to the next program, and needs a directory",
+                "say --hand-over DIR, such as /run/sealwire",
+            )
         return asyncio.run(_serve(args, context, say))
     if args.stream:
         raise Failure(Exit.USAGE, "--workers share a UDP port", "leave out --workers, or --stream")
+    if args.hand_over == "":
+        args.hand_over = True
     return workers.run(args, say, _work)
 
 
@@ -116,6 +141,22 @@ async def _serve(
         async with worker, watching.watched(args, worker, say):
             await seat.serve(worker)
         return Exit.OK
+    with contextlib.ExitStack() as stack:
+        succession = stack.enter_context(estate_of(args)).succession(0) if args.hand_over else None
+        return await _serve_alone(args, context, say, succession)
+
+
+def estate_of(args: argparse.Namespace) -> Estate:
+    """The directory of --hand-over.  Raises Failure."""
+    try:
+        return Estate(args.hand_over, args.workers)
+    except sealwire.Error as error:
+        raise Failure(Exit.ENVIRONMENT, f"--hand-over: {error}", "") from error
+
+
+async def _serve_alone(
+    args: argparse.Namespace, context: sealwire.Context, say: Say, succession: Succession | None
+) -> Exit:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -153,8 +194,14 @@ async def _serve(
             transport=what,
         )
         identity.tell_of_expiry(context, say)
+        if succession is not None and not isinstance(server, StreamServer):
+            server.inherit(succession)
+            _tell_of(server, "taken", "took over {} of the program before", say)
         async with watching.watched(args, server, say):
             await stop.wait()
+        if succession is not None and not isinstance(server, StreamServer):
+            await server.leave(succession, _SETTLE_SECONDS)
+            _tell_of(server, "left", "left {} to the next program", say)
     counters = server.counters.snapshot() if isinstance(server, StreamServer) else server.statistics()
     failed = counters["handshakes_failed"]
     say.fact(
@@ -164,6 +211,16 @@ async def _serve(
         handshakes_failed=failed,
     )
     return Exit.OK
+
+
+def _tell_of(server: DatagramServer, what: str, words: str, say: Say) -> None:
+    counters = server.statistics()
+    count, refused = counters[f"associations_{what}"], counters["associations_refused"]
+    sentence = words.format(_count(count, "connection"))
+    if what == "taken" and refused:
+        sentence += f"; {refused} could not be"
+    if count or refused:
+        say.fact(what, sentence, connections=count, refused=refused)
 
 
 def _count(n: int, what: str) -> str:

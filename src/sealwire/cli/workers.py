@@ -28,7 +28,17 @@ def run(args: argparse.Namespace, say: Say, work: Callable[[Seat, argparse.Names
 
     host, port = args.listen
     try:
-        group = WorkerGroup(work, host, port, workers=args.workers, args=(args,), on_news=news)
+        group = WorkerGroup(
+            work,
+            host,
+            port,
+            workers=args.workers,
+            args=(args,),
+            hand_over=args.hand_over or False,
+            on_news=news,
+        )
+    except sealwire.ConfigurationError as error:
+        raise Failure(Exit.ENVIRONMENT, f"--hand-over: {error}", "") from error
     except OSError as error:
         raise Failure(
             Exit.ENVIRONMENT,

@@ -113,7 +113,8 @@ class Seat:
 
         Draining, nobody new is admitted, and connections may go on for `drain_seconds`; then each peer
         gets close_notify.  With a `succession` they are moved to the next process of this slot, if there is
-        to be one.  To be called in the main thread, which has the signals.
+        to be one; a lasting one is for the next program, too.  To be called in the main thread, which has
+        the signals.
         """
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
@@ -127,7 +128,7 @@ class Seat:
                         await stop.wait()
                 self._report(server)
             self._parent_speaks(stop)  # it said so before the signal
-            if self.succession is not None and not self._last:
+            if self.succession is not None and (self.succession.lasting or not self._last):
                 await server.leave(self.succession, min(self.drain_seconds, _SETTLE_SECONDS))
             else:
                 server.close()

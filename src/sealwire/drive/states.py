@@ -26,13 +26,15 @@ class StateDirectory:
 
     Args:
         directory: made, for its owner only, if it is not there.
+        durable: states and claims survive the machine; off where a machine that fails ends them anyway.
 
     Raises:
         ConfigurationError: it cannot be made or used, or others may read or write it.
     """
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
+    def __init__(self, directory: str | os.PathLike[str], *, durable: bool = True) -> None:
         self._directory = Path(directory)
+        self._durable = durable
         try:
             self._directory.mkdir(mode=0o700, exist_ok=True)
             status = self._directory.stat()
@@ -76,13 +78,23 @@ class StateDirectory:
             if generation <= _claimed(claims) or generation < newest:
                 return False
             os.pwrite(claims, last_of_its_process(generation).to_bytes(_GENERATION_BYTES, "big"), 0)
-            os.fsync(claims)
+            if self._durable:
+                os.fsync(claims)
             return True
 
     def remove(self, name: bytes) -> None:
         """Forget an association that is over.  What was claimed of it stays claimed."""
         with self._locked(name):
             self._file(name, "state").unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Forget everything, what was claimed as well: for when nobody can bring an older state any more."""
+        for path in self._directory.glob("*.state"):
+            path.unlink(missing_ok=True)
+        # No state may outlive its claim, whenever the machine fails.
+        self._settle()
+        for path in self._directory.glob("*.claims"):
+            path.unlink(missing_ok=True)
 
     def _file(self, name: bytes, kind: str) -> Path:
         assert len(name) == NAME_BYTES
@@ -104,11 +116,18 @@ class StateDirectory:
             with open(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                if self._durable:
+                    os.fsync(file.fileno())
             os.replace(new, path)
         except BaseException:
             new.unlink(missing_ok=True)
             raise
+        self._settle()
+
+    def _settle(self) -> None:
+        """Make names durable."""
+        if not self._durable:
+            return
         directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(directory)

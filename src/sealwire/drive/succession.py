@@ -4,7 +4,7 @@ Associations are exported (:meth:`sealwire.dtls.Connection.export_state`), each 
 the group's processes have, into a directory only their user may read; the next process of the slot has
 the same sockets and the same ids, so it adopts them and peers notice nothing but new keys.  Each is
 claimed before it is adopted, so none is adopted twice; one that was left and never taken ends with the
-group.
+group, or waits in an :class:`~sealwire.drive.estate.Estate` for the next program.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ class Succession:
     Attributes:
         directory: the slot's own.
         key: 32 bytes.
+        lasting: the next process may be of another program, started later; so what is left is durable.
     """
 
     directory: Path
     key: bytes
+    lasting: bool = False
 
     def __repr__(self) -> str:
         return f"<succession in {str(self.directory)!r}>"
@@ -43,7 +45,7 @@ class Succession:
 
         What cannot be moved now (a handshake, a KeyUpdate under way) stays with the endpoint.
         """
-        states = StateDirectory(self._place(ordinal))
+        states = self._states(ordinal)
         count = 0
         for connection in list(endpoint):
             try:
@@ -64,7 +66,7 @@ class Succession:
         """Adopt what was left for this socket: how many associations, and how many could not be."""
         if not self._place(ordinal).is_dir():
             return 0, 0
-        states = StateDirectory(self._place(ordinal))
+        states = self._states(ordinal)
         taken = refused = 0
         for state in list(states):
             name, _ = label(state)
@@ -78,7 +80,13 @@ class Succession:
                 taken += 1
             where.unlink(missing_ok=True)
             states.remove(name)
+        # Whoever left them has ended, and this process alone can have a state of them now.
+        states.clear()
         return taken, refused
+
+    def _states(self, ordinal: int) -> StateDirectory:
+        # Without the key, which only processes know, what a machine that failed brings back is nothing.
+        return StateDirectory(self._place(ordinal), durable=self.lasting)
 
     def _place(self, ordinal: int) -> Path:
         return self.directory / str(ordinal)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
+import os
 import secrets
 import select
 import shutil
@@ -29,6 +30,7 @@ from types import FrameType
 from typing import Any, Final
 
 from sealwire.drive.addresses import Hosts, bind
+from sealwire.drive.estate import Estate
 from sealwire.drive.letters import post_offices
 from sealwire.drive.seat import LAST, Keys, Place, Seat
 from sealwire.drive.steering import Division, divide
@@ -105,11 +107,12 @@ class WorkerGroup:
             their own.  Off, it spreads peers by a hash of addresses, and workers hand on what is another's.
         drain_seconds: how long connections may go on when a worker is to end.
         hand_over: a worker that is replaced moves its connections to the next process of its slot instead;
-            their handlers begin anew there.
+            their handlers begin anew there.  A directory: so does the whole group when it ends, to the next
+            one of as many workers that is given that directory (:class:`~sealwire.drive.estate.Estate`).
         on_news: told what becomes of workers.
 
     Raises:
-        ConfigurationError: a number of workers that cannot be.
+        ConfigurationError: a number of workers that cannot be, or a directory that cannot be used.
         OSError: the address cannot be bound or resolved, or this system does not share ports.
     """
 
@@ -124,7 +127,7 @@ class WorkerGroup:
         family: int = 0,
         steer: bool = True,
         drain_seconds: float = 5.0,
-        hand_over: bool = False,
+        hand_over: bool | str | os.PathLike[str] = False,
         on_news: Callable[[WorkerNews], None] | None = None,
     ) -> None:
         if not 1 <= workers <= MOST_SLOTS:
@@ -135,13 +138,20 @@ class WorkerGroup:
         self._args = args
         self._on_news = on_news
         self._drain_seconds = drain_seconds
-        self._estate = Path(tempfile.mkdtemp(prefix="sealwire-")) if hand_over else None
-        self._estate_key = secrets.token_bytes(KEY_BYTES)
+        # The group's own, which goes with it, or one that stays for the next.
+        self._passing = Path(tempfile.mkdtemp(prefix="sealwire-")) if hand_over is True else None
+        self._passing_key = secrets.token_bytes(KEY_BYTES)
         self._stopping = False
         self._wakes: socket.socket | None = None
         self._to_restart: list[int] = []
         self._spawn = multiprocessing.get_context("spawn")
         self._divisions = _bound(host, port, family, workers, steer)
+        try:
+            self._estate = None if isinstance(hand_over, bool) else Estate(hand_over, workers)
+        except BaseException:
+            for division in self._divisions:
+                division.close()
+            raise
         self._letters = [post_offices(workers) for _ in self._divisions]
         # Cookies go by the monotonic clock, one for all processes of a machine; tickets by the wall's.
         self._cookies = KeyRatchet.begin(time.monotonic(), period=COOKIE_PERIOD_SECONDS, keep=1)
@@ -287,8 +297,11 @@ class WorkerGroup:
         self.stop()
         while self.alive:
             self.step(_MERCY_SECONDS)
+        if self._passing is not None:
+            shutil.rmtree(self._passing, ignore_errors=True)
         if self._estate is not None:
-            shutil.rmtree(self._estate, ignore_errors=True)
+            self._estate.close()
+            self._estate = None
         for division in self._divisions:
             division.close()
         for offices in self._letters:
@@ -335,11 +348,13 @@ class WorkerGroup:
             self._ask_to_leave(post)
 
     def _succession(self, index: int) -> Succession | None:
-        if self._estate is None:
+        if self._estate is not None:
+            return self._estate.succession(index)
+        if self._passing is None:
             return None
-        place = self._estate / str(index)
+        place = self._passing / str(index)
         place.mkdir(mode=0o700, exist_ok=True)
-        return Succession(place, self._estate_key)
+        return Succession(place, self._passing_key)
 
     def _ask_to_leave(self, post: _Post) -> None:
         if post.process is not None and not post.leaving:
@@ -428,7 +443,7 @@ def run_workers(
     family: int = 0,
     steer: bool = True,
     drain_seconds: float = 5.0,
-    hand_over: bool = False,
+    hand_over: bool | str | os.PathLike[str] = False,
     on_news: Callable[[WorkerNews], None] | None = None,
 ) -> None:
     """Serve a port with several processes until SIGTERM or SIGINT; the arguments are :class:`WorkerGroup`'s.

@@ -17,6 +17,7 @@ from sealwire.dtls.gate import Attempt
 from sealwire.dtls.handover import Claim, unseal
 from sealwire.dtls.place import place_of
 from sealwire.dtls.upkeep import Upkeep
+from sealwire.errors import ConfigurationError
 from sealwire.limits import Account, Limits
 from sealwire.telemetry import EndpointCounters
 from sealwire.tls13.contract import EarlyData, EarlyPhase
@@ -117,7 +118,7 @@ def import_connection(
     config = config.within(terms.limits)
     try:
         moved = unseal(state, key, config, claim)
-        return Connection.again(
+        connection = Connection.again(
             moved,
             config,
             now,
@@ -131,3 +132,8 @@ def import_connection(
     except BaseException:
         account.close()
         raise
+    if any(len(cid) != (terms.cid_bytes or 0) for cid in connection.cids.accepted):
+        # A record does not say how long its id is, so all of an Endpoint have one length.
+        connection.abort()
+        raise ConfigurationError(f"its connection ids have not {terms.cid_bytes or 0} bytes, as others here")
+    return connection

@@ -22,7 +22,7 @@ from sealwire import dtls
 from sealwire.context import SessionStore
 from sealwire.drive import WorkerGroup, WorkerNews, create_connection, run_workers
 from sealwire.drive.blocking import DatagramSocket
-from sealwire.errors import ConfigurationError, Error
+from sealwire.errors import ConfigurationError, Discard, Error
 from tests import certificates, configs
 from tests.unit.drive import worker_programs
 
@@ -31,6 +31,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux spre
 # Of a machine on which many tests run at once.
 PATIENCE_SECONDS = 120.0
 _SOL_UDP, _UDP_SEGMENT = 17, 103
+# What a handshake on a busy machine may bring twice.
+REPEATED = {Discard.UNEXPECTED_PLAINTEXT, Discard.STALE_MESSAGE}
 
 
 @contextlib.contextmanager
@@ -280,13 +282,13 @@ def test_a_worker_that_is_replaced_hands_its_connections_over() -> None:
             assert sorted(int(word[2]) for word in words) == list(range(1, n + 1)), "none was lost"
             assert {int(word[1]) for word in words} == {before[index], one.pids[index]}
             assert client.connection.error is None
-            assert client.connection.counters.discards == {}
+            assert set(client.connection.counters.discards) <= REPEATED
         until(one, lambda: counted(one, "associations_taken") == [1, 1])
         assert counted(one, "associations_left") == [1, 1]
         assert counted(one, "associations_refused") == [0, 0]
-        assert one._estate is not None
-        assert not list(one._estate.rglob("*.state")), "what was taken is gone"
-        estate = one._estate
+        assert one._passing is not None
+        assert not list(one._passing.rglob("*.state")), "what was taken is gone"
+        estate = one._passing
         # The group ends: there is nobody to hand anything over to, and peers are told.
         one.stop()
         until(one, lambda: not one.alive)

@@ -398,3 +398,19 @@ def test_an_endpoint_finds_what_it_adopted_by_its_id_at_once() -> None:
     new.abort()
     there.transmit(0.0)
     assert there.connections == 0
+
+
+def test_an_endpoint_refuses_ids_it_could_not_find() -> None:
+    here = dtls.Endpoint(configs.server_context().config, cid_bytes=8)
+    there = dtls.Endpoint(configs.server_context().config, cid_bytes=6)
+    address = ("192.0.2.9", 4444)
+    client = dtls.Connection.client(configs.client_context().config(), now=0.0, server_name="localhost")
+    for _ in range(8):
+        here.receive([(one, address) for one in client.transmit(0.0)], 0.0)
+        client.receive_run([one for one, _ in here.transmit(0.0)], 0.0)
+        here.events()
+    [old] = here
+    before = there.ledger.held
+    with pytest.raises(ConfigurationError, match="have not 6 bytes"):
+        there.adopt(old.export_state(KEY, 0.0), KEY, address, claim=Claims(), now=0.0)
+    assert (there.connections, there.ledger.held) == (0, before)

@@ -307,12 +307,17 @@ def test_a_worker_that_is_told_to_end_drains_and_is_replaced() -> None:
         assert pid is not None
         client = Client(one.addresses[0]).connect()
         os.kill(pid, signal.SIGTERM)
-        # Connections go on, and who knocks meanwhile is let in by the next one.
-        with ThreadPoolExecutor(1) as pool:
-            visit = pool.submit(_visit, one.addresses[0], None)
-            for n in range(20):
+
+        def ask() -> None:
+            for n in range(10):
                 assert client.ask(b"%d" % n).split()[1] == b"%d" % pid
                 one.step(0.0)
+
+        # Connections go on, and who knocks meanwhile is let in by the next one.
+        ask()  # and the worker has come to the signal
+        with ThreadPoolExecutor(1) as pool:
+            visit = pool.submit(_visit, one.addresses[0], None)
+            ask()
             assert not visit.done()
             client.connection.close(time.monotonic())
             client.move(0.0)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import time
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
@@ -10,9 +13,12 @@ from typing import Any
 import pytest
 
 import sealwire
+from sealwire import stcp
 from sealwire.drive import StreamReader, StreamServer, StreamWriter
 from sealwire.errors import ConnectionClosed
 from sealwire.limits import Limits
+from tests import certificates
+from tests.certificates import Kind
 from tests.configs import client_context, server_context
 from tests.unit.drive.harness import echo_stream, eventually, port_of, run
 from tests.unit.drive.test_messages import echo
@@ -93,6 +99,58 @@ def test_opening(messages: bool) -> None:
             assert server.ledger.held == 0
 
     run(main())
+
+
+def test_opening_what_fails() -> None:
+    """Cancelled while a peer that is not trusted takes its time with our alert, the socket is closed."""
+    strangers = client_context(certificates.server(Kind.RSA_2048).cafile)
+
+    async def stubborn(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        engine = stcp.Connection.server(server_context().config(), now=time.monotonic())
+        while data := await reader.read(65_536):
+            engine.receive_data(data, time.monotonic())
+            if flight := engine.data_to_send():
+                writer.write(flight)
+                await ended.wait()
+        engine.release()
+        writer.close()
+
+    ended = asyncio.Event()
+
+    async def main() -> None:
+        async with await asyncio.start_server(stubborn, "127.0.0.1", 0) as server:
+
+            async def open_one() -> None:
+                with pytest.raises(sealwire.CertificateError):
+                    await sealwire.open_connection("127.0.0.1", port_of(server), context=strangers)
+
+            async def attempt(nth: int) -> bool:
+                before = our_sockets(port_of(server))
+                through = await cancelled_at(open_one(), nth)
+                assert our_sockets(port_of(server)) <= before
+                return through
+
+            assert await at_every_await(attempt) >= 3
+            with pytest.raises(sealwire.CertificateError):  # and not that it took too long
+                await sealwire.open_connection("127.0.0.1", port_of(server), context=strangers, timeout=0.5)
+            assert our_sockets(port_of(server)) == 0
+            ended.set()
+            await asyncio.sleep(0.05)
+
+    run(main())
+
+
+def our_sockets(port: int) -> int:
+    """How many of this process's sockets are connected to `port`."""
+    found = 0
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                with socket.socket(fileno=os.dup(int(name))) as sock:
+                    found += sock.getpeername()[1] == port
+        except (OSError, IndexError):
+            continue  # gone, not connected, or a Unix one
+    return found
 
 
 def test_messages() -> None:
@@ -211,6 +269,44 @@ def test_bytes() -> None:
             for _ in range(20):
                 await at_every_await(attempt)
             await exchange()
+            await finish(writer)
+
+    run(main())
+
+
+@pytest.mark.parametrize("ask", ["everything", "more than waits", "lines"])
+def test_long_reads(ask: str) -> None:
+    """What was collected for a call that was cancelled is the first of what the next one gives."""
+    data = b"".join(b"%07d\n" % n for n in range(12_500))
+
+    async def handler(reader: StreamReader, writer: StreamWriter) -> None:
+        for at in range(0, len(data), 4_096):
+            writer.write(data[at : at + 4_096])
+            await writer.drain()
+            await asyncio.sleep(0)
+        writer.close()
+
+    async def main() -> None:
+        async with await served(handler) as server:
+            reader, writer = await connect(server, limits=Limits(receive_queue_bytes=20_000))
+            came = bytearray()
+
+            async def read() -> None:
+                if ask == "everything":
+                    came.extend(await reader.read())
+                elif ask == "more than waits":
+                    came.extend(await reader.readexactly(len(data)))
+                else:
+                    async for line in reader:
+                        assert line == b"%07d\n" % (len(came) // 8)
+                        came.extend(line)
+
+            count = 0
+            while not await cancelled_at(read(), count % 4):
+                count += 1
+                assert count < 2_000
+            assert count >= 1
+            assert came == data
             await finish(writer)
 
     run(main())

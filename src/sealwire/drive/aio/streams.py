@@ -76,6 +76,7 @@ async def open_connection(
     config = context.config()
     limits = limits or DEFAULT_LIMITS
     seconds = limits.handshake_seconds if timeout is None else timeout
+    stream: Stream | None = None
     try:
         async with asyncio.timeout(seconds):
             if sock is None:
@@ -107,6 +108,10 @@ async def open_connection(
             stream.start()
             await _opened(stream)
     except TimeoutError:
+        if stream is not None and not stream.opened.cancelled():
+            failure = stream.opened.exception()
+            if isinstance(failure, Error):  # it took too long to say goodbye
+                raise failure from None
         where = f"{host}:{port}" if host is not None else "the peer"
         raise TimeoutError(f"no secure connection to {where} within {seconds:g} seconds") from None
     return StreamReader(stream, limit), StreamWriter(stream)
@@ -117,8 +122,12 @@ async def _opened(stream: Stream) -> None:
         await stream.opened
     except Error:
         # The alert that tells the peer why is on its way; nothing is left behind after it.
-        while not stream.gone.done():
-            await stream.changed()
+        try:
+            while not stream.gone.done():
+                await stream.changed()
+        except asyncio.CancelledError:
+            stream.abort()  # nobody waits for that
+            raise
         raise
     except BaseException:
         stream.abort()

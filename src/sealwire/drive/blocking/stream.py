@@ -148,7 +148,14 @@ class StreamSocket(StreamFacts, SecureSocket):
     # -- data
 
     def send(self, data: Readable) -> int:
-        """Send a part of `data`, at most 64 KiB; how much.  Returns when the kernel has it."""
+        """Send a part of `data`, at most 64 KiB; how much.
+
+        Returns when the kernel has it or the timeout is over.
+        What the kernel has not taken by then goes with later calls, which wait for it first.
+
+        Raises:
+            TimeoutError, BlockingIOError: what was sent before is still here; nothing was taken.
+        """
         view = memoryview(data).cast("B")[:_SEAL_BYTES]
         self.do_handshake()
         self._connection.must_be_plain()
@@ -156,21 +163,32 @@ class StreamSocket(StreamFacts, SecureSocket):
         self._until(self._flushed, self._timeout, receive=False)
         with self._lock:
             self._connection.send(view)
+        self._flush_taken()
+        return len(view)
+
+    def _flush_taken(self) -> None:
+        """Wait for the kernel, but not longer than calls may: what is ours now must not be given again."""
         try:
             self._until(self._flushed, self._timeout, receive=False)
-        except BlockingIOError:
-            pass  # taken; a later call sends the rest of it
-        return len(view)
+        except (BlockingIOError, TimeoutError):
+            if self._connection.error is not None:
+                raise
 
     def _flushed(self) -> bool:
         self._raise_error()
         return self._connection.queued == 0
 
     def sendall(self, data: Readable) -> None:
-        """Send all of `data`."""
+        """Send all of `data`, and return when the kernel has it.
+
+        Raises:
+            TimeoutError, BlockingIOError: how much of it was taken is not known, as with any socket.
+        """
         view = memoryview(data).cast("B")
         while view:
             view = view[self.send(view) :]
+        if self._timeout:
+            self._until(self._flushed, self._timeout, receive=False)
 
     def recv(self, n: int = _READ_BYTES) -> bytes:
         """Up to `n` bytes; b"" when the peer has closed.
@@ -230,11 +248,7 @@ class StreamSocket(StreamFacts, SecureSocket):
         self._until(self._flushed, self._timeout, receive=False)
         with self._lock:
             self._connection.write_message(data)
-        try:
-            self._until(self._flushed, self._timeout, receive=False)
-        except (BlockingIOError, TimeoutError):
-            if self._connection.error is not None:
-                raise
+        self._flush_taken()
 
     def read_message(self) -> bytes:
         """The next message; b"" is one as well.

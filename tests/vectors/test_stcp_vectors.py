@@ -10,7 +10,8 @@ from sealwire.crypto.hkdf import TLS13_PREFIX, Secret, next_traffic_secret, traf
 from sealwire.crypto.providers import default_provider
 from sealwire.crypto.suites import SUITES, CipherSuite
 from sealwire.limits import Account, Ledger, Limits
-from sealwire.stcp.frames import Control, FrameReader, control_frame
+from sealwire.stcp.frames import Control, control_frame
+from sealwire.stcp.lane import FrameReader
 from sealwire.stcp.messages import MessageMode
 from sealwire.telemetry import ConnectionCounters
 from tests.record_layers import Layer, each_layer

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from heapq import nlargest
 from typing import TYPE_CHECKING, Final
 
+from sealwire.limits.charging import PrefixSums
+
 if TYPE_CHECKING:
     from sealwire.limits.declared import Limits
 
@@ -30,7 +32,7 @@ class Width(enum.IntEnum):
     SITE = 1
 
 
-class Prefix:
+class Prefix(PrefixSums):
     """What the peers of one prefix hold together.
 
     Attributes:
@@ -40,15 +42,12 @@ class Prefix:
         handshakes: those whose handshake is not complete.
     """
 
-    __slots__ = ("connections", "handshakes", "held", "key", "limit", "width")
+    __slots__ = ("key", "width")
 
     def __init__(self, key: bytes, width: Width, limit: int) -> None:
+        super().__init__(limit)
         self.key = key
         self.width = width
-        self.limit = limit
-        self.held = 0
-        self.connections = 0
-        self.handshakes = 0
 
     @property
     def bytes_name(self) -> str:

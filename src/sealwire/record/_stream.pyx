@@ -46,32 +46,9 @@ cdef enum:
     INTERNAL_ERROR = 80
 
 
-cdef struct Run:
-    # What became of a run of records: where it ended, what came out, and why it ended there.
-    Py_ssize_t at  # behind the last record that was opened
-    Py_ssize_t filled  # bytes of application data
-    Py_ssize_t opened  # records
-    Py_ssize_t messages  # records with content, of those
-    uint8_t content_type  # of the last one, if that is not application data
-    int content  # its bytes
-    int failed  # an Alert, 0 for none
-    const char* why
-
-
 @cython.final
 cdef class StreamSealer:
     """See :class:`sealwire.record.stream_reference.StreamSealer`."""
-
-    cdef object __weakref__
-    cdef void* _aead
-    cdef _evp.Algorithm _algorithm
-    cdef int _tag_bytes
-    cdef uint8_t _iv[NONCE_BYTES]
-    cdef bint _busy
-    cdef readonly uint64_t epoch
-    cdef readonly uint64_t sequence
-    cdef readonly uint64_t sealed
-    cdef readonly uint64_t seal_limit
 
     def __cinit__(self, provider, spec, keys, epoch, *, sequence=0):
         check_start(b"", sequence, 0, MAX_STREAM_SEQUENCE + 1)
@@ -166,6 +143,54 @@ cdef class StreamSealer:
             raise internal_error("libcrypto could not seal a record")
         return records
 
+    cdef Py_ssize_t sealed_bytes(self, Py_ssize_t n, Py_ssize_t limit) noexcept nogil:
+        return n + (n + limit - 1) // limit * (STREAM_HEADER_BYTES + 1 + self._tag_bytes)
+
+    cdef int seal_placed(self, Py_ssize_t n, Py_ssize_t limit, uint8_t* out) except -1:
+        cdef Py_ssize_t count = (n + limit - 1) // limit
+        cdef uint64_t sequence = self.sequence
+        cdef bint sealed
+        enter(self._busy)
+        # RFC 8446 section 5.3: sequence numbers must not wrap.
+        if <uint64_t>count > MAX_STREAM_SEQUENCE + 1 - sequence:
+            raise internal_error(f"record numbers of epoch {self.epoch} are used up")
+        self.sequence += count
+        self.sealed += count
+        if n < RELEASE_BYTES:
+            sealed = self._seal_in_place(sequence, n, limit, out)
+        else:
+            self._busy = True
+            with nogil:
+                sealed = self._seal_in_place(sequence, n, limit, out)
+            self._busy = False
+        if not sealed:
+            raise internal_error("libcrypto could not seal a record")
+        return 0
+
+    cdef bint _seal_in_place(self, uint64_t sequence, Py_ssize_t n, Py_ssize_t limit, uint8_t* out) noexcept nogil:
+        cdef uint8_t nonce[NONCE_BYTES]
+        cdef int part, inner
+        while n:
+            part = <int>(limit if n > limit else n)
+            inner = part + 1
+            # RFC 8446 section 5.2: every protected record looks like TLS 1.2 application data.
+            out[0] = APPLICATION_DATA
+            out[1] = 3
+            out[2] = 3
+            out[3] = <uint8_t>((inner + self._tag_bytes) >> 8)
+            out[4] = <uint8_t>(inner + self._tag_bytes)
+            out[STREAM_HEADER_BYTES + part] = APPLICATION_DATA
+            make_nonce(self._iv, sequence, nonce)
+            if not _evp.seal(
+                self._aead, self._algorithm, nonce, out, STREAM_HEADER_BYTES,
+                out + STREAM_HEADER_BYTES, inner, out + STREAM_HEADER_BYTES
+            ):
+                return False
+            out += STREAM_HEADER_BYTES + inner + self._tag_bytes
+            n -= part
+            sequence += 1
+        return True
+
     cdef bint _seal_records(
         self,
         uint64_t sequence,
@@ -208,21 +233,24 @@ cdef class StreamSealer:
         return True
 
 
+cdef void place(
+    const uint8_t* data, Py_ssize_t n, Py_ssize_t at, Py_ssize_t limit, int tag_bytes, uint8_t* out
+) noexcept nogil:
+    cdef Py_ssize_t part
+    cdef Py_ssize_t within = at % limit
+    out += at // limit * (STREAM_HEADER_BYTES + limit + 1 + tag_bytes)
+    while n:
+        part = limit - within if n > limit - within else n
+        memcpy(out + STREAM_HEADER_BYTES + within, data, part)
+        data += part
+        n -= part
+        within = 0
+        out += STREAM_HEADER_BYTES + limit + 1 + tag_bytes
+
+
 @cython.final
 cdef class StreamOpener:
     """See :class:`sealwire.record.stream_reference.StreamOpener`."""
-
-    cdef object __weakref__
-    cdef void* _aead
-    cdef _evp.Algorithm _algorithm
-    cdef int _tag_bytes
-    cdef uint8_t _iv[NONCE_BYTES]
-    cdef bint _broken
-    cdef bint _busy
-    cdef readonly uint64_t epoch
-    cdef readonly uint64_t sequence
-    cdef readonly uint64_t opened
-    cdef public int inner_limit
 
     def __cinit__(self, provider, spec, keys, epoch, *, sequence=0):
         check_start(b"", sequence, 0, MAX_STREAM_SEQUENCE + 1)
@@ -276,28 +304,41 @@ cdef class StreamOpener:
             PyByteArray_Resize(received, before + most)
             # While this view is held nobody can move the bytes, whoever else has `received`.
             PyObject_GetBuffer(received, &room, PyBUF_WRITABLE)
-            if most < RELEASE_BYTES:
-                run = self._open_records(<const uint8_t*>view.buf, start, view.len, <uint8_t*>room.buf + before)
-            else:
-                self._busy = True
-                with nogil:
-                    run = self._open_records(<const uint8_t*>view.buf, start, view.len, <uint8_t*>room.buf + before)
-                self._busy = False
+            self.open_into(<const uint8_t*>view.buf, start, view.len, most, <uint8_t*>room.buf + before, &run)
             if run.content_type:
                 other = run.content_type, PyBytes_FromStringAndSize(
                     <char*>room.buf + before + run.filled, run.content
                 )
             PyBuffer_Release(&room)
             PyByteArray_Resize(received, before + run.filled)
-            self.opened += run.opened
             if run.failed:
-                self._broken = True
-                if run.failed == INTERNAL_ERROR:
-                    raise internal_error(f"record numbers of epoch {self.epoch} are used up")
-                raise stream_error(Alert(run.failed), run.why.decode())
+                raise self.failure(&run)
             return run.at, run.messages, other
         finally:
             PyBuffer_Release(&view)
+
+    cdef int open_into(
+        self, const uint8_t* data, Py_ssize_t at, Py_ssize_t end, Py_ssize_t most, uint8_t* out, Run* run
+    ) except -1:
+        enter(self._busy)
+        if self._broken:
+            raise stream_error(Alert.BAD_RECORD_MAC, "a record failed before; the stream is broken")
+        if most < RELEASE_BYTES:
+            run[0] = self._open_records(data, at, end, out)
+        else:
+            self._busy = True
+            with nogil:
+                run[0] = self._open_records(data, at, end, out)
+            self._busy = False
+        self.opened += run.opened
+        if run.failed:
+            self._broken = True
+        return 0
+
+    cdef object failure(self, Run* run):
+        if run.failed == INTERNAL_ERROR:
+            return internal_error(f"record numbers of epoch {self.epoch} are used up")
+        return stream_error(Alert(run.failed), run.why.decode())
 
     cdef Py_ssize_t _inner_bytes(self, const uint8_t* data, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
         # Room for content, type and padding of the whole records that `_open_records` would open.

@@ -39,6 +39,7 @@ from sealwire.stcp.deframe import (
 )
 from sealwire.stcp.early import EarlyStream
 from sealwire.stcp.events import Closed, Connected, Event, GoingAway, PeerClosed, TicketReceived
+from sealwire.stcp.lane import Lane
 from sealwire.stcp.messages import RUN_BYTES, Keepalive, MessageMode
 from sealwire.stcp.outgoing import Outgoing, charge, check_room
 from sealwire.telemetry import ConnectionCounters
@@ -69,7 +70,7 @@ _WARNING: Final = 1
 _FATAL: Final = 2
 
 
-class Association:
+class Association(Lane):
     """What one connection is made of, and how records move it on."""
 
     def __init__(
@@ -88,7 +89,6 @@ class Association:
         self.state = "handshaking"
         self.error: Error | TimeoutError | None = None
         self.peer_closed = False
-        self.counters = ConnectionCounters()
         #: Tells connections apart in reports.
         self.number = next(_numbers)
         self.began = now
@@ -96,6 +96,7 @@ class Association:
         self._is_client = is_client
         self._limits = limits
         self._ledger = ledger
+        self.counters = ConnectionCounters()
         self._account = Account(ledger, min(limits.handshake_bytes, limits.connection_bytes))
         self._handshake = handshake
         self._deadline: float | None = now + limits.handshake_seconds

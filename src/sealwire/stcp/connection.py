@@ -428,6 +428,8 @@ class Connection(Flowing):
         Raises:
             Error: the connection failed in an earlier call.
         """
+        if self.receive_shortly(data, now):
+            return
         self._now = now
         if self.error is not None:
             raise self.error

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from sealwire.errors import Alert, ProtocolError
 from sealwire.limits import Account, Purpose
 from sealwire.record.stream import STREAM_HEADER_BYTES, TAG_BYTES
-from sealwire.stcp.frames import FrameReader
+from sealwire.stcp.lane import FrameReader
 from sealwire.stcp.outgoing import charge
 
 if TYPE_CHECKING:

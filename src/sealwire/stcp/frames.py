@@ -2,7 +2,7 @@
 
 A frame is a word of four bytes, most significant first, and a body: bit 31 says control, bits 30 to 26
 are zero, bits 25 to 0 are the body's length.  A body without bit 31 is one message.  A control body is a
-kind and what belongs to it.  :class:`FrameReader` cuts what came into both: a length is judged with its
+kind and what belongs to it.  A `FrameReader` cuts what came into both: a length is judged with its
 word, before a byte of the body is there, and what is held grows with bytes received.  Frames are not
 fragmented, and records know nothing of them: a word may lie in two records, a record hold many frames.
 """
@@ -48,13 +48,13 @@ class Control(enum.IntEnum):
     GO_AWAY = 3
 
 
-# By kind; with the kind's own byte.
-_CONTROL_BODY_BYTES: Final[dict[int, int]] = {
+#: Bytes of a control frame's body by kind; with the kind's own byte.
+CONTROL_BODY_BYTES: Final[dict[int, int]] = {
     Control.PING: 1 + _TOKEN_BYTES,
     Control.PONG: 1 + _TOKEN_BYTES,
     Control.GO_AWAY: 1,
 }
-_LONGEST_CONTROL: Final = max(_CONTROL_BODY_BYTES.values())
+_LONGEST_CONTROL: Final = max(CONTROL_BODY_BYTES.values())
 
 
 def protocol_name(messages: bool | str) -> bytes | None:
@@ -85,7 +85,7 @@ def control_frame(kind: Control, token: bytes = b"") -> bytes:
     return _WORD.pack(_CONTROL | (1 + len(token))) + bytes((kind,)) + token
 
 
-class FrameReader:
+class PlainFrameReader:
     """Cuts the opened byte stream into messages and control frames.
 
     Args:
@@ -172,21 +172,18 @@ class FrameReader:
             self._head = content[at:]
             self.held += end - at
             if self._head[0] & 0x7C:
-                raise _reserved()
+                raise reserved()
         return controls
 
     def _judge(self, word: int) -> bool:
         """A word that is not simply a message's within the limit: whether it is a control frame's."""
         if word & _RESERVED:
-            raise _reserved()
+            raise reserved()
         if word & _CONTROL:
             if not 1 <= word & _LENGTH <= _LONGEST_CONTROL:
-                raise _malformed(f"a control frame has {word & _LENGTH} bytes")
+                raise malformed(f"a control frame has {word & _LENGTH} bytes")
             return True
-        if word > MAX_MESSAGE_BYTES:
-            raise ProtocolError(Alert.ILLEGAL_PARAMETER, f"a message of {word} bytes is above 32 MiB")
-        reason = f"a message of {word} bytes is above the limit message_bytes"
-        raise ProtocolError(Alert.ILLEGAL_PARAMETER, reason, "message_bytes")
+        raise too_long(word)
 
     def _add(self, part: bytes) -> None:
         self.held += len(part)
@@ -210,8 +207,8 @@ class FrameReader:
             self.held += len(body) + MESSAGE_OVERHEAD_BYTES
             return
         kind = body[0]
-        if _CONTROL_BODY_BYTES.get(kind) != len(body):
-            raise _malformed(f"a control frame of kind {kind} has {len(body)} bytes")
+        if CONTROL_BODY_BYTES.get(kind) != len(body):
+            raise malformed(f"a control frame of kind {kind} has {len(body)} bytes")
         controls.append((Control(kind), body[1:]))
 
     def take(self) -> bytes | None:
@@ -246,9 +243,19 @@ class FrameReader:
         self._missing = 0
 
 
-def _reserved() -> ProtocolError:
-    return _malformed("a frame has reserved bits set")
+def too_long(length: int) -> ProtocolError:
+    """The error of a message above the limit, its own or the format's."""
+    if length > MAX_MESSAGE_BYTES:
+        return ProtocolError(Alert.ILLEGAL_PARAMETER, f"a message of {length} bytes is above 32 MiB")
+    reason = f"a message of {length} bytes is above the limit message_bytes"
+    return ProtocolError(Alert.ILLEGAL_PARAMETER, reason, "message_bytes")
 
 
-def _malformed(reason: str) -> ProtocolError:
+def reserved() -> ProtocolError:
+    """The error of a word with reserved bits."""
+    return malformed("a frame has reserved bits set")
+
+
+def malformed(reason: str) -> ProtocolError:
+    """The error of a frame that is none."""
     return ProtocolError(Alert.DECODE_ERROR, reason)

@@ -17,10 +17,10 @@ from sealwire.stcp.frames import (
     MESSAGE_OVERHEAD_BYTES,
     WORD_BYTES,
     Control,
-    FrameReader,
     control_frame,
     word_of,
 )
+from sealwire.stcp.lane import FrameReader, Queues
 from sealwire.stcp.outgoing import charge, check_room
 from sealwire.telemetry import ConnectionCounters
 
@@ -57,7 +57,7 @@ class Keepalive:
             raise ValueError(f"keepalive after {self.after} within {self.within} seconds is not positive")
 
 
-class MessageMode:
+class MessageMode(Queues):
     """What a connection in message mode has beside a plain one.
 
     Attributes:
@@ -68,31 +68,20 @@ class MessageMode:
     """
 
     __slots__ = (
-        "_account",
         "_asked_at",
-        "_charged",
-        "_controls",
         "_counters",
-        "_heard_at",
-        "_limits",
         "_look_at",
-        "_outgoing",
         "_ping_at",
         "_pings_answered",
         "_pings_made",
         "_pings_received",
         "_pings_since",
-        "_reader",
-        "_rest",
         "_rest_cost",
-        "_run",
         "_run_cost",
         "_run_waiting",
         "going_away",
         "keepalive",
-        "peer_going_away",
         "round_trip",
-        "waiting",
     )
 
     def __init__(

@@ -45,6 +45,8 @@ class Messaging(Association):
             ConnectionClosed: our direction is closed; or whatever else ended the connection.
             Error: the handshake is not finished.
         """
+        if self.write_shortly(data):
+            return
         self._must_be_open()
         self._mode().write(data)
 

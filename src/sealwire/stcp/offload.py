@@ -32,3 +32,8 @@ def sender(connection: Connection) -> Callable[[Buffer, Write], bool]:
 def receiver(connection: Connection) -> Receive:
     """What the driver gives to what it has read from its socket."""
     return connection.receive_data
+
+
+def is_own(connection: Connection) -> bool:
+    """Whether that is the connection itself in both directions: then a driver may use its short ways."""
+    return True

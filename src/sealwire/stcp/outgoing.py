@@ -15,6 +15,7 @@ from sealwire.limits import Account, Purpose
 from sealwire.record.padding import MAX_INNER_BYTES, NO_PADDING, Padding
 from sealwire.record.stream import STREAM_HEADER_BYTES, TAG_BYTES
 from sealwire.stcp.deframe import APPLICATION_DATA, HANDSHAKE, PLAINTEXT_LIMIT_BYTES
+from sealwire.stcp.lane import Sending
 from sealwire.telemetry import ConnectionCounters
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def check_room(account: Account, n: int) -> None:
     account.release(Purpose.SEND_QUEUE, n)
 
 
-class Outgoing:
+class Outgoing(Sending):
     """The sending half of the record layer.
 
     Attributes:
@@ -62,13 +63,8 @@ class Outgoing:
         "_account",
         "_counters",
         "_first_hello",
-        "_padding",
         "_queue",
-        "_sealer",
         "_sent",
-        "held",
-        "inner_limit",
-        "used",
     )
 
     def __init__(

@@ -6,7 +6,8 @@ from typing import Final
 
 from sealwire.errors import Alert, LimitReached, ProtocolError
 from sealwire.limits import Account, Ledger, Limits, Purpose
-from sealwire.stcp.frames import MESSAGE_OVERHEAD_BYTES, FrameReader
+from sealwire.stcp.frames import MESSAGE_OVERHEAD_BYTES
+from sealwire.stcp.lane import FrameReader
 from sealwire.stcp.messages import Keepalive, MessageMode
 from sealwire.telemetry import ConnectionCounters
 from tests.fuzzing.targets.promise import Script, Target

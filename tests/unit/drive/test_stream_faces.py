@@ -74,6 +74,7 @@ def test_draining_a_server() -> None:
                 for _ in range(3)
             ]
             draining = asyncio.ensure_future(server.drain(10))
+            await asyncio.sleep(0)  # it begins
             for reader, writer in connections:
                 writer.write_message(b"under way")
                 assert await reader.read_message() == b"under way"

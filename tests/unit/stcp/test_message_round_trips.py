@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sealwire import stcp
 from sealwire.context import Config
 from sealwire.limits import Ledger, Limits
-from sealwire.stcp.frames import FrameReader, word_of
+from sealwire.stcp.frames import word_of
+from sealwire.stcp.lane import FrameReader
 from tests import psks
 from tests.fuzzing.targets.of_frames import LIMIT, as_the_page_says, read
 

@@ -142,13 +142,18 @@ class StreamReader(StreamFacts):
             ConfigurationError: the connection is not in message mode.
             Error: what ended the connection.
         """
-        self._check_process()
         stream = self._stream
-        connection = stream.connection
-        while (message := connection.read_message()) is None:
+        while (message := stream.take_message()) is None:
+            arrival = stream.message_arrival()
+            if arrival is not None:
+                await arrival
+                continue
+            self._check_process()
+            if (message := stream.connection.read_message()) is not None:
+                if not stream.reading:
+                    stream.took()
+                return message
             await self._arrival()
-        if not stream.reading:
-            stream.took()
         return message
 
     async def read_messages(self) -> list[bytes]:
@@ -277,6 +282,8 @@ class StreamWriter(StreamFacts):
 
     async def drain(self) -> None:
         """Wait until at most half of ``Limits.send_queue_bytes`` waits.  Raises if the connection ended."""
+        if self._stream.drained():
+            return
         self._check_process()
         self._stream.flush()
         while True:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from sealwire import ownership, stcp
+from sealwire.drive.aio.line import Line
 from sealwire.drive.aio.turns import turns_of
 from sealwire.drive.facts import StreamFacts
 from sealwire.drive.sessions import Sessions, early_data_of
@@ -44,7 +45,7 @@ _STALL_SECONDS: Final = 0.1
 OnEarlyData = Callable[[stcp.Connection, bytes], None]
 
 
-class Stream(StreamFacts, HoldsDescriptor):
+class Stream(Line, StreamFacts, HoldsDescriptor):
     """A connected TCP socket under an engine.  Owned by a reader and a writer.
 
     Attributes:
@@ -84,12 +85,9 @@ class Stream(StreamFacts, HoldsDescriptor):
         self._turns = turns_of(loop)
         # What is read at once may come on top of what may wait, so it is no more than half of that.
         most = max(_LEAST_READ_BYTES, limits.receive_queue_bytes // 2)
-        self._buffer = self._turns.buffer[:most]
         self._send = offload.sender(connection)
         self._receive = offload.receiver(connection)
-        self._waiters: list[asyncio.Future[None]] = []
-        # Those who wait are woken when so many bytes can be read, or at anything for 0.
-        self._wanted = 0
+        self.prepare(self._turns.buffer[:most], offload.is_own(connection), limits.send_queue_bytes // 2)
         self._backlog: deque[memoryview | bytes] = deque()
         self._backlog_bytes = 0
         self._dirty = False  # written to in this turn of the loop
@@ -142,24 +140,6 @@ class Stream(StreamFacts, HoldsDescriptor):
         """Wait until something happens."""
         await self.arrival(0)
 
-    def arrival(self, n: int) -> asyncio.Future[None]:
-        """Done when `n` bytes (messages, in message mode) can be read, or something else happens.
-
-        Await it at once: it is not told twice.
-        """
-        self._wanted = min(self._wanted, n) if self._waiters else n
-        waiter: asyncio.Future[None] = self.loop.create_future()
-        self._waiters.append(waiter)
-        return waiter
-
-    def _wake_waiters(self) -> None:
-        waiters = self._waiters
-        if waiters:
-            self._waiters = []
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
-
     # -- from the application
 
     def write(self, pieces: Sequence[bytes | bytearray | memoryview]) -> None:
@@ -183,11 +163,7 @@ class Stream(StreamFacts, HoldsDescriptor):
             self._dirty = True
             self._turns.soon(self)
 
-    def flush(self) -> None:
-        """Seal and send now what was written in this turn of the loop."""
-        if not self._dirty:
-            return
-        self._dirty = False
+    def _send_written(self) -> None:
         if self._writing or self._backlog_bytes > _SEAL_BYTES or self.on_turn is not None:
             self._turn()
             return
@@ -209,8 +185,7 @@ class Stream(StreamFacts, HoldsDescriptor):
             self._broke = error
             return len(data)
 
-    def write_message(self, data: bytes | bytearray | memoryview) -> None:
-        """Queue a message.  What is written in one turn of the loop is sealed and sent together."""
+    def _queue_message(self, data: bytes | bytearray | memoryview) -> None:
         self._may_write()
         self._connection.write_message(data)
         self._written()
@@ -279,8 +254,8 @@ class Stream(StreamFacts, HoldsDescriptor):
 
     # -- from the network
 
-    def _readable(self) -> None:
-        connection, buffer = self._connection, self._buffer
+    def _read(self) -> None:
+        connection, buffer = self._connection, self.read_buffer
         if connection.crowded and not self._wants_read():
             self._choose_reading()  # others filled the ledger since the last turn
             return
@@ -499,6 +474,7 @@ class Stream(StreamFacts, HoldsDescriptor):
             _cancel(handle)
         self._grace = self._timer = self._stall = None
         self._turns.forget(self.sock.fileno())
+        self.closed_socket()
         self.sock.close()
         self._let_go()
         if self._connection.state != "closed":

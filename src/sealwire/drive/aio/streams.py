@@ -387,7 +387,9 @@ class StreamServer(Accepting):
         stream.gone.add_done_callback(lambda _: _release(stream, known()))
         result = self._handler(reader, writer)
         if result is not None:
-            task = self._loop.create_task(_run(result))
+            # One that is cancelled before it began must be thrown into the handler itself, which would be
+            # a coroutine that was never awaited otherwise.
+            task = self._loop.create_task(result if asyncio.iscoroutine(result) else _run(result))
             ownership.own(ownership.Kind.TASK, task)
             self._tasks.add(task)
             task.add_done_callback(lambda done: self._handled(stream, done))

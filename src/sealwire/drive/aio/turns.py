@@ -12,12 +12,12 @@ import asyncio
 import select
 import weakref
 from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
+
+from sealwire.drive.aio.line import Watched, serve_ready
 
 #: Bytes read at once: a message of 64 KiB, its records' overhead, and the beginning of the next.
 READ_BYTES: Final = 128 * 1024
-# Ready descriptors served in one turn, so that timers and other people's descriptors get theirs.
-_READY: Final = 256
 _HAS_EPOLL: Final = hasattr(select, "epoll")
 
 
@@ -25,13 +25,6 @@ class Flushed(Protocol):
     """What has something to send at the end of a turn."""
 
     def flush(self) -> None: ...
-
-
-class _Watched(NamedTuple):
-    reads: bool
-    writes: bool
-    readable: Callable[[], None]
-    writable: Callable[[], None]
 
 
 class Turns:
@@ -46,7 +39,7 @@ class Turns:
         # A loop that is dropped takes this with it, and not the other way round.
         self._loop = weakref.ref(loop)
         self._epoll: select.epoll | None = None
-        self._watched: dict[int, _Watched] = {}
+        self._watched: dict[int, Watched] = {}
         self._waiting: list[Flushed] = []
 
     def soon(self, stream: Flushed) -> None:
@@ -75,7 +68,7 @@ class Turns:
         """Call `readable` and `writable` when the descriptor is; neither is to :meth:`forget` it."""
         loop = self._running()
         if not _HAS_EPOLL:
-            self._watched[descriptor] = _Watched(reads, writes, readable, writable)
+            self._watched[descriptor] = (reads, writes, readable, writable)
             _set(loop.add_reader, loop.remove_reader, descriptor, reads, readable)
             _set(loop.add_writer, loop.remove_writer, descriptor, writes, writable)
             return
@@ -88,7 +81,7 @@ class Turns:
             return
         wanted = (select.EPOLLIN if reads else 0) | (select.EPOLLOUT if writes else 0)
         (self._epoll.modify if known else self._epoll.register)(descriptor, wanted)
-        self._watched[descriptor] = _Watched(reads, writes, readable, writable)
+        self._watched[descriptor] = (reads, writes, readable, writable)
 
     def forget(self, descriptor: int) -> None:
         """Watch it no longer; before it is closed."""
@@ -107,16 +100,7 @@ class Turns:
 
     def _ready(self) -> None:
         assert self._epoll is not None
-        watched = self._watched
-        for descriptor, events in self._epoll.poll(0, _READY):
-            found = watched.get(descriptor)  # one served before may have closed it
-            if found is None:
-                continue
-            # An error or a hang-up is met by whoever wanted to read or write; who paused is left alone.
-            if found.reads and events & ~select.EPOLLOUT:
-                found.readable()  # which sends, too, if something waits
-            elif found.writes and events & ~select.EPOLLIN:
-                found.writable()
+        serve_ready(self._epoll, self._watched)
 
     def _running(self) -> asyncio.AbstractEventLoop:
         loop = self._loop()

@@ -17,9 +17,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from sealwire.bench.measurement import Check, Contender, Measurement, Reading, Role, Scale
+
+# Of glibc; nobody else looks at them.
+_ALLOCATION: Final = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+_NEVER_MAPPED_BYTES: Final = 32 << 20
 
 
 class Lost(Exception):
@@ -178,6 +182,15 @@ class Running:
             if worker is not None:
                 worker.end()
         self._body = self._peer = None
+
+
+def even_allocation() -> dict[str, str]:
+    """The environment in which blocks of 256 KiB cost every contender the same.
+
+    glibc maps such a block, and unmaps it, each time, until the process happens to have freed a larger one:
+    asyncio reads into one, so that plain TCP and ssl take twice as long in one process as in another.
+    """
+    return {name: os.environ.get(name, str(_NEVER_MAPPED_BYTES)) for name in _ALLOCATION}
 
 
 def choose_cpus() -> tuple[int | None, int | None]:

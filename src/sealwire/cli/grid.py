@@ -168,6 +168,7 @@ def _tell(say: Say, setting: Setting, outcome: Outcome) -> bool:
         two_way_mb_per_second=two_way(setting, outcome),
         in_flight=outcome.in_flight,
         cpu_us=_cpu(outcome),
+        server_cpu_us=_server_cpu(outcome),
         rss_bytes_per_second={
             "client": slope(outcome.client_samples, lambda one: one.rss_bytes),
             "server": slope(outcome.server_samples, lambda one: one.rss_bytes),
@@ -199,6 +200,11 @@ def _cpu(outcome: Outcome) -> float:
     return (outcome.client_cpu + (outcome.server_cpu or 0.0)) / max(1, outcome.units) * 1e6
 
 
+def _server_cpu(outcome: Outcome) -> float:
+    """CPU of the server alone for one request or message, in microseconds."""
+    return (outcome.server_cpu or 0.0) / max(1, outcome.units) * 1e6
+
+
 def _show(say: Say, cell: Cell | None, table: Sequence[tuple[Setting, Sequence[Outcome]]]) -> None:
     setting = table[0][0]
     load = setting.load
@@ -210,7 +216,7 @@ def _show(say: Say, cell: Cell | None, table: Sequence[tuple[Setting, Sequence[O
     )
     say.words(
         f"{'':12}{'per second':>12}{'one-way MB/s':>14}{'two-way MB/s':>14}{'p50 ms':>9}{'p95 ms':>9}"
-        f"{'p99 ms':>9}{'in flight':>11}{'CPU us':>9}{'errors':>8}"
+        f"{'p99 ms':>9}{'in flight':>11}{'CPU us':>9}{'server':>8}{'errors':>8}"
     )
     rates: dict[str, float] = {}
     for setting, outcomes in table:
@@ -223,7 +229,7 @@ def _show(say: Say, cell: Cell | None, table: Sequence[tuple[Setting, Sequence[O
             f"{two_way(setting, middle):>14,.1f}"
             + "".join(f"{latency[key]:>9.2f}" if latency else f"{'-':>9}" for key in ("50", "95", "99"))
             + (f"{middle.in_flight:>11.1f}" if middle.requests else f"{'-':>11}")
-            + f"{_cpu(middle):>9.1f}{errors:>8}"
+            + f"{_cpu(middle):>9.1f}{_server_cpu(middle):>8.1f}{errors:>8}"
         )
         if middle.connections:
             per_second = middle.connections / middle.wall_seconds

@@ -524,6 +524,21 @@ cdef class Lane:
         sealed.n = sealer.sealed_bytes(n, limit)
         return True
 
+    def send_shortly(self, data, write):
+        cdef Sealed sealed
+        cdef Py_ssize_t taken
+        if not self.seal_waiting([data], len(data), &sealed):
+            return False
+        if sealed.start != NULL:
+            try:
+                taken = write((<const char*>sealed.start)[: sealed.n])
+            except BaseException:
+                # What became of it nobody knows, so it is not sent again.
+                self.went(&sealed, sealed.n)
+                raise
+            self.went(&sealed, taken)
+        return True
+
     cdef int went(self, Sealed* sealed, Py_ssize_t taken) except -1:
         rest = None
         if taken < sealed.n:

@@ -56,6 +56,8 @@ class Flowing(Messaging):
             Whether it was sealed.  If not, for want of room or because something is under way, nothing was
             taken of `data`; the usual way is `send` and `pending`.
         """
+        if self.send_shortly(data, write):
+            return True
         outgoing, mode = self._outgoing, self._messages
         if self.state != "connected":
             return False

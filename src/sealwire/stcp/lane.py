@@ -9,6 +9,7 @@ says how it is: a short way does all of what the long one would do with simple d
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sealwire.limits.charging import AccountSums, PlainAccountSums
@@ -51,6 +52,10 @@ class PlainLane:
 
     def write_shortly(self, data: Buffer) -> bool:
         """Queue a message; False, and nothing was taken, if that is not for the short way."""
+        return False
+
+    def send_shortly(self, data: Buffer, write: Callable[[bytes], int]) -> bool:
+        """As :meth:`sealwire.stcp.Connection.send_through`; False, and nothing was done, if not that way."""
         return False
 
 

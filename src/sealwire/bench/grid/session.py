@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sealwire.bench.grid.clients import Load, Mode
-from sealwire.bench.processes import Worker, choose_cpus
+from sealwire.bench.processes import Worker, choose_cpus, even_allocation
 from sealwire.bench.rivals.openssl_memory import ssl_environment
 
 _MODULE: Final = "sealwire.bench.grid.process"
@@ -118,7 +118,7 @@ def measure(setting: Setting, directory: Path, tell: Callable[[Mapping[str, Any]
         "port": setting.port,
         "load": asdict(setting.load),
     }
-    environment = ssl_environment()
+    environment = {**ssl_environment(), **even_allocation()}
     patience = _PATIENCE_SECONDS + setting.warm_up + setting.seconds
     server: Worker | None = None
     clients: Worker | None = None

@@ -31,6 +31,7 @@ from sealwire.bench.measurement import (
     Reading,
     Role,
 )
+from sealwire.bench.processes import even_allocation
 from sealwire.bench.rivals import evp_loop
 from sealwire.bench.rivals.openssl_memory import ssl_environment, ssl_presence
 
@@ -124,13 +125,17 @@ class Asking:
         self._loop.close()
 
 
+def _ssl_environment() -> dict[str, str]:
+    return {**ssl_environment(), **even_allocation()}
+
+
 def _row(cell: Cell) -> Measurement:
     def contender(name: str, role: Role, transport: str) -> Contender:
         open_: Callable[[Bench], Body] = partial(Asking, transport=transport, cell=cell)
         peer: Callable[[Bench], Peer] = partial(EchoServer, transport=transport)
         if transport == "ssl":
-            return Contender(name, role, open_, peer, ssl_presence, ssl_environment)
-        return Contender(name, role, open_, peer=peer)
+            return Contender(name, role, open_, peer, ssl_presence, _ssl_environment)
+        return Contender(name, role, open_, peer=peer, environment=even_allocation)
 
     contenders = [
         contender("sealwire", Role.OURS, "stcp"),

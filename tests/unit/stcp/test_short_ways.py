@@ -1,4 +1,4 @@
-"""The compiled short ways of data against the long ones in Python: one script, played both ways, one outcome."""
+"""The compiled short ways of data against the long ones in Python: one script, played both ways."""
 
 from __future__ import annotations
 
@@ -194,7 +194,8 @@ def test_both_ways_lead_to_the_same(
         short.do(*step)
         long.do(*step)
         assert short.seen == long.seen, step
-        short.seen.clear(), long.seen.clear()
+        short.seen.clear()
+        long.seen.clear()
     for conversation in (short, long):
         for one in conversation.ends:
             one.release()

@@ -245,7 +245,8 @@ def test_what_is_sealed_arrives_and_receipts_come_back(tmp_path: Path) -> None:
         place.check()
         counted = place.collector.counters
         assert (counted.segments, counted.events, counted.duplicates) == (26, 501, 0)
-        assert place.spool.states[-1] == b"{}"
+        # The signer sees that the exporter is gone, and knows nothing of it any more.
+        await until(lambda: place.spool.states[-1] == b"{}")
 
     at(tmp_path, act)
 

@@ -69,6 +69,7 @@ def test_a_row_of_each_kind_runs(directory: Path) -> None:
         "handshake.memory.full",
         "handshake.udp.full",
         "handshake.rate.resumed",
+        "handshake.server.resumed",
         "memory.idle",
         "stcp.256",
     )

@@ -6,12 +6,32 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 #: family, type, protocol, canonical name, address: what getaddrinfo returns.
 AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
 Hosts = str | Sequence[str] | None
+
+
+@lru_cache(maxsize=256)
+def _looked_up(host: str | None, port: int, family: int, kind: int, flags: int) -> tuple[AddressInfo, ...]:
+    found = socket.getaddrinfo(host, port, family=family, type=kind, flags=flags)
+    return tuple(dict.fromkeys(found))
+
+
+def as_it_stands(
+    host: str | None, port: int, kind: int, *, family: int = 0, flags: int = 0
+) -> list[AddressInfo] | None:
+    """What an address is that is no name: it asks nobody and is the same each time; None for a name."""
+    numeric = flags | socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    # The number of a zone's interface may change.
+    look_up = _looked_up.__wrapped__ if host is not None and "%" in host else _looked_up
+    try:
+        return list(look_up(host, port, family, kind, numeric))
+    except socket.gaierror:
+        return None
 
 
 async def resolve(
@@ -24,12 +44,11 @@ async def resolve(
     flags: int = 0,
 ) -> list[AddressInfo]:
     """The addresses of a name, without repetition.  Raises socket.gaierror, an OSError."""
-    try:
-        # An address as it stands asks nobody, and a thread to ask in costs more than half a handshake.
-        numeric = flags | socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-        found = socket.getaddrinfo(host, port, family=family, type=kind, flags=numeric)
-    except socket.gaierror:
-        found = await loop.getaddrinfo(host, port, family=family, type=kind, flags=flags)
+    # A thread to ask in costs more than half a handshake.
+    known = as_it_stands(host, port, kind, family=family, flags=flags)
+    if known is not None:
+        return known
+    found = await loop.getaddrinfo(host, port, family=family, type=kind, flags=flags)
     return list(dict.fromkeys(found))
 
 

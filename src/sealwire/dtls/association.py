@@ -16,6 +16,7 @@ from sealwire import ownership
 from sealwire.context import Config
 from sealwire.dtls.alerts import FATAL, WARNING, LastWords
 from sealwire.dtls.charges import charge_ticket, handshake_over, wind_down
+from sealwire.dtls.deadlines import earliest
 from sealwire.dtls.early import EARLY_OVER
 from sealwire.dtls.events import (
     Closed,
@@ -170,13 +171,15 @@ class Association(Parts):
         """When wake() is due, None if never."""
         if self.state is State.CLOSED:
             return None
-        due = (
+        if self.state is not State.CONNECTED:
+            return earliest(self._layer.deadline, self._handshake_deadline, self._opening.deadline)
+        return earliest(
             self._layer.deadline,
             self._handshake_deadline,
             self._opening.deadline,
-            *((self._rekeying.deadline, self._care.deadline) if self.state is State.CONNECTED else ()),
+            self._rekeying.deadline,
+            self._care.deadline,
         )
-        return min((at for at in due if at is not None), default=None)
 
     def wake(self, now: float) -> None:
         """Do what is due by `now`."""

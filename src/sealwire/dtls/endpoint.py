@@ -17,6 +17,7 @@ from sealwire.dtls.admission import Admission, Terms, accept_all, begin, import_
 from sealwire.dtls.charges import open_account
 from sealwire.dtls.connection import DEFAULT_MTU_BYTES, Connection
 from sealwire.dtls.cookie import Address
+from sealwire.dtls.deadlines import earliest
 from sealwire.dtls.detectors import RULES, Rule
 from sealwire.dtls.events import AddressChanged, Closed, Connected, Event, State
 from sealwire.dtls.front import Front
@@ -570,8 +571,7 @@ class Endpoint:
 
     def deadline(self) -> float | None:
         """When wake() is due, None if never."""
-        due = (self._timers.next, self._paths.deadline, self.load.deadline, self._resting.deadline)
-        return min((at for at in due if at is not None), default=None)
+        return earliest(self._timers.next, self._paths.deadline, self.load.deadline, self._resting.deadline)
 
     def wake(self, now: float) -> None:
         """Do what is due by `now`."""

@@ -14,8 +14,8 @@ same answers: :meth:`Gate.sift` comes first where it is built, and leaves what n
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sealwire.context import Config
 from sealwire.crypto.providers.openssl import OpenSslProvider
@@ -58,8 +58,7 @@ FRAGMENTS_PER_DATAGRAM: Final = 8
 _PROVED_SLOTS_PART: Final = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """A client whose address is proved and that wants a connection.
 
     For admission callbacks `address` and `server_name` tell who asks for what.
@@ -226,7 +225,7 @@ class Gate:
         if isinstance(reply, Reply):
             self.counters.unproved_bytes_sent += len(reply.datagram)
         elif isinstance(answer, Attempt) and end < len(datagram):
-            return replace(answer, rest=bytes(datagram[end:]))
+            return answer._replace(rest=bytes(datagram[end:]))
         return answer
 
     def _receive_fragment(
@@ -307,7 +306,10 @@ class Gate:
                 # proved; it is asked once more for the second hello, as nothing is kept.
                 chosen = config.for_server_name(hello.extensions.get(ext.SERVER_NAME))
                 # Under load every address is proved by a cookie.
-                ticket = None if loaded else returning.shown(chosen, DTLS, hello, message, place_of(address))
+                ticket, clock = None, 0.0
+                if not loaded and ext.PRE_SHARED_KEYS.code in hello.extensions:
+                    clock = chosen.clock()
+                    ticket = returning.shown(chosen, DTLS, hello, message, place_of(address), clock)
                 # A retry for the group alone is stateless as well: its second hello comes back here.
                 if (
                     ((self.require_cookie or loaded) and ticket is None)
@@ -315,15 +317,14 @@ class Gate:
                     # RFC 9147 section 5.1 [9147-5.1-7]: last, as it is remembered.
                     or (
                         ticket is not None
-                        and not returning.counts(chosen, ticket.grant, returning.due(ticket, hello))
+                        and not returning.counts(chosen, ticket.grant, returning.due(ticket, hello), clock)
                     )
                 ):
                     # Early data does not survive a retry.
                     self.counters.early_data_rejected += ext.EARLY_DATA.code in hello.extensions
                     return self._retry(whole, hello, message, address, chosen, now)
                 self.counters.tickets_as_proof += ticket is not None
-                attempt = self._attempt(whole, hello, message, address, None, b"", 0)
-                return replace(attempt, ticket=ticket)
+                return self._attempt(whole, hello, message, address, None, b"", 0, ticket)
         except ProtocolError as error:
             return self._alert(error.alert, whole, now, otherwise=Discard.MALFORMED_HELLO)
         facts = self.jar.check(cookie, address, now) if message_seq == 1 else None
@@ -376,6 +377,7 @@ class Gate:
         facts: CookieFacts | None,
         request: bytes,
         message_seq: int,
+        ticket: Opened | None = None,
     ) -> Attempt:
         return Attempt(
             address=address,
@@ -387,6 +389,7 @@ class Gate:
             message_seq=message_seq,
             plain_sequence=whole.highest_record,
             received_bytes=whole.received_bytes,
+            ticket=ticket,
         )
 
     def refusal(self, attempt: Attempt) -> bytes:

@@ -13,6 +13,7 @@ from typing import Final
 
 from sealwire.dtls.cid import CidPool, Usage
 from sealwire.dtls.conduct import Conduct
+from sealwire.dtls.deadlines import earliest
 from sealwire.dtls.early import EARLY_SECONDS
 from sealwire.dtls.epochs import Opening, Sealing
 from sealwire.dtls.flight import Flight
@@ -155,8 +156,7 @@ class HandshakeLayer:
     @property
     def deadline(self) -> float | None:
         """When :meth:`wake` is due, None if never."""
-        due = (self._flight.deadline, self._ack_deadline, self._cids_wanted_at)
-        return min((at for at in due if at is not None), default=None)
+        return earliest(self._flight.deadline, self._ack_deadline, self._cids_wanted_at)
 
     def wake(self, now: float) -> None:
         """Send what is due again.

@@ -11,6 +11,7 @@ three times the bytes he sends.
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import Final
 
 from sealwire.dtls.cookie import Address
@@ -20,11 +21,14 @@ _IPV6_PREFIX_BYTES: Final = 8
 
 def place_of(address: Address) -> bytes:
     """What tickets say of an address; b"" for one that is none of IP."""
+    return _place_of(str(address[0])) if address else b""
+
+
+@lru_cache(maxsize=1024)
+def _place_of(host: str) -> bytes:
     try:
-        ip = ipaddress.ip_address(str(address[0])) if address else None
+        ip = ipaddress.ip_address(host)
     except ValueError:
-        return b""
-    if ip is None:
         return b""
     if isinstance(ip, ipaddress.IPv4Address):
         return ip.packed

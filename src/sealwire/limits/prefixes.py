@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 from collections.abc import Iterator
+from functools import lru_cache
 from heapq import nlargest
 from typing import TYPE_CHECKING, Final
 
@@ -70,7 +71,12 @@ def prefixes_of(address: object) -> tuple[bytes, ...]:
     """
     if not isinstance(address, tuple) or not address:
         return ()
-    host = str(address[0])
+    return _prefixes_of(str(address[0]))
+
+
+@lru_cache(maxsize=1024)
+def _prefixes_of(host: str) -> tuple[bytes, ...]:
+    # A peer's host is looked at some five times on its way in, mostly one right after the other.
     try:
         ip = ipaddress.ip_address(host)
     except ValueError:

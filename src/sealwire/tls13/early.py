@@ -137,7 +137,7 @@ def judge(
     # A ticket that stands for a cookie has counted.  [8446-0RTT-2], and last, because it is remembered.
     shown = early.shown
     if (shown is not None and shown.identity == grant.psk.identity) or returning.counts(
-        settings, grant, chosen.due
+        settings, grant, chosen.due, settings.clock()
     ):
         early.outcome = EarlyData.ACCEPTED
         early.limit = grant.max_size

@@ -22,9 +22,11 @@ from sealwire.tls13.tickets import EarlyGrant, Opened, open_ticket
 
 
 def shown(
-    settings: Settings, flavor: Flavor, hello: ClientHello, message: bytes, place: bytes
+    settings: Settings, flavor: Flavor, hello: ClientHello, message: bytes, place: bytes, now: float
 ) -> Opened | None:
     """The ticket by which a first hello shows that its client is at `place`; nothing is remembered yet.
+
+    `now` is the settings' clock.
 
     None for a hello that has to prove its address otherwise.
     """
@@ -38,13 +40,11 @@ def shown(
     first = offered.identities[0]
     if not settings.ticket_keys.seems_ours(first.identity) or register.struck(first.identity):
         return None
-    opened = open_ticket(settings, flavor, first.identity, hello.extensions.get(ext.SERVER_NAME))
+    opened = open_ticket(settings, flavor, first.identity, hello.extensions.get(ext.SERVER_NAME), now)
     if opened is None or opened.grant.place != place:
         return None
     grant = opened.grant
-    if not register.would_accept(
-        grant.register, first.identity, grant.due(first.obfuscated_ticket_age), settings.clock()
-    ):
+    if not register.would_accept(grant.register, first.identity, grant.due(first.obfuscated_ticket_age), now):
         return None
     provider = settings.provider
     digest = provider.digest(grant.psk.hash_name)
@@ -53,10 +53,10 @@ def shown(
     return opened if fits else None
 
 
-def counts(settings: Settings, grant: EarlyGrant, due: float) -> bool:
+def counts(settings: Settings, grant: EarlyGrant, due: float, now: float) -> bool:
     """Whether the ticket of `grant`, whose hello should come at `due`, counts now: once, and never again."""
     register = settings.strikes
-    return register is not None and register.accept(grant.register, grant.psk.identity, due, settings.clock())
+    return register is not None and register.accept(grant.register, grant.psk.identity, due, now)
 
 
 def due(opened: Opened, hello: ClientHello) -> float:

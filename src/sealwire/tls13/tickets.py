@@ -284,13 +284,13 @@ class Opened(NamedTuple):
 
 
 def open_ticket(
-    settings: Settings, flavor: Flavor, identity: bytes, server_name: str | None
+    settings: Settings, flavor: Flavor, identity: bytes, server_name: str | None, now: float
 ) -> Opened | None:
     """What is in a ticket: one AEAD operation at most.
 
     None if it is none of ours, too old, or not for this connection.
     """
-    unsealed = settings.ticket_keys.open(identity, settings.clock(), _CONTEXT)
+    unsealed = settings.ticket_keys.open(identity, now, _CONTEXT)
     if unsealed is None:
         return None
     try:
@@ -330,7 +330,7 @@ def accept(exchange: Exchange, identity: bytes, server_name: str | None) -> Open
     if known is not None and known.identity == identity:
         opened: Opened | None = known
     else:
-        opened = open_ticket(settings, exchange.flavor, identity, server_name)
+        opened = open_ticket(settings, exchange.flavor, identity, server_name, settings.clock())
     if opened is None:
         return None
     if settings.verify_mode == VERIFY_REQUIRED and opened.peer is None:

@@ -53,7 +53,7 @@ def _opened_ticket(data: bytes) -> None:
     """A ticket of ours may hold anything: an older version of ours may have sealed it."""
     server, _ = early_config()
     sealed = server.ticket_keys.seal(data, WALL, tickets._CONTEXT)
-    tickets.open_ticket(server, DTLS, sealed, "localhost")
+    tickets.open_ticket(server, DTLS, sealed, "localhost", WALL)
 
 
 def _load_store(document: bytes) -> None:

@@ -3,8 +3,8 @@
 A server (asyncio) on one CPU and clients on the other, sixteen handshakes in flight, so that neither side
 waits for the other for long; each is opened and closed again with its alerts.  By Little's law, rate times
 mean time from opening to closed is sixteen.  Full ones take the cookie's round trip; resumed ones
-(psk_dhe_ke) show where they are by their tickets, each used once, as `Context.tickets_as_proof` lets them, and ask for no
-new ones; "resumed.cookie" are those of a server that does not let them.
+(psk_dhe_ke) show where they are by their tickets, each used once, as `Context.tickets_as_proof` lets them,
+and ask for no new ones; "resumed.cookie" are those of a server that does not let them.
 
 In `handshake.rate` the clients are asyncio channels, and the dearer side, which is theirs, sets the rate.  In
 `handshake.server` they are bare engines on sockets, without an event loop, so that the server is what is

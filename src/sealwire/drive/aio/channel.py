@@ -253,7 +253,11 @@ class DatagramChannel(DatagramFacts):
         if not self.closed:
             self._connection.close(time.monotonic())
         try:
-            await self._port.flush()
+            if self._owns_port or self._port.udp.blocked:
+                await self._port.flush()
+            else:
+                # The port lives on, and has a turn for all who say something in this iteration of the loop.
+                self._port.schedule()
         finally:
             if self._owns_port:
                 self._port.close()

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sealwire import dtls
-from sealwire.drive.addresses import AddressInfo, resolve, show
+from sealwire.drive.addresses import AddressInfo, as_it_stands, resolve, show
 from sealwire.drive.aio.channel import DatagramChannel
 from sealwire.drive.aio.port import Batch, Peer, Port
 from sealwire.drive.batches import Entry
@@ -93,6 +93,11 @@ class _Attempt(Generic[PeerT]):
         self.port = Port(loop, udp, _Single(connection, peer), self._after_turn)
         connection.on_output = lambda _: self.port.schedule()
 
+    def give_up(self) -> None:
+        """Its time is over."""
+        if not self.done.done():
+            self.done.set_exception(TimeoutError())
+
     def _after_turn(self, batch: Batch) -> None:
         for event in self._connection.events():
             if isinstance(event, dtls.Connected) and not self.done.done():
@@ -153,11 +158,7 @@ async def open_peer(target: Target, make: MakePeer[PeerT]) -> PeerT:
     end = time.monotonic() + seconds
     name = target.server_hostname or host
     sessions = Sessions(target.config, "DTLS 1.3", host, target.port, name)
-    bindable: list[AddressInfo] = []
-    async with asyncio.timeout(seconds):
-        infos = await resolve(loop, host, target.port, socket.SOCK_DGRAM, family=target.family)
-        if target.local_addr is not None:
-            bindable = await resolve(loop, *target.local_addr, socket.SOCK_DGRAM, family=target.family)
+    infos, bindable = await _addresses(loop, target, seconds)
     failure: OSError = OSError(f"{host} has no address")
     early = False
     for n, info in enumerate(infos):
@@ -188,10 +189,11 @@ async def open_peer(target: Target, make: MakePeer[PeerT]) -> PeerT:
         except BaseException:
             sock.close()
             raise
+        share = max(0.0, (end - now) / left)
+        # As asyncio.timeout, for a future that is nobody else's.
+        timer = loop.call_later(share, attempt.give_up)
         try:
-            share = max(0.0, (end - now) / left)
-            async with asyncio.timeout(share):
-                return await attempt.done
+            return await attempt.done
         except Error:
             # The peer answered: it is told why, and no other address is asked.
             await attempt.port.flush()
@@ -208,7 +210,24 @@ async def open_peer(target: Target, make: MakePeer[PeerT]) -> PeerT:
         except BaseException:
             attempt.port.close()
             raise
+        finally:
+            timer.cancel()
     raise failure
+
+
+async def _addresses(
+    loop: asyncio.AbstractEventLoop, target: Target, seconds: float
+) -> tuple[list[AddressInfo], list[AddressInfo]]:
+    """Where to go, and what to bind to; names have so many seconds to be found."""
+    kind, family = socket.SOCK_DGRAM, target.family
+    infos = as_it_stands(target.host, target.port, kind, family=family)
+    if infos is not None and target.local_addr is None:
+        return infos, []
+    async with asyncio.timeout(seconds):
+        infos = await resolve(loop, target.host, target.port, kind, family=family)
+        if target.local_addr is None:
+            return infos, []
+        return infos, await resolve(loop, *target.local_addr, kind, family=family)
 
 
 def _connected_socket(info: AddressInfo, local: list[AddressInfo]) -> socket.socket:

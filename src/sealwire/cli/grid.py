@@ -33,6 +33,23 @@ _OWN: Final = (
 )  # fmt: skip
 
 
+#: What other measurements know and this one does not, with what to say here.
+_FOREIGN: Final = {
+    "full": "say how long with --duration",
+    "seconds": "say how long with --duration",
+    "out": "`sealwire --json bench stcp` prints every count",
+    "markdown": "`sealwire --json bench stcp` prints every count",
+    "html": "`sealwire --json bench stcp` prints every count",
+    "make": "see sealwire bench --help",
+    "captures": "see sealwire bench --help",
+    "time": "see sealwire bench --help",
+    "rate": "see sealwire bench --help",
+    "memory": "see sealwire bench --help",
+    "repeat": "say how many turns with --runs",
+    "slow_down": "see sealwire bench --help",
+}
+
+
 def options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("stcp", "without --size and --clients the whole grid is measured")
     group.add_argument("--clients", type=int, metavar="N", help="connections, one request in flight each")
@@ -68,6 +85,9 @@ def given(args: argparse.Namespace) -> bool:
 
 def run(args: argparse.Namespace, say: Say, directory: Path) -> Exit:
     """Measure; `directory` holds certificates."""
+    for name, step in _FOREIGN.items():
+        if getattr(args, name) not in (None, False):
+            raise Failure(Exit.USAGE, f"bench stcp has no --{name.replace('_', '-')}", step)
     if not protect.COMPILED and not args.pure_ok:
         raise Failure(
             Exit.ENVIRONMENT,
@@ -88,16 +108,24 @@ def run(args: argparse.Namespace, say: Say, directory: Path) -> Exit:
         table: list[tuple[Setting, list[Outcome]]] = [
             (_setting(args, transport, server, load), []) for transport in transports
         ]
-        try:
-            for _ in range(runs):
-                for setting, outcomes in table:
+        for _ in range(runs):
+            for setting, outcomes in table:
+                try:
                     outcome = measure(setting, directory, partial(_report, say, setting))
-                    outcomes.append(outcome)
-                    wrong |= _tell(say, setting, outcome)
-        except Lost as error:
-            raise Failure(Exit.NO, str(error), "") from error
+                except Lost as error:
+                    name = _NAMES[setting.transport]
+                    raise Failure(Exit.NO, f"{name}: {error}", _step(error)) from error
+                outcomes.append(outcome)
+                wrong |= _tell(say, setting, outcome)
         _show(say, cell, table)
     return Exit.NO if wrong else Exit.OK
+
+
+def _step(error: Lost) -> str:
+    """What to do about a turn that did not come to its end."""
+    if "connections could be made" in str(error):
+        return "use fewer --clients, a longer --timeout, or raise `ulimit -n`"
+    return ""
 
 
 def _loads(args: argparse.Namespace) -> Iterator[tuple[Cell | None, Load]]:
@@ -110,6 +138,10 @@ def _loads(args: argparse.Namespace) -> Iterator[tuple[Cell | None, Load]]:
         if args.messages_per_connection is None
         else args.messages_per_connection,
     }
+    if args.messages_per_connection is not None and mode is not Mode.CHURN:
+        raise Failure(
+            Exit.USAGE, "--messages-per-connection goes with --mode churn", "leave it out, or say so"
+        )
     if common["messages_per_connection"] < 1:
         raise Failure(Exit.USAGE, "--messages-per-connection is below 1", "use 1 or more")
     if args.size is None and args.clients is None:

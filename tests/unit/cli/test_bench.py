@@ -150,9 +150,23 @@ def test_requests_and_answers_beside_rivals(capsys: pytest.CaptureFixture[str]) 
         ("stcp", "--duration", "0"),
         ("stcp", "--runs", "0"),
         ("stcp", "--messages-per-connection", "0"),
+        ("stcp", "--messages-per-connection", "5"),
         ("stcp", "--proto", "tcp", "--no-rivals"),
+        ("stcp", "--out", "x.json"),
+        ("stcp", "--full"),
+        ("stcp", "--seconds", "1"),
         ("record.seal.64", "--clients", "3"),
     ],
 )
 def test_requests_that_cannot_be_made(wrong: tuple[str, ...]) -> None:
     assert cli.main(["bench", *wrong, "--pure-ok"]) == Exit.USAGE
+
+
+def test_connections_that_do_not_come_to_be(capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--size", "64", "--clients", "2", "--duration", "0.3", "--proto", "stcp", "--timeout", "0.000001"]
+    assert cli.main(["bench", "stcp", "--pure-ok", *few]) == Exit.NO
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("sealwire: STCP: ")
+    assert "only 0 of 2 connections could be made: the next one took more than 1e-06 seconds" in said
+    assert "use fewer --clients" in said

@@ -85,6 +85,7 @@ async def at_each(proxy: Cut, ask: Callable[[], Awaitable[bool]]) -> int:
 @contextlib.asynccontextmanager
 async def secure_in() -> AsyncIterator[Cut]:
     """With a header to read, one to say, a name to resolve, and the plain service behind."""
+    before = asyncio.all_tasks()
     everybody: tuple[Network, ...] = (ipaddress.ip_network("127.0.0.0/8"),)
     async with await asyncio.start_server(_behind_a_header, "127.0.0.1", 0) as backend:
         routes = Routes(Target("localhost", port_of(backend)))
@@ -93,6 +94,8 @@ async def secure_in() -> AsyncIterator[Cut]:
         async with proxy:
             yield proxy
         assert proxy.ledger.held == 0
+    # The plain service sees a turn later that its connections are gone.
+    await eventually(lambda: asyncio.all_tasks() <= before)
 
 
 async def _behind_a_header(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

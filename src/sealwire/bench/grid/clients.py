@@ -77,9 +77,14 @@ class Clients:
         self._clients = [_Client(number, load) for number in range(load.clients)]
 
     async def open(self) -> None:
-        """Connect.  Whatever the first connection that fails raises."""
-        for client in self._clients:
-            client.streams = await self._connect()
+        """Connect.  Whatever the first connection that fails raises, with how many there were before it."""
+        for number, client in enumerate(self._clients):
+            try:
+                client.streams = await self._connect()
+            except OSError as error:
+                made = f"only {number} of {len(self._clients)} connections could be made"
+                why = str(error) or f"the next one took more than {self._load.timeout:g} seconds"
+                raise OSError(f"{made}: {why}") from error
             if self._load.mode is Mode.THROUGHPUT:
                 _, writer = client.streams
                 self._transport.framing.send(writer, COUNT)

@@ -1,4 +1,4 @@
-"""Client certificates and resumption by the faces people use: each peer, each way, asyncio and blocking sockets.
+"""Client certificates and resumption by the faces people use: each peer, each way, asyncio and sockets.
 
 The engines alone have the rest of the table (test_openssl.py, test_python_ssl.py); here two connections
 follow each other, both sides show a certificate, and the second one resumes the first.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import socket
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -573,5 +575,34 @@ def test_keys_may_change_at_any_time() -> None:
             statistics = channel.statistics()
             assert statistics["key_updates"] >= 10
             assert statistics["acks_received"] >= 5
+
+    run(main())
+
+
+def test_a_closed_channel_waits_for_no_collector() -> None:
+    """Nothing of a connection that is over refers to itself: it goes with its last reference."""
+
+    async def main() -> None:
+        async with await serve() as server:
+            gone = []
+
+            async def once() -> None:
+                async with connect(server) as channel:
+                    gone.append(weakref.ref(channel.connection))
+                    await channel.send(b"x")
+                    await channel.recv()
+                    [served] = server.endpoints[0]
+                    gone.append(weakref.ref(served))
+
+            await once()  # what is imported on the way comes and stays
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(3):
+                    await once()
+                await eventually(lambda: server.connections == 0)
+                await eventually(lambda: all(one() is None for one in gone))
+            finally:
+                gc.enable()
 
     run(main())

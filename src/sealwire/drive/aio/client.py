@@ -60,6 +60,8 @@ class _Single:
 
     def abandon(self) -> None:
         self.connection.abort()
+        # Nothing comes out of it any more; whoever waited for that has the connection.
+        self.connection.on_output = None
 
 
 PeerT = TypeVar("PeerT", bound=Peer)

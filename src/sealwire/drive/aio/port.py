@@ -46,6 +46,10 @@ class Peer(Protocol):
         """The engine reported `event`."""
 
 
+def _closed(batch: Batch) -> None:
+    """Whom a closed port tells of its turns; it has none."""
+
+
 class Port(HoldsDescriptor):
     """Moves datagrams between a socket and an engine.
 
@@ -146,7 +150,8 @@ class Port(HoldsDescriptor):
         self._let_go()
         self._cancel_timer()
         self._loop.remove_reader(self.udp.sock.fileno())
-        self._loop.remove_writer(self.udp.sock.fileno())
+        if self._writing:
+            self._loop.remove_writer(self.udp.sock.fileno())
         self.udp.close()
         if self.front is not None:
             if self._pause is not None:
@@ -155,6 +160,9 @@ class Port(HoldsDescriptor):
             self.front.close()
         self._unblocked.set()
         self._engine.abandon()
+        # The owner has this port, and must not have to wait for the garbage collector.
+        self._after_turn = _closed
+        self._turned = None
 
     # -- called by the loop
 

@@ -95,11 +95,13 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, say: Say) -> Exit:
     if args.what == ["dtls"]:
         return throughput.run(args, say)
-    if throughput.given(args):
+    if throughput.given(args, but=grid.SHARED if args.what == ["stcp"] else ()):
         raise Failure(
             Exit.USAGE, "-s, -c and what goes with them are for bench dtls", "see sealwire bench --help"
         )
     if args.what == ["stcp"]:
+        if args.certificates is not None:
+            return grid.run(args, say, args.certificates)
         with _certificates() as directory:
             return grid.run(args, say, Path(directory))
     if grid.given(args):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.util
+import signal
 import statistics
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,9 +15,10 @@ from typing import Any, Final
 
 from sealwire.bench.grid import GRID, Cell
 from sealwire.bench.grid.clients import Load, Mode
-from sealwire.bench.grid.session import Outcome, Setting, measure, one_way, slope, two_way
+from sealwire.bench.grid.session import Outcome, Setting, measure, one_way, serving, slope, two_way
 from sealwire.bench.processes import Lost
 from sealwire.cli.say import Exit, Failure, Say
+from sealwire.cli.throughput import PORT
 from sealwire.limits import Limits
 from sealwire.record import protect
 
@@ -29,8 +32,10 @@ _FLIGHT: Final = (0.9, 1.02)
 #: What nothing else of `bench` knows.
 _OWN: Final = (
     "clients", "size", "duration", "mode", "server", "report_every", "timeout", "warm_up",
-    "messages_per_connection", "proto",
+    "messages_per_connection", "proto", "certificates",
 )  # fmt: skip
+#: Words of `bench dtls` that mean the same here.
+SHARED: Final = ("s", "c", "p")
 
 
 #: What other measurements know and this one does not, with what to say here.
@@ -74,7 +79,13 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--proto",
         action="append",
         choices=_TRANSPORTS,
-        help="a transport (default: all); may be repeated",
+        help="a transport (default: all; stcp with -s and -c); may be repeated",
+    )
+    group.add_argument(
+        "--certificates",
+        type=Path,
+        metavar="DIR",
+        help="what `sealwire cert --dir DIR` made; for -s and -c, the same on both machines",
     )
 
 
@@ -100,9 +111,12 @@ def run(args: argparse.Namespace, say: Say, directory: Path) -> Exit:
     runs = 1 if args.runs is None else args.runs
     if runs < 1:
         raise Failure(Exit.USAGE, f"--runs {runs} is none", "use 1 or more")
+    _check_ends(args, directory)
+    if args.s:
+        return _serve(args, server, directory, say)
     wrong = False
     for cell, load in _loads(args):
-        transports = [one for one in args.proto or _TRANSPORTS if one == "stcp" or not args.no_rivals]
+        transports = [one for one in _transports(args) if one == "stcp" or not args.no_rivals]
         if not transports:
             raise Failure(Exit.USAGE, "--no-rivals leaves nothing to measure", "leave out --proto")
         table: list[tuple[Setting, list[Outcome]]] = [
@@ -119,6 +133,59 @@ def run(args: argparse.Namespace, say: Say, directory: Path) -> Exit:
                 wrong |= _tell(say, setting, outcome)
         _show(say, cell, table)
     return Exit.NO if wrong else Exit.OK
+
+
+def _transports(args: argparse.Namespace) -> tuple[str, ...]:
+    """A server that is elsewhere speaks one of them."""
+    return tuple(args.proto or (("stcp",) if args.s or args.c else _TRANSPORTS))
+
+
+def _check_ends(args: argparse.Namespace, directory: Path) -> None:
+    """Raise Failure if the two machines cannot meet so."""
+    if not (args.s or args.c):
+        if args.p is not None or args.certificates is not None:
+            raise Failure(Exit.USAGE, "-p and --certificates go with -s and -c", "leave them out here")
+        return
+    if args.s and args.c:
+        raise Failure(Exit.USAGE, "-s serves and -c measures", "-s on one machine, -c its name on the other")
+    if len(_transports(args)) > 1:
+        raise Failure(Exit.USAGE, "a server speaks one transport", "say one with --proto, on both machines")
+    if not 0 <= (0 if args.p is None else args.p) <= 65_535:
+        raise Failure(Exit.USAGE, f"-p {args.p} is no port", "a port is a number up to 65535")
+    if args.certificates is None:
+        raise Failure(
+            Exit.USAGE,
+            "both machines need the same certificates",
+            "make them with `sealwire cert --dir DIR`, copy DIR, and say --certificates DIR on both",
+        )
+    wanted = ("server.pem", "server.key") if args.s else ("ca.pem",)
+    for name in wanted:
+        if not (directory / name).is_file():
+            raise Failure(
+                Exit.ENVIRONMENT,
+                f"there is no {name} in {directory}",
+                "make it with `sealwire cert --dir DIR`",
+            )
+
+
+def _serve(args: argparse.Namespace, server: str, directory: Path, say: Say) -> Exit:
+    """`-s`: until Ctrl-C or SIGTERM."""
+    (transport,) = _transports(args)
+    port = PORT if args.p is None else args.p
+    setting = Setting(transport, server, Load(1, 8), seconds=_SECONDS, host="0.0.0.0", port=port)  # noqa: S104 - for others
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    try:
+        with serving(setting, directory) as bound:
+            words = f"listening on port {bound} for {_NAMES[transport]}, {server}; Ctrl-C ends"
+            say.fact("listening", words, port=bound, transport=transport, server=server)
+            ended.wait()
+    except Lost as error:
+        raise Failure(
+            Exit.ENVIRONMENT, f"{_NAMES[transport]}: {error}", "choose another port with -p"
+        ) from error
+    return Exit.OK
 
 
 def _step(error: Lost) -> str:
@@ -166,6 +233,9 @@ def _setting(args: argparse.Namespace, transport: str, server: str, load: Load) 
         seconds=_positive(args.duration, "--duration", _SECONDS),
         warm_up=max(0.0, warm_up),
         every=0.0 if args.report_every is None else _positive(args.report_every, "--report-every", 0.0),
+        host=args.c or "127.0.0.1",
+        port=(PORT if args.p is None else args.p) if args.c else 0,
+        remote=bool(args.c),
     )
 
 

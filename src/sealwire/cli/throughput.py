@@ -17,7 +17,8 @@ from sealwire.cli import authority
 from sealwire.cli.say import Exit, Failure, Say
 from sealwire.drive import DatagramChannel
 
-_PORT: Final = 5201
+#: Where both kinds of bench serve.
+PORT: Final = 5201
 _LENGTH: Final = 1200
 _MTU: Final = 1472
 _UNITS: Final = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
@@ -25,11 +26,11 @@ _SHORT: Final = ("s", "c", "p", "t", "l", "P", "b", "R", "bidir", "J", "i", "one
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("dtls", "in the words of iperf3")
+    group = parser.add_argument_group("dtls", "in the words of iperf3; -s, -c and -p are for stcp, too")
     group.add_argument("-s", dest="s", action="store_true", help="serve")
     group.add_argument("-1", dest="one", action="store_true", help="serve one client, then end")
     group.add_argument("-c", dest="c", metavar="HOST", help="measure with the server there")
-    group.add_argument("-p", dest="p", type=int, metavar="PORT", help=f"the port (default: {_PORT})")
+    group.add_argument("-p", dest="p", type=int, metavar="PORT", help=f"the port (default: {PORT})")
     group.add_argument("-t", dest="t", type=float, metavar="S", help="seconds to send (default: 10)")
     group.add_argument("-l", dest="l", type=int, metavar="N", help=f"bytes of a message (default: {_LENGTH})")
     group.add_argument("-P", dest="P", type=int, metavar="N", help="streams at once (default: 1)")
@@ -57,9 +58,9 @@ def _rate(text: str) -> float:
     return rate
 
 
-def given(args: argparse.Namespace) -> bool:
-    """Whether options of this measurement were given, which nothing else knows."""
-    return any(getattr(args, name) not in (None, False) for name in _SHORT)
+def given(args: argparse.Namespace, but: tuple[str, ...] = ()) -> bool:
+    """Whether options of this measurement were given, which nothing else knows, but for `but`."""
+    return any(getattr(args, name) not in (None, False) for name in _SHORT if name not in but)
 
 
 def run(args: argparse.Namespace, say: Say) -> Exit:
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace, say: Say) -> Exit:
         raise Failure(
             Exit.USAGE, "bench dtls needs -s or -c HOST", "-s on one machine, -c its name on the other"
         )
-    port = _PORT if args.p is None else args.p
+    port = PORT if args.p is None else args.p
     if args.s:
         return asyncio.run(_serve(port, args.one, say))
     return asyncio.run(_measure(args, port, say))

@@ -13,6 +13,7 @@ from sealwire.bench.rows import ROWS
 from sealwire.cli.say import Exit
 from sealwire.record import protect
 from tests.unit.bench import made
+from tests.unit.cli.running import started
 
 
 @pytest.fixture
@@ -155,11 +156,39 @@ def test_requests_and_answers_beside_rivals(capsys: pytest.CaptureFixture[str]) 
         ("stcp", "--out", "x.json"),
         ("stcp", "--full"),
         ("stcp", "--seconds", "1"),
+        ("stcp", "-p", "1"),
+        ("stcp", "-s"),
+        ("stcp", "-s", "-c", "localhost", "--certificates", "."),
+        ("stcp", "-s", "--certificates", ".", "--proto", "tcp", "--proto", "ssl"),
+        ("stcp", "-s", "--certificates", ".", "-p", "65536"),
+        ("stcp", "-s", "-t", "5"),
         ("record.seal.64", "--clients", "3"),
     ],
 )
 def test_requests_that_cannot_be_made(wrong: tuple[str, ...]) -> None:
     assert cli.main(["bench", *wrong, "--pure-ok"]) == Exit.USAGE
+
+
+@pytest.mark.parametrize("server", ["asyncio", "threaded"])
+def test_a_server_on_another_machine(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Here it is this one: certificates made once, a server alone, clients that ask it twice."""
+    assert cli.main(["cert", "--dir", str(tmp_path)]) == Exit.OK
+    shared = ("--certificates", str(tmp_path))
+    with started("bench", "stcp", "-s", "--pure-ok", "-p", "0", "--server", server, *shared) as alone:
+        where = ["-c", "localhost", "-p", str(alone.port), *shared]
+        few = ["--size", "64", "--clients", "2", "--duration", "0.3", "--warm-up", "0.1"]
+        capsys.readouterr()
+        for mode in ("steady", "churn"):
+            assert cli.main(["--json", "bench", "stcp", "--pure-ok", *where, *few, "--mode", mode]) == Exit.OK
+            (turn,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+            assert (turn["transport"], turn["errors"], turn["server_cpu"]) == ("stcp", {}, None)
+            assert turn["requests"] > 10
+        assert alone.stop().code == Exit.OK
+    nobody = ["bench", "stcp", "--pure-ok", *where, *few]
+    assert cli.main(nobody) == Exit.NO
+    assert "only 0 of 2 connections could be made" in capsys.readouterr().err
+    assert cli.main(["bench", "stcp", "-s", "--pure-ok", "--certificates", str(tmp_path / "no")]) == 3
+    assert "there is no server.pem in" in capsys.readouterr().err
 
 
 def test_connections_that_do_not_come_to_be(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -109,15 +110,7 @@ def measure(setting: Setting, directory: Path, tell: Callable[[Mapping[str, Any]
         sealwire.bench.processes.Lost: a process failed; the text says how.
     """
     first, second = choose_cpus()
-    order: dict[str, Any] = {
-        "transport": setting.transport,
-        "server": setting.server,
-        "loop": setting.loop,
-        "directory": str(directory),
-        "host": setting.host,
-        "port": setting.port,
-        "load": asdict(setting.load),
-    }
+    order = _order(setting, directory)
     environment = {**ssl_environment(), **even_allocation()}
     patience = _PATIENCE_SECONDS + setting.warm_up + setting.seconds
     server: Worker | None = None
@@ -165,6 +158,33 @@ def measure(setting: Setting, directory: Path, tell: Callable[[Mapping[str, Any]
         client_samples=watch.samples["client"],
         server_samples=watch.samples.get("server", ()),
     )
+
+
+@contextmanager
+def serving(setting: Setting, directory: Path) -> Iterator[int]:
+    """A server alone, for clients elsewhere, at ``setting.host``; its port.
+
+    Raises:
+        sealwire.bench.processes.Lost: it cannot be; the text says why.
+    """
+    order = {**_order(setting, directory), "side": "server", "cpu": None}
+    server = Worker(order, ssl_environment(), _PATIENCE_SECONDS, _MODULE)
+    try:
+        yield server.listen()["ready"]["port"]
+    finally:
+        server.end()
+
+
+def _order(setting: Setting, directory: Path) -> dict[str, Any]:
+    return {
+        "transport": setting.transport,
+        "server": setting.server,
+        "loop": setting.loop,
+        "directory": str(directory),
+        "host": setting.host,
+        "port": setting.port,
+        "load": asdict(setting.load),
+    }
 
 
 def _turn(

@@ -23,7 +23,7 @@ from sealwire.bench.measurement import Check, Contender, Measurement, Reading, R
 
 # Of glibc; nobody else looks at them.
 _ALLOCATION: Final = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
-_NEVER_MAPPED_BYTES: Final = 32 << 20
+_NEVER_MAPPED_BYTES: Final = 16 << 20
 
 
 class Lost(Exception):

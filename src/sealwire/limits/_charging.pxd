@@ -37,5 +37,8 @@ cdef class AccountSums:
     cdef int64_t _sums[PURPOSES]
 
     cdef bint add(self, int purpose, int64_t n) except -1
+    # As `add`, but a refusal is told to nobody: the caller does without.
+    cdef bint add_quietly(self, int purpose, int64_t n) except -1
     cdef bint has_room(self, int purpose, int64_t n) except -1
+    cdef bint _count(self, int purpose, int64_t n, int64_t total) except -1
     cdef int take(self, int purpose, int64_t n) except -1

@@ -105,11 +105,19 @@ cdef class AccountSums:
         if total > ledger.limit or mine > ledger._caps[purpose]:
             ledger.refuse("total_bytes" if total > ledger.limit else _names[purpose])
             return False
+        return self._count(purpose, n, total)
+
+    cdef bint add_quietly(self, int purpose, int64_t n) except -1:
+        return self.has_room(purpose, n) and self._count(purpose, n, self._ledger.held + n)
+
+    cdef bint _count(self, int purpose, int64_t n, int64_t total) except -1:
+        cdef LedgerSums ledger = self._ledger
+        cdef PrefixSums prefix
         ledger.held = total
-        ledger._sums[purpose] = mine
+        ledger._sums[purpose] += n
         if total > ledger.peak:
             ledger.peak = total
-        self.held = held
+        self.held += n
         for prefix in self._prefixes:
             prefix.held += n
         self._sums[purpose] += n

@@ -6,7 +6,9 @@ from sealwire.limits._charging cimport AccountSums
 
 
 cdef class FrameReader:
-    cdef readonly object messages  # deque
+    # Whole messages; those before `_first` were taken.
+    cdef list _queue
+    cdef Py_ssize_t _first
     cdef readonly int64_t held
     cdef readonly int64_t ready
     cdef readonly int64_t limit
@@ -21,6 +23,7 @@ cdef class FrameReader:
     cdef int _finish(self, bytes body, list controls) except -1
     cdef int _add(self, const uint8_t* part, Py_ssize_t n) except -1
     cdef int _drop_parts(self) except -1
+    cdef bytes first(self)
 
 
 cdef class Queues:
@@ -28,7 +31,7 @@ cdef class Queues:
     cdef public object _limits
     cdef public FrameReader _reader
     cdef public int64_t _charged
-    cdef public object _outgoing  # deque
+    cdef public list _outgoing
     cdef public object _run
     cdef public object _rest
     cdef public dict _controls

@@ -10,7 +10,9 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.list cimport PyList_GET_SIZE
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.list cimport PyList_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy, memset
@@ -18,8 +20,6 @@ from libc.string cimport memcpy, memset
 from sealwire.limits._charging cimport REASSEMBLY, RECEIVE_QUEUE, SEND_QUEUE, AccountSums, LedgerSums
 from sealwire.record._record cimport APPLICATION_DATA, STREAM_HEADER_BYTES
 from sealwire.record._stream cimport Run, StreamOpener, StreamSealer, place
-
-from collections import deque
 
 from sealwire.errors import Alert, LimitReached, ProtocolError
 from sealwire.stcp.events import GoingAway
@@ -43,6 +43,8 @@ cdef enum:
     # All that is sealed at once: two runs of messages and what records put around them.
     MOST_SEALED_BYTES = 131072
     SPARE_BYTES = 147456
+    # Places of messages that were taken, before the rest moves up.
+    FORGOTTEN = 64
 
 cdef uint32_t CONTROL = 0x80000000
 cdef uint32_t RESERVED = 0x7C000000
@@ -83,9 +85,17 @@ cdef class FrameReader:
 
     def __init__(self, limit):
         self.limit = min(limit, MAX_MESSAGE_BYTES)
-        self.messages = deque()
+        self._queue = []
         self._head = b""
         self._parts = []
+
+    @property
+    def messages(self):
+        return self._queue[self._first :]
+
+    @property
+    def count(self):
+        return len(self._queue) - self._first
 
     @property
     def cut(self):
@@ -173,7 +183,7 @@ cdef class FrameReader:
     cdef int _finish(self, bytes body, list controls) except -1:
         cdef Py_ssize_t n = PyBytes_GET_SIZE(body)
         if not self._is_control:
-            self.messages.append(body)
+            self._queue.append(body)
             self.ready += n
             self.held += n + MESSAGE_OVERHEAD_BYTES
             return 0
@@ -184,23 +194,40 @@ cdef class FrameReader:
         return 0
 
     def take(self):
-        if not self.messages:
+        return self.first()
+
+    cdef bytes first(self):
+        cdef bytes message
+        cdef Py_ssize_t n
+        cdef Py_ssize_t count = PyList_GET_SIZE(self._queue)
+        if self._first == count:
             return None
-        message = self.messages.popleft()
-        self.ready -= len(message)
-        self.held -= len(message) + MESSAGE_OVERHEAD_BYTES
+        message = self._queue[self._first]
+        n = PyBytes_GET_SIZE(message)
+        self.ready -= n
+        self.held -= n + MESSAGE_OVERHEAD_BYTES
+        if count == self._first + 1:
+            self._queue = []
+            self._first = 0
+            return message
+        self._queue[self._first] = None
+        self._first += 1
+        if self._first >= FORGOTTEN and 2 * self._first >= count:
+            del self._queue[: self._first]
+            self._first = 0
         return message
 
     def take_all(self):
-        messages = list(self.messages)
+        messages = self._queue[self._first :]
         self.held -= self.ready + len(messages) * MESSAGE_OVERHEAD_BYTES
         self.ready = 0
-        self.messages.clear()
+        self._queue = []
+        self._first = 0
         return messages
 
     def drop_newest(self, int64_t held):
-        while self.held > held and self.messages:
-            message = self.messages.pop()
+        while self.held > held and len(self._queue) > self._first:
+            message = self._queue.pop()
             self.ready -= len(message)
             self.held -= len(message) + MESSAGE_OVERHEAD_BYTES
 
@@ -339,9 +366,7 @@ cdef class Lane:
             self._records_opened += run.opened
             if run.filled:
                 self._key_updates_in_a_row = 0
-                if self._account.has_room(RECEIVE_QUEUE, run.filled):
-                    self._account.add(RECEIVE_QUEUE, run.filled)
-                else:
+                if not self._account.add_quietly(RECEIVE_QUEUE, run.filled):
                     self._charge_received(before)
                 self._messages_received += run.messages
         else:
@@ -367,7 +392,7 @@ cdef class Lane:
     cdef int _feed(self, Queues mode, const uint8_t* content, Py_ssize_t n, double now) except -1:
         # As MessageMode.receive.
         cdef FrameReader reader = mode._reader
-        cdef Py_ssize_t before = len(reader.messages)
+        cdef Py_ssize_t before = PyList_GET_SIZE(reader._queue)
         cdef int64_t more
         cdef bint went
         mode._heard_at = now
@@ -376,10 +401,9 @@ cdef class Lane:
         except ProtocolError:
             mode._account_for_it()
             raise
-        self._messages_received += len(reader.messages) - before
+        self._messages_received += PyList_GET_SIZE(reader._queue) - before
         more = reader.held - mode._charged
-        if more > 0 and self._account.has_room(RECEIVE_QUEUE, more):
-            self._account.add(RECEIVE_QUEUE, more)
+        if more > 0 and self._account.add_quietly(RECEIVE_QUEUE, more):
             mode._charged = reader.held
         elif more and not mode._account_for_it():
             raise LimitReached(self._account._ledger.refused_by, f"no room for {n} bytes of messages")
@@ -417,13 +441,10 @@ cdef class Lane:
         cdef FrameReader reader = mode._reader
         cdef bytes message
         cdef int64_t n
-        if not reader.messages:
+        message = reader.first()
+        if message is None:
             return None
-        message = reader.messages.popleft()
-        n = PyBytes_GET_SIZE(message)
-        reader.ready -= n
-        n += MESSAGE_OVERHEAD_BYTES
-        reader.held -= n
+        n = PyBytes_GET_SIZE(message) + MESSAGE_OVERHEAD_BYTES
         mode._charged -= n
         self._account.take(RECEIVE_QUEUE, n)
         return message
@@ -443,9 +464,8 @@ cdef class Lane:
         if size > mode._reader.limit or size > RUN_BYTES or mode.waiting >= self._send_most:
             return False
         cost = _cost(size)
-        if not self._account.has_room(SEND_QUEUE, cost):
+        if not self._account.add_quietly(SEND_QUEUE, cost):
             return False
-        self._account.add(SEND_QUEUE, cost)
         mode._outgoing.append(data)
         self._messages_sent += 1
         mode.waiting += size + WORD_BYTES
@@ -470,7 +490,7 @@ cdef class Lane:
             n = mode.waiting
             if mode._run or mode._rest or mode._controls:
                 return False
-            pieces = list(mode._outgoing)
+            pieces = mode._outgoing
             for piece in pieces:
                 size = PyBytes_GET_SIZE(piece)
                 if size > RUN_BYTES:
@@ -509,7 +529,7 @@ cdef class Lane:
                     size = _place_piece(piece, at, limit, tag, out)
                 at += size
             if mode is not None:
-                mode._outgoing.clear()
+                mode._outgoing = []
                 mode.waiting = 0
                 self._account.take(SEND_QUEUE, cost)
             else:
@@ -567,9 +587,11 @@ cdef class Lane:
         return ledger.held <= <double>ledger.limit * 0.875
 
     cdef bint holds(self, int64_t n) except -1:
+        cdef FrameReader reader
         if self._messages is None:
             return PyByteArray_GET_SIZE(self._received) >= n
-        return <int64_t>len((<Queues>self._messages)._reader.messages) >= n
+        reader = (<Queues>self._messages)._reader
+        return PyList_GET_SIZE(reader._queue) - reader._first >= n
 
 
 cdef Py_ssize_t _place_piece(piece, Py_ssize_t at, Py_ssize_t limit, int tag, uint8_t* out) except -1:

@@ -121,6 +121,11 @@ class PlainFrameReader:
         self._parts_bytes = 0
 
     @property
+    def count(self) -> int:
+        """How many whole messages there are."""
+        return len(self.messages)
+
+    @property
     def cut(self) -> bool:
         """Whether the stream is inside a frame."""
         return bool(self._missing or self._head)

@@ -7,7 +7,6 @@ place each and go between two frames: whatever a peer sends, no more than one of
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -97,7 +96,7 @@ class MessageMode(Queues):
         self._limits = limits
         self._reader = FrameReader(limits.message_bytes)
         self._charged = 0
-        self._outgoing: deque[bytes] = deque()
+        self._outgoing: list[bytes] = []
         self._run = b""  # made, and not sealed yet for want of room
         self._run_waiting = self._run_cost = 0
         self._rest = memoryview(b"")  # of a frame that is partly sealed
@@ -169,7 +168,7 @@ class MessageMode(Queues):
             # One message in a turn, which is how requests and answers go.
             size = len(self._outgoing[0])
             if size <= RUN_BYTES:
-                self._run = word_of(size) + self._outgoing.popleft()
+                self._run = word_of(size) + self._outgoing.pop()
                 self._run_waiting = WORD_BYTES + size
                 self._run_cost = _cost(size)
                 return
@@ -184,8 +183,10 @@ class MessageMode(Queues):
         if not self._rest:
             pieces += [control_frame(kind, token) for kind, token in self._controls.items()]
             self._controls.clear()
-        while self._outgoing and room > 0 and not self._rest:
-            data = self._outgoing.popleft()
+        done = 0
+        while done < len(self._outgoing) and room > 0 and not self._rest:
+            data = self._outgoing[done]
+            done += 1
             size = len(data)
             taken += WORD_BYTES
             pieces.append(word_of(size))
@@ -198,6 +199,7 @@ class MessageMode(Queues):
             pieces.append(view[:room])
             self._rest, self._rest_cost = view[room:], _cost(size)
             room = 0
+        del self._outgoing[:done]
         self._run = b"".join(pieces)
         self._run_waiting = RUN_BYTES - room + taken
         self._run_cost = cost
@@ -229,7 +231,7 @@ class MessageMode(Queues):
     @property
     def ready(self) -> int:
         """How many messages wait to be taken."""
-        return len(self._reader.messages)
+        return self._reader.count
 
     @property
     def full(self) -> bool:
@@ -250,13 +252,13 @@ class MessageMode(Queues):
         """
         self._heard_at = now
         reader = self._reader
-        before = len(reader.messages)
+        before = reader.count
         try:
             controls = reader.feed(content)
         except ProtocolError:
             self._account_for_it()
             raise
-        self._counters.messages_received += len(reader.messages) - before
+        self._counters.messages_received += reader.count - before
         if not self._account_for_it():
             raise LimitReached(
                 self._account.ledger.refused_by, f"no room for {len(content)} bytes of messages"

@@ -13,6 +13,7 @@ from sealwire.limits._charging cimport LedgerSums
 from sealwire.stcp._lane cimport Lane, Queues, Sealed, Sending
 
 import os
+import warnings
 from asyncio import CancelledError, InvalidStateError
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -183,6 +184,90 @@ cdef class Arrival:
         raise StopIteration
 
 
+cdef class Drained:
+    """What drain gives where nothing has to be waited for: a coroutine that is at its end."""
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        raise StopIteration
+
+    def send(self, value):
+        raise StopIteration
+
+    def throw(self, kind, value=None, trace=None):
+        raise kind if value is None else value
+
+    def close(self):
+        pass
+
+
+cdef Drained DRAINED = Drained()
+
+
+cdef class Reading:
+    """The coroutine of a reader's read_message.
+
+    It looks for a message, waits for one, and looks again; whatever else there is to do, its reader's own
+    coroutine does.
+    """
+
+    cdef object _reader
+    cdef Line _line
+    cdef Arrival _arrival
+    cdef object _long
+    cdef bint _begun
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef Arrival arrival = self._arrival
+        if self._long is not None:
+            return self._long.send(None)
+        if arrival is not None:
+            if arrival._state == WAITING:
+                raise RuntimeError("await wasn't used with future")
+            if arrival._state == CANCELLED:
+                raise arrival._cancelled()
+        self._begun = True
+        message = self._line.take_message()
+        if message is not None:
+            raise StopIteration(message)
+        arrival = self._line.message_arrival()
+        if arrival is None:
+            self._long = self._reader.read_message_slowly()
+            return self._long.send(None)
+        self._arrival = arrival
+        arrival._asyncio_future_blocking = True
+        return arrival
+
+    def send(self, value):
+        return self.__next__()
+
+    def throw(self, kind, value=None, trace=None):
+        self._begun = True
+        if self._long is not None:
+            return self._long.throw(kind if value is None else value)
+        raise kind if value is None else value
+
+    def close(self):
+        self._begun = True
+        if self._long is not None:
+            self._long.close()
+
+    def __del__(self):
+        if not self._begun:
+            warnings.warn("coroutine 'read_message' was never awaited", RuntimeWarning, stacklevel=2)
+
+
 cdef class Line:
     """See :class:`sealwire.drive.aio.line.PlainLine`."""
 
@@ -206,6 +291,7 @@ cdef class Line:
     # Those who wait are woken when so many bytes can be read, or at anything for 0.
     cdef int64_t _wanted
     cdef object _buffer
+    cdef list _soon
     cdef uint8_t* _room
     cdef Py_ssize_t _room_bytes
     cdef int _fd
@@ -222,6 +308,8 @@ cdef class Line:
         self._low_water = low_water
         self._made_in = _generation
         self._waiters = []
+        # The loop knows of those already; it has to be told of the first one only.
+        self._soon = self._turns.waiting
 
     @property
     def read_buffer(self):
@@ -230,6 +318,9 @@ cdef class Line:
     # -- whoever waits
 
     def arrival(self, int64_t n):
+        return self._arrive_at(n)
+
+    cdef Arrival _arrive_at(self, int64_t n):
         cdef Arrival waiter = Arrival.__new__(Arrival, self.loop)
         if self._waiters:
             self._wanted = min(self._wanted, n)
@@ -320,24 +411,30 @@ cdef class Line:
             return
         if not self._dirty:
             self._dirty = True
-            self._turns.soon(self)
+            if self._soon:
+                self._soon.append(self)
+            else:
+                self._turns.soon(self)
 
     def flush(self):
+        self._flush_now()
+
+    cdef int _flush_now(self) except -1:
         cdef Lane connection = self._connection
         cdef Sealed sealed
         cdef ssize_t taken
         cdef int failed
         if not self._dirty:
-            return
+            return 0
         self._dirty = False
         if self._writing or self._backlog_bytes > SEAL_BYTES or self.on_turn is not None:
             self._turn()
-            return
+            return 0
         if not self._whole or self._fd < 0 or not connection.seal_waiting(
             list(self._backlog) if self._backlog_bytes else [], self._backlog_bytes, &sealed
         ):
             self._send_written()
-            return
+            return 0
         if sealed.start != NULL:
             with nogil:
                 taken = send(self._fd, sealed.start, sealed.n, MSG_DONTWAIT | MSG_NOSIGNAL)
@@ -354,14 +451,24 @@ cdef class Line:
             self._backlog_bytes = 0
         if (<Sending>connection._outgoing).held or self._broke is not None or self._timer_at is None:
             self._turn()
+        return 0
+
+    def next_message(self, reader):
+        cdef Reading reading = Reading.__new__(Reading)
+        reading._reader = reader
+        reading._line = self
+        return reading
 
     def drained(self):
+        return DRAINED if self._drained() else None
+
+    cdef bint _drained(self) except -1:
         cdef Lane connection = self._connection
         cdef Queues mode
         cdef int64_t waiting
         if self._made_in != _generation:
             return False
-        self.flush()
+        self._flush_now()
         if connection.state != CONNECTED:
             return False
         waiting = self._backlog_bytes + (<Sending>connection._outgoing).held
@@ -370,7 +477,7 @@ cdef class Line:
             waiting += mode.waiting
         return waiting <= self._low_water
 
-    def take_message(self):
+    cdef object take_message(self):
         if self._made_in != _generation or self._connection._messages is None:
             return None
         message = self._connection.next_message()
@@ -378,7 +485,7 @@ cdef class Line:
             self.took()
         return message
 
-    def message_arrival(self):
+    cdef Arrival message_arrival(self):
         cdef Lane connection = self._connection
         if (
             self._made_in != _generation
@@ -387,8 +494,8 @@ cdef class Line:
             or connection.state == CLOSED
         ):
             return None
-        self.flush()
-        return self.arrival(1)
+        self._flush_now()
+        return self._arrive_at(1)
 
     def closed_socket(self):
         self._fd = -1

@@ -10,14 +10,20 @@ from __future__ import annotations
 import asyncio
 import os
 import select
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sealwire import stcp
 from sealwire.stcp.lane import Lane, PlainLane
 
 # Ready descriptors served in one turn, so that timers and other people's descriptors get theirs.
 _READY = 256
+
+
+class Reader(Protocol):
+    """Who knows the long way to a message."""
+
+    def read_message_slowly(self) -> Coroutine[Any, Any, bytes]: ...
 
 
 class PlainLine:
@@ -78,17 +84,13 @@ class PlainLine:
             self._dirty = False
             self._send_written()
 
-    def drained(self) -> bool:
-        """After :meth:`flush`: whether it is certain that drain need not wait."""
-        return False
-
-    def take_message(self) -> bytes | None:
-        """A message that is there; None says nothing."""
+    def drained(self) -> Coroutine[Any, Any, None] | None:
+        """:meth:`flush`; then what drain gives, if it is certain that it need not wait, else None."""
         return None
 
-    def message_arrival(self) -> asyncio.Future[None] | None:
-        """Done when a message may be there; None if that is for the long way to say."""
-        return None
+    def next_message(self, reader: Reader) -> Coroutine[Any, Any, bytes]:
+        """The next message, to be awaited."""
+        return reader.read_message_slowly()
 
     def closed_socket(self) -> None:
         """The descriptor is somebody else's from now on."""

@@ -7,7 +7,7 @@ What the peer sent stays in the engine, charged and bounded, until it is read he
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any, Final
 
 from sealwire import stcp
@@ -132,8 +132,8 @@ class StreamReader(StreamFacts):
 
     # -- messages
 
-    async def read_message(self) -> bytes:
-        """The next message; b"" is one as well.
+    def read_message(self) -> Coroutine[Any, Any, bytes]:
+        """The next message, to be awaited; b"" is one as well.
 
         What was written in this turn of the loop is sent before it waits.
 
@@ -142,18 +142,17 @@ class StreamReader(StreamFacts):
             ConfigurationError: the connection is not in message mode.
             Error: what ended the connection.
         """
+        return self._stream.next_message(self)
+
+    async def read_message_slowly(self) -> bytes:
+        """As :meth:`read_message`, whatever there is to do; for streams, which know of a shorter way."""
+        self._check_process()
         stream = self._stream
-        while (message := stream.take_message()) is None:
-            arrival = stream.message_arrival()
-            if arrival is not None:
-                await arrival
-                continue
-            self._check_process()
-            if (message := stream.connection.read_message()) is not None:
-                if not stream.reading:
-                    stream.took()
-                return message
+        connection = stream.connection
+        while (message := connection.read_message()) is None:
             await self._arrival()
+        if not stream.reading:
+            stream.took()
         return message
 
     async def read_messages(self) -> list[bytes]:
@@ -280,10 +279,14 @@ class StreamWriter(StreamFacts):
         """
         self._stream.go_away()
 
-    async def drain(self) -> None:
-        """Wait until at most half of ``Limits.send_queue_bytes`` waits.  Raises if the connection ended."""
-        if self._stream.drained():
-            return
+    def drain(self) -> Coroutine[Any, Any, None]:
+        """Send what was written; await it until at most half of ``Limits.send_queue_bytes`` waits.
+
+        Awaiting raises if the connection ended.
+        """
+        return self._stream.drained() or self._drain()
+
+    async def _drain(self) -> None:
         self._check_process()
         self._stream.flush()
         while True:

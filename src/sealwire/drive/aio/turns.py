@@ -31,6 +31,7 @@ class Turns:
     """The shared part of one loop's streams.  Made by :func:`turns_of`.
 
     Attributes:
+        waiting: streams to be flushed at the end of this turn of the loop; see :meth:`soon`.
         buffer: what is read from the network goes here first; its content means nothing afterwards.
     """
 
@@ -40,16 +41,17 @@ class Turns:
         self._loop = weakref.ref(loop)
         self._epoll: select.epoll | None = None
         self._watched: dict[int, Watched] = {}
-        self._waiting: list[Flushed] = []
+        self.waiting: list[Flushed] = []
 
     def soon(self, stream: Flushed) -> None:
         """Flush `stream` at the end of this turn of the loop."""
-        if not self._waiting:
+        if not self.waiting:
             self._running().call_soon(self._flush)
-        self._waiting.append(stream)
+        self.waiting.append(stream)
 
     def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting = self.waiting[:]
+        self.waiting.clear()
         for stream in waiting:
             try:
                 stream.flush()

@@ -1,29 +1,9 @@
 # The compiled short way of data through a stream connection, for the driver that moves it.
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t
 
 from sealwire.limits._charging cimport AccountSums
-
-
-cdef class FrameReader:
-    # Whole messages; those before `_first` were taken.
-    cdef list _queue
-    cdef Py_ssize_t _first
-    cdef readonly int64_t held
-    cdef readonly int64_t ready
-    cdef readonly int64_t limit
-    cdef bytes _head
-    cdef int64_t _missing
-    cdef bint _is_control
-    cdef list _parts
-    cdef int64_t _parts_bytes
-
-    cdef list take_in(self, const uint8_t* content, Py_ssize_t n)
-    cdef bint _judge(self, uint32_t word) except -1
-    cdef int _finish(self, bytes body, list controls) except -1
-    cdef int _add(self, const uint8_t* part, Py_ssize_t n) except -1
-    cdef int _drop_parts(self) except -1
-    cdef bytes first(self)
+from sealwire.stcp._frames cimport FrameReader
 
 
 cdef class Queues:

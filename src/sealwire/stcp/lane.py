@@ -70,12 +70,12 @@ else:
         """The compiled classes where they are built, and what they stand on as well."""
         if os.environ.get("SEALWIRE_PURE") != "1" and AccountSums is not PlainAccountSums:
             try:
-                from sealwire.stcp import _lane
+                from sealwire.stcp import _frames, _lane
             except ImportError as error:
                 if os.environ.get("SEALWIRE_REQUIRE_COMPILED") == "1":
                     raise ImportError(f"SEALWIRE_REQUIRE_COMPILED=1, but {error}") from error
             else:
-                return _lane.FrameReader, _lane.Queues, _lane.Sending, _lane.Lane
+                return _frames.FrameReader, _lane.Queues, _lane.Sending, _lane.Lane
         return PlainFrameReader, PlainQueues, PlainSending, PlainLane
 
     FrameReader, Queues, Sending, Lane = _choose()

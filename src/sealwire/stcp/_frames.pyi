@@ -1,0 +1,3 @@
+from sealwire.stcp.frames import PlainFrameReader
+
+FrameReader = PlainFrameReader

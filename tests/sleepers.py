@@ -2,9 +2,9 @@
 
     python -m pytest -p tests.sleepers tests/network tests/unit/dtls
 
-What those tests ask of connections must be true of connections that sleep between any two calls.  Ten of
+What those tests ask of connections must be true of connections that sleep between any two calls.  Nine of
 tests/unit/dtls fail, which look at sleep itself: what is charged, who sleeps when, that waking is announced
-(on_output), and whether the `agreed` of a session is the same object.
+(on_output).
 """
 
 from __future__ import annotations

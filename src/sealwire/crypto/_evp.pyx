@@ -269,10 +269,18 @@ cdef void cleanse(void* start, size_t n) noexcept:
         _api.cleanse(start, n)
 
 
-def erase(secret):
-    """Overwrite bytes about to go that the caller alone refers to; b"" and one byte are the interpreter's."""
+def erase(secret, Py_ssize_t start=0, end=None):
+    """Overwrite bytes about to go that the caller alone refers to; b"" and one byte are the interpreter's.
+
+    With `start` and `end` only what is between them.
+    """
+    cdef Py_ssize_t n
     if isinstance(secret, bytes) and PyBytes_GET_SIZE(secret) > 1:
-        cleanse(PyBytes_AS_STRING(secret), PyBytes_GET_SIZE(secret))
+        n = PyBytes_GET_SIZE(secret)
+        if end is not None and end < n:
+            n = end
+        if 0 <= start < n:
+            cleanse(PyBytes_AS_STRING(secret) + start, n - start)
 
 
 cdef inline Param _bytes(const char* key, const void* data, size_t n) noexcept nogil:

@@ -14,7 +14,7 @@ from typing import Final
 __all__ = ["ERASES", "erase"]
 
 
-def _nothing(secret: bytes) -> None:
+def _nothing(secret: bytes, start: int = 0, end: int | None = None) -> None:
     """There is no way without the compiled modules."""
 
 

@@ -95,7 +95,8 @@ def open_connection(
         totals=terms.totals,
     )
     connection.address = address
-    connection.address_shown = connection.address_shown or attempt.ticket is not None
+    if attempt.ticket is not None:
+        connection.show_address()
     return connection
 
 

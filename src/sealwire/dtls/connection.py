@@ -148,40 +148,41 @@ class Connection(Hibernating):
         """Server: take the whole ClientHello (TLS form) that an Endpoint's gate decoded and let through."""
         self._earn(received_bytes)
         try:
-            self._layer.hello(message, hello, now)
+            self._awake.layer.hello(message, hello, now)
         except ProtocolError as error:
             self._fail(error)
 
     def hello_repeated(self, received_bytes: int, now: float) -> None:
         """Server: the peer's ClientHello came again, so our answer to it did not arrive."""
-        self._earn(received_bytes)
+        # Whoever is established, and may sleep, owes no answer to it.
         if self.state is State.HANDSHAKING:
-            self._layer.prompt(now)
+            self._earn(received_bytes)
+            self._awake.layer.prompt(now)
 
     @property
     def session(self) -> Session:
         """The facts of the finished handshake; Error before it is."""
-        return self._layer.engine.session
+        return self._awake.layer.engine.session
 
     @property
     def cids(self) -> CidPool:
         """The connection ids in use now; see :class:`CidPool`."""
-        return self._layer.cids
+        return self._awake.layer.cids
 
     @property
     def max_message_bytes(self) -> int:
         """The longest message send() takes, in bytes; 0 without keys [9147-4.4-4]."""
-        return self._outgoing.max_message_bytes
+        return self._awake.outgoing.max_message_bytes
 
     @property
     def newest(self) -> RecordNumber:
         """The highest record number of the peer that authenticated."""
-        return self._incoming.newest if self._asleep is None else self._asleep.newest
+        return self._awake.incoming.newest if self._asleep is None else self._asleep.newest
 
     @property
     def send_queue_bytes(self) -> int:
         """Bytes given to send() that transmit() has not given out."""
-        return 0 if self.asleep else self._outgoing.bytes_held
+        return 0 if self.asleep else self._awake.outgoing.bytes_held
 
     @property
     def held_bytes(self) -> int:
@@ -205,7 +206,7 @@ class Connection(Hibernating):
         if self.state in (State.CLOSING, State.CLOSED) or self.write_closed:
             raise self.error or ConnectionClosed("this side of the connection is closed")
         self.rise()
-        self._outgoing.put(messages)
+        self._awake.outgoing.put(messages)
         self._notify()
 
     def send_replayable(self, *messages: Buffer) -> None:
@@ -221,18 +222,18 @@ class Connection(Hibernating):
             LimitReached: the send queue is full.
             Error: early data is not offered (see :meth:`client`), or the server has answered already.
         """
-        self._early.send(messages)
+        self._awake.early.send(messages)
         self._notify()
 
     @property
     def max_replayable_bytes(self) -> int:
         """The longest message :meth:`send_replayable` takes now, in bytes; 0 if it takes none."""
-        return self._early.room
+        return self._awake.early.room
 
     @property
     def early_data(self) -> EarlyData:
         """Whether early data was offered and, after the handshake, accepted."""
-        return self._layer.engine.early.outcome
+        return self._awake.layer.engine.early.outcome
 
     def early_messages(self) -> list[bytes]:
         """Server: early data that came since the last call, apart from :meth:`messages`.
@@ -240,7 +241,7 @@ class Connection(Hibernating):
         It is from somebody who held the ticket, at some time; until the handshake is complete it may be a
         copy.  This process accepts a flight once.
         """
-        return [] if self.asleep else self._early.messages()
+        return [] if self.asleep else self._awake.early.messages()
 
     def send_before_finished(self, *messages: Buffer) -> None:
         """Server: send messages to a client that has not finished the handshake (0.5-RTT).
@@ -256,27 +257,29 @@ class Connection(Hibernating):
         if self.state is not State.HANDSHAKING:
             self.send_many(messages)
             return
-        if not self._early.may_send_unfinished or not (self._budget is None or self.address_shown):
+        if not self._awake.early.may_send_unfinished or not (
+            self._awake.budget is None or self._awake.address_shown
+        ):
             raise Error("nothing can be sent before the client's Finished: its address is not shown")
-        self._early.send_unfinished(messages)
+        self._awake.early.send_unfinished(messages)
         self._notify()
 
     def messages(self) -> list[bytes]:
         """Messages that came since the last call, in order of arrival."""
-        return [] if self.asleep else self._receive_queue.take()
+        return [] if self.asleep else self._awake.receive_queue.take()
 
     def lend_messages(self) -> list[bytes]:
         """As :meth:`messages`, for an owner that keeps them: they stay charged until the next call."""
-        return [] if self.asleep else self._receive_queue.lend()
+        return [] if self.asleep else self._awake.receive_queue.lend()
 
     def events(self) -> list[Event]:
         """What happened since the last call."""
         if self.asleep:
             return []
-        events, self._events = list(self._events), ()
-        if self._ticket_bytes:
-            self._account.release(Purpose.TICKETS, self._ticket_bytes)
-            self._ticket_bytes = 0
+        events, self._awake.events = list(self._awake.events), ()
+        if self._awake.ticket_bytes:
+            self._account.release(Purpose.TICKETS, self._awake.ticket_bytes)
+            self._awake.ticket_bytes = 0
         return events
 
     def update_keys(self, now: float, *, request_peer: bool = False) -> None:
@@ -288,17 +291,17 @@ class Connection(Hibernating):
             Error: the handshake is not complete, or the connection is closed.
             KeysExhausted: epochs or message numbers are nearly used up.
         """
-        self._do(lambda: self._layer.update_keys(now, request_peer=request_peer))
+        self._do(lambda: self._awake.layer.update_keys(now, request_peer=request_peer))
 
     @property
     def sending_epoch(self) -> int:
         """The epoch of what is sent now; one more with each KeyUpdate of ours that is acknowledged."""
-        return self._sealing.epoch
+        return self._awake.sealing.epoch
 
     @property
     def next_sending_epoch(self) -> int:
         """The sending epoch once every update asked for so far is done."""
-        return self._sealing.epoch + self._layer.engine.pending_key_updates
+        return self._awake.sealing.epoch + self._awake.layer.engine.pending_key_updates
 
     @property
     def key_usage(self) -> KeyUsage:
@@ -307,10 +310,10 @@ class Connection(Hibernating):
             raise Error("the handshake is not complete")
         if self.state is State.CLOSED:
             raise self.error or ConnectionClosed("the connection is closed")
-        return self._rekeying.usage()
+        return self._awake.rekeying.usage()
 
     def _do(self, action: Callable[[], None]) -> None:
-        if self.state in (State.CLOSING, State.CLOSED) or self.write_closed:
+        if self.state in (State.CLOSING, State.CLOSED) or self._awake.write_closed:
             raise self.error or ConnectionClosed("this side of the connection is closed")
         try:
             action()
@@ -328,11 +331,11 @@ class Connection(Hibernating):
             Error: none may be sent now: see :meth:`CidPool.offer`; or the connection is closed.
         """
         usage = Usage.IMMEDIATE if immediate else Usage.SPARE
-        self._do(lambda: self._layer.offer_cids(count, usage))
+        self._do(lambda: self._awake.layer.offer_cids(count, usage))
 
     def request_connection_ids(self, count: int) -> None:
         """Ask the peer for up to `count` spare ids; Error if that is not possible now."""
-        self._do(lambda: self._layer.request_cids(count))
+        self._do(lambda: self._awake.layer.request_cids(count))
 
     def rotate_connection_id(self) -> bool:
         """Go on under a spare id of the peer's; whether there was one.
@@ -340,7 +343,7 @@ class Connection(Hibernating):
         Without one the records keep the id they have: better a connection that can be followed than none.
         A peer that never gave any, or stopped giving them, can be asked by :meth:`request_connection_ids`.
         """
-        rotated = self._layer.rotate_cid()
+        rotated = self._awake.layer.rotate_cid()
         self._notify()
         return rotated
 
@@ -350,13 +353,13 @@ class Connection(Hibernating):
         With `now` what the path carries is looked for anew.
         """
         if now is not None:
-            self._care.path_changed(now)
+            self._awake.care.path_changed(now)
             self._follow_path()
         self.rotate_connection_id()
 
     def export(self, label: bytes, context: bytes, n: int) -> bytes:
         """Exported keying material of `n` bytes (RFC 8446 section 7.5); Error before completion."""
-        return self._layer.engine.export(label, context, n)
+        return self._awake.layer.engine.export(label, context, n)
 
     def path_carries(self, size: int, now: float, *, ipv6: bool = False) -> None:
         """The path refused a datagram (EMSGSIZE, ICMP): it carries at most `size` bytes of UDP payload.
@@ -369,12 +372,12 @@ class Connection(Hibernating):
         if self.state is State.CLOSED or self.asleep:
             # Who sleeps has sent nothing for long, so it is late for hints, and they can be forged.
             return
-        if self._care.refused(size + 1, now):
+        if self._awake.care.refused(size + 1, now):
             # A search takes it for a hint, and has its own way back.
             self._follow_path()
         elif least <= size < self.mtu:
-            self.mtu = self._outgoing.mtu = size
-            self._layer.path_carries(size, now)
+            self.mtu = self._awake.outgoing.mtu = size
+            self._awake.layer.path_carries(size, now)
         else:
             return
         self._notify()
@@ -382,7 +385,7 @@ class Connection(Hibernating):
     @property
     def max_probe_bytes(self) -> int:
         """The longest message :meth:`send_probe` takes; 0 where no larger datagrams are looked for."""
-        more = self._care.most_mtu - self.mtu
+        more = self._awake.care.most_mtu - self.mtu
         return self.max_message_bytes + more if more > 0 else 0
 
     def send_probe(self, data: Buffer) -> None:
@@ -397,20 +400,20 @@ class Connection(Hibernating):
         """
         if len(data) > max(self.max_probe_bytes, self.max_message_bytes):
             raise ValueError(f"a probe of {len(data)} bytes is above {self.max_probe_bytes}")
-        if self.state is not State.CONNECTED or self.write_closed:
+        if self.state is not State.CONNECTED or self._awake.write_closed:
             raise self.error or ConnectionClosed("this side of the connection is closed")
-        self._outgoing.put_probe(data)
+        self._awake.outgoing.put_probe(data)
         self._notify()
 
     def confirm_message_bytes(self, n: int, now: float) -> None:
         """The application knows a message of `n` bytes has arrived; :attr:`max_message_bytes` grows to it."""
-        self._care.confirmed(n + self.mtu - self.max_message_bytes, now)
+        self._awake.care.confirmed(n + self.mtu - self.max_message_bytes, now)
         self._follow_path()
         self._notify()
 
     def deny_message_bytes(self, n: int, now: float) -> None:
         """Messages of `n` bytes get lost, the application believes: never below what `mtu` said at first."""
-        self._care.refused(n + self.mtu - self.max_message_bytes, now)
+        self._awake.care.refused(n + self.mtu - self.max_message_bytes, now)
         self._follow_path()
         self._notify()
 
@@ -433,8 +436,8 @@ class Connection(Hibernating):
         RFC 9147 section 5.10: close_notify is not acknowledged, so a peer may never hear of it.
         """
         if self.state is State.CONNECTED:
-            self.write_closed = self._layer.write_closed = True
-            self._care.end()
+            self._awake.write_closed = self._awake.layer.write_closed = True
+            self._awake.care.end()
             self._notify()
         else:
             self.close(now)
@@ -452,8 +455,10 @@ class Connection(Hibernating):
 
     def hurry(self, seconds: float, now: float) -> None:
         """Give a handshake that is not complete no more than so many seconds from its beginning."""
-        if self._handshake_deadline is not None:
-            self._handshake_deadline = max(min(self._handshake_deadline, self.began + seconds), now)
+        if self._awake.handshake_deadline is not None:
+            self._awake.handshake_deadline = max(
+                min(self._awake.handshake_deadline, self._awake.began + seconds), now
+            )
 
     def give_up(self, error: LimitReached) -> None:
         """There is no memory for this connection any more.
@@ -466,8 +471,8 @@ class Connection(Hibernating):
         if self.was_connected:
             self._queue_alert(FATAL, Alert.INTERNAL_ERROR)
         self._finish(error)
-        self._receive_queue.take()
-        self._early.messages()
+        self._awake.receive_queue.take()
+        self._awake.early.messages()
         self._notify()
 
     @property
@@ -484,6 +489,6 @@ class Connection(Hibernating):
         """Be closed at once, without a word to the peer."""
         if self.state is not State.CLOSED:
             self._finish(error)
-            self._last_words = None
+            self._awake.last_words = None
             # An endpoint would not see it before the next timer, and an idle connection has none.
             self._notify()

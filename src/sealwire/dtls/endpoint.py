@@ -201,6 +201,7 @@ class Endpoint:
     def receive(self, batch: Batch, now: float) -> None:
         """Take a batch of datagrams, or trains of them, with the addresses they came from."""
         self.counters.datagrams_received += count_of(datagram for datagram, _ in batch)
+        self._timers.now = now
         peers = self._peers
         runs: dict[Address, list[Buffer | Train]] = {}
         batch, single = sort_batch(batch, peers, self._cid_bytes)

@@ -8,7 +8,7 @@ still be answered.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -75,6 +75,18 @@ class KeptKeys:
 
     def install(self, direction: Direction) -> InstallKeys:
         return InstallKeys(direction, self.epoch, self.spec, self.secret)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivingKeys:
+    """Keys of one epoch: the opener, what it was made of, and when they go, None for the newest."""
+
+    opener: Opener
+    secret: Secret
+    until: float | None
+
+
+_NO_SECRET: Final = Secret()
 
 
 class Sealing:
@@ -307,23 +319,24 @@ class Opening:
         self._secrets = (keys.secret, *self._secrets)
         self.epoch = keys.epoch
 
-    def rest(self) -> tuple[tuple[Opener, ...], tuple[tuple[int, float], ...]]:
-        """The openers, with their windows and counts; and until when those stay that go."""
-        return self._openers, self._expiries
+    def rest(self) -> tuple[ReceivingKeys, ...]:
+        """The openers, with their windows and counts; the newest first, without its secret."""
+        ends = dict(self._expiries)
+        secrets = (_NO_SECRET, *self._secrets[1:])
+        return tuple(
+            ReceivingKeys(opener, secret, ends.get(opener.epoch))
+            for opener, secret in zip(self._openers, secrets, strict=True)
+        )
 
-    def rise(
-        self,
-        openers: tuple[Opener, ...],
-        expiries: tuple[tuple[int, float], ...],
-        secrets: Iterable[InstallKeys],
-    ) -> None:
-        """Go on with those openers, which were made of `secrets`."""
-        kept = {keys.epoch: keys for keys in secrets}
-        self._openers = openers
-        self._expiries = expiries
-        self._secrets = tuple(kept[opener.epoch].secret for opener in openers)
-        self._spec = next(iter(kept.values())).spec
-        self.epoch = max(opener.epoch for opener in openers)
+    def rise(self, keys: Sequence[ReceivingKeys], spec: SuiteSpec) -> None:
+        """Go on with keys, the newest first."""
+        self._openers = tuple(one.opener for one in keys)
+        self._secrets = tuple(one.secret for one in keys)
+        self._expiries = tuple((one.opener.epoch, one.until) for one in keys if one.until is not None)
+        self._spec = spec
+        self.epoch = self._openers[0].epoch
+        for opener in self._openers:
+            ownership.own(ownership.Kind.KEYS, opener)
 
     def kept(self, now: float) -> tuple[KeptKeys, ...]:
         """The keys that live, for another process; the newest come first."""

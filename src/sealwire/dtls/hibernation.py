@@ -13,249 +13,37 @@ What a connection that sleeps holds is charged as such; one that cannot be paid 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
 from sealwire.crypto.hkdf import Secret
+from sealwire.dtls.asleep import Asleep, Head, shortest, write_counters, write_head
+from sealwire.dtls.epochs import ReceivingKeys
 from sealwire.dtls.events import State
-from sealwire.dtls.handover import decode, encode
-from sealwire.dtls.header import (
-    ContentType,
-    RecordNumber,
-    decode_fragments,
-    decode_plaintext,
-    is_ciphertext,
-)
-from sealwire.dtls.incoming import FAILURES_BEFORE_SEARCH, SEARCHED_SPANS
-from sealwire.dtls.journal import Journal
-from sealwire.dtls.outgoing import REKEY_PART
-from sealwire.dtls.parts import PARTS
+from sealwire.dtls.parts import Awake
 from sealwire.dtls.transfer import Transferable
 from sealwire.errors import Discard, LimitReached, ProtocolError
 from sealwire.limits import Purpose
 from sealwire.limits.weights import ASLEEP_BYTES, CONNECTION_BYTES
-from sealwire.record.protect import DISCARDS, Opener, parse_ciphertext_header
 from sealwire.record.train import Train, rest_of
-from sealwire.telemetry import ConnectionCounters, EndpointCounters
-from sealwire.tls13.contract import Direction
-from sealwire.wire import Buffer, Reader, Writer
+from sealwire.telemetry import ConnectionCounters
+from sealwire.tls13.contract import Direction, InstallKeys
+from sealwire.tls13.flavor import DTLS
+from sealwire.tls13.moved import decode_engine, encode_engine
+from sealwire.wire import Buffer, Writer
 
-# What a hand-over does not have: newest record, ages of the keys, timers, datagram size, whether
-# the sending keys and the connection were used, plaintext records sent; numbers of the sending keys.
-_LOCAL: Final = Struct(">HQddddH??QQQQ")
-_COUNTERS: Final = tuple(field.name for field in fields(ConnectionCounters) if field.metadata)
-_REASONS: Final = tuple(Discard)
+# When it fell asleep; ages of the keys and timers of flights, two each; datagram size; whether the
+# connection and its sending keys were used.
+_LOCAL: Final = Struct(">dddddH??")
+# Numbers of the sending keys: plaintext records sent, next number, sealed, limit; then of handshake
+# messages, the next one each way.
+_NUMBERS: Final = 6
 # Until memory is asked for again.
 _RETRY_SECONDS: Final = 1.0
 # What sleep gives back.
 _SAVED_BYTES: Final = CONNECTION_BYTES - ASLEEP_BYTES
-_PARTS: Final = frozenset(PARTS)
-_NOBODY: Final = Journal(b"", 0)
-# Records that opened, and that the window refused.
-_REFUSED: Final = (Discard.REPLAY, Discard.TOO_OLD)
-
-
-class Asleep:
-    """What is left of a connection's parts.
-
-    Attributes:
-        since: when it fell asleep.
-        deadline: when it is to be woken, None if never.
-        saved: what is charged less for it.
-        openers: the keys for what comes; `expiries` say until when the older ones stay, by epoch.
-        cids: ids that records to it may carry.
-        state: everything else.
-        reserved: what a checkpoint left of the sealer's numbers.
-        issue_cid, totals: its endpoint's.
-        datagrams, bytes, discards: what came and did not wake it.
-        failed, ahead: the search for a sender of whom too much was lost; see `Incoming`.
-    """
-
-    __slots__ = (
-        "ahead",
-        "bytes",
-        "cids",
-        "datagrams",
-        "deadline",
-        "discards",
-        "expiries",
-        "failed",
-        "issue_cid",
-        "openers",
-        "reserved",
-        "saved",
-        "since",
-        "state",
-        "totals",
-    )
-
-    def __init__(
-        self,
-        since: float,
-        deadline: float | None,
-        saved: int,
-        openers: tuple[Opener, ...],
-        expiries: tuple[tuple[int, float], ...],
-        cids: tuple[bytes, ...],
-        state: Secret,
-        reserved: tuple[int, int] | None,
-        issue_cid: Callable[[int], bytes],
-        totals: EndpointCounters | None,
-        search: tuple[int, int],
-    ) -> None:
-        self.since = since
-        self.deadline = deadline
-        self.saved = saved
-        self.openers = openers
-        self.expiries = expiries
-        self.cids = cids
-        self.state = state
-        self.reserved = reserved
-        self.issue_cid = issue_cid
-        self.totals = totals
-        self.datagrams = self.bytes = 0
-        self.discards: dict[Discard, int] | None = None
-        self.failed, self.ahead = search
-
-    def stirred_by(self, datagram: Buffer) -> bool:
-        """Whether a record of `datagram` is authentic and new; if none is, they are counted."""
-        found = self._look(datagram)
-        if found is None:
-            return True
-        failed = 0
-        for opener, reason in found:
-            self._count(opener, reason)
-            failed += reason is Discard.AUTHENTICATION
-        self.failed += failed
-        if failed and self.failed >= FAILURES_BEFORE_SEARCH:
-            self.failed = 0
-            return self._searched(datagram)
-        return False
-
-    def _look(self, datagram: Buffer) -> list[tuple[Opener | None, Discard]] | None:
-        """What is wrong with each record, and whose it seemed to be; None if one is authentic and new."""
-        found: list[tuple[Opener | None, Discard]] = []
-        offset = 0
-        if not datagram:
-            found.append((None, Discard.EMPTY))
-        while offset < len(datagram):
-            if not is_ciphertext(datagram[offset]):
-                reason, offset = _plaintext(datagram, offset)
-                found.append((None, reason))
-                continue
-            opener = self._opener_for(datagram, offset)
-            if opener is None:
-                header = parse_ciphertext_header(datagram, offset, len(self.cids[0]) if self.cids else 0)
-                if isinstance(header, Discard):
-                    found.append((None, header))
-                    break
-                found.append((None, Discard.UNKNOWN_EPOCH))
-                offset = header.end
-                continue
-            number, offset = opener.would_open(datagram, offset)
-            if not number:
-                return None
-            found.append((opener, DISCARDS[number]))
-        return found
-
-    def _opener_for(self, datagram: Buffer, offset: int) -> Opener | None:
-        for opener in self.openers:
-            if opener.epoch & 3 == datagram[offset] & 3:
-                if len(self.cids) > 1:
-                    cid = bytes(datagram[offset + 1 : offset + 1 + len(self.cids[0])])
-                    if cid != opener.cid and cid in self.cids:
-                        opener.cid = cid
-                return opener
-        return None
-
-    def _count(self, opener: Opener | None, reason: Discard) -> None:
-        if opener is not None and reason is Discard.AUTHENTICATION:
-            opener.forged += 1
-            if self.totals is not None:
-                self.totals.records_forged += 1
-        elif opener is not None and reason in _REFUSED:
-            opener.opened += 1
-        self.discard(reason)
-
-    def discard(self, reason: Discard) -> None:
-        """Count something dropped."""
-        if self.discards is None:
-            self.discards = {}
-        self.discards[reason] = self.discards.get(reason, 0) + 1
-
-    def _searched(self, datagram: Buffer) -> bool:
-        """Whether `datagram` opens with numbers further ahead than 16 bits can say."""
-        opener = self._opener_for(datagram, 0) if datagram and is_ciphertext(datagram[0]) else None
-        if opener is None:
-            return False
-        ahead = self.ahead % SEARCHED_SPANS + 1
-        opener.ahead = ahead << 16
-        try:
-            found = opener.would_open(datagram, 0)[0] == 0
-        finally:
-            opener.ahead = 0
-        if not found:
-            self._count(opener, Discard.AUTHENTICATION)
-        # Awake it looks there again, and finds it.
-        self.failed, self.ahead = (FAILURES_BEFORE_SEARCH - 1, ahead - 1) if found else (0, ahead)
-        return found
-
-    def reader(self) -> Reader:
-        return Reader(self.state, "connection that slept")
-
-    @property
-    def newest(self) -> RecordNumber:
-        """The highest number that authenticated."""
-        epoch, sequence, *_ = _LOCAL.unpack_from(self.state)
-        return RecordNumber(epoch, sequence - 1)
-
-    def counted(self, reader: Reader) -> ConnectionCounters:
-        """What the connection counted before it slept, and since; `reader` is where that stands."""
-        counters = ConnectionCounters()
-        for name in _COUNTERS:
-            setattr(counters, name, int.from_bytes(reader.vector8(), "big"))
-        for _ in range(reader.u8()):
-            counters.discard(_REASONS[reader.u8()], int.from_bytes(reader.vector8(), "big"))
-        counters.datagrams_received += self.datagrams
-        counters.bytes_received += self.bytes
-        for reason, count in (self.discards or {}).items():
-            counters.discard(reason, count)
-        return counters
-
-    @property
-    def forgeries_matter(self) -> bool:
-        """Whether so many records failed that new keys are due, or the end."""
-        return any(opener.forged >= opener.forgery_limit * REKEY_PART for opener in self.openers)
-
-
-def _plaintext(datagram: Buffer, offset: int) -> tuple[Discard, int]:
-    """Why a record of epoch 0 is of no use to a connection that is established, and where it ends."""
-    record = decode_plaintext(datagram, offset)
-    if isinstance(record, Discard):
-        return record, len(datagram)
-    if record.content_type == ContentType.HANDSHAKE:
-        try:
-            decode_fragments(record.content)
-        except ProtocolError:
-            return Discard.BAD_FRAGMENT, record.end
-    elif record.content_type != ContentType.ACK:
-        return Discard.PLAINTEXT_ALERT, record.end
-    return Discard.UNEXPECTED_PLAINTEXT, record.end
-
-
-def _write_counters(writer: Writer, counters: ConnectionCounters) -> None:
-    for name in _COUNTERS:
-        writer.vector8(_shortest(getattr(counters, name)))
-    writer.u8(len(counters.discards))
-    for reason, count in counters.discards.items():
-        writer.u8(_REASONS.index(reason))
-        writer.vector8(_shortest(count))
-
-
-def _shortest(count: int) -> bytes:
-    return count.to_bytes((count.bit_length() + 7) // 8, "big")
+_NEVER: Final = float("inf")
 
 
 class Hibernating(Transferable):
@@ -279,76 +67,87 @@ class Hibernating(Transferable):
         """
         if self._asleep is not None:
             return True
-        if self.state is not State.CONNECTED or self.write_closed or self._peer_closed_at is not None:
+        if (
+            self.state is not State.CONNECTED
+            or self._awake.write_closed
+            or self._awake.peer_closed_at is not None
+        ):
             return False
-        sent, layer = self._sealing.rest(), self._layer
+        sent, layer = self._awake.sealing.rest(), self._awake.layer
         if sent is None or not self._quiet():
             return False
-        openers, expiries = self._opening.rest()
         charged = self._account.held_for(Purpose.CONNECTION)
-        self._asleep = Asleep(
-            now,
-            self.deadline(),
-            # A connection that could not be paid for as it woke holds less than others.
-            max(min(_SAVED_BYTES, charged - ASLEEP_BYTES), 0),
-            openers,
-            expiries,
-            self._opening.cids,
-            self._written(now, sent),
-            self._sealing.reserved,
-            layer.issue_cid,
-            self.conduct.totals,
-            self._incoming.search,
-        )
-        for name in PARTS:
-            delattr(self, name)
-        self._account.release(Purpose.CONNECTION, self._asleep.saved)
+        # A connection that could not be paid for as it woke holds less than others.
+        saved = max(min(_SAVED_BYTES, charged - ASLEEP_BYTES), 0)
+        self._asleep = Asleep(self._written(now, sent, saved), layer.issue_cid, self._awake.conduct.totals)
+        del self._awake
+        self._account.release(Purpose.CONNECTION, saved)
         if self._asleep.totals is not None:
             self._asleep.totals.connections_hibernated += 1
         return True
 
     def _quiet(self) -> bool:
         """Whether nothing is on its way, due or waiting, in either direction."""
-        layer = self._layer
+        layer = self._awake.layer
         return not (
-            self._events
-            or self.path_messages
-            or self._last_words
-            or self._ticket_bytes
-            or self._sought is not None
+            self._awake.events
+            or self._awake.path_messages
+            or self._awake.last_words
+            or self._awake.ticket_bytes
+            or self._awake.sought is not None
             or layer.waits
             or layer.outstanding
             or layer.deadline is not None
             or layer.engine.updating_keys
             or layer.cids.retired
             or not layer.reassembly.empty
-            or not self._receive_queue.idle
-            or not self._outgoing.idle
-            or not self._early.empty
-            or not self._incoming.empty
-            or not self._care.idle
+            or not self._awake.receive_queue.idle
+            or not self._awake.outgoing.idle
+            or not self._awake.early.empty
+            or not self._awake.incoming.empty
+            or not self._awake.care.idle
             or self.held_back
         )
 
-    def _written(self, now: float, sent: tuple[int, int, int]) -> Secret:
+    def _written(self, now: float, sent: tuple[int, int, int], saved: int) -> Secret:
+        awake, layer = self._awake, self._awake.layer
+        newest, reserved = awake.incoming.newest, awake.sealing.reserved
+        due = [at for at in (awake.rekeying.deadline, awake.care.deadline) if at is not None]
+        head = Head(
+            suite=layer.engine.session.suite.suite,
+            newest_epoch=newest.epoch,
+            newest_above=newest.sequence + 1,
+            failed=awake.incoming.search[0],
+            ahead=awake.incoming.search[1],
+            number=awake.number,
+            began=awake.began,
+            handshake_seconds=awake.handshake_seconds or 0.0,
+            saved=saved,
+            due=min(due, default=_NEVER),
+            keys=0,
+            cids=0,
+        )
         writer = Writer()
-        newest = self._incoming.newest
+        write_head(writer, head, awake.opening.rest(), awake.opening.cids)
+        write_counters(writer, awake.counters)
+        writer.vector8(awake.incoming.newest_cid)
         writer.raw(
             _LOCAL.pack(
-                newest.epoch,
-                newest.sequence + 1,
-                *self._rekeying.since,
-                *self._layer.flight.timing,
-                self._layer.full_mtu,
-                self._outgoing.used,
-                self.conduct.used,
-                self._sealing.plain_sequence,
-                *sent,
+                now,
+                *awake.rekeying.since,
+                *layer.flight.timing,
+                layer.full_mtu,
+                awake.conduct.used,
+                awake.outgoing.used,
             )
         )
-        writer.vector8(self._incoming.newest_cid)
-        _write_counters(writer, self.counters)
-        encode(writer, self._moved(now, 0, _NOBODY))
+        numbers = awake.sealing.plain_sequence, *sent, layer.flight.next_seq, layer.reassembly.next_seq
+        for number in numbers:
+            writer.vector8(shortest(number))
+        encode_engine(writer, layer.engine)
+        writer.vector16(layer.freeze_cids())
+        for number in reserved or ():
+            writer.vector8(shortest(number))
         return Secret.taking(writer.finish())
 
     def rise(self, *, forced: bool = False) -> None:
@@ -363,50 +162,67 @@ class Hibernating(Transferable):
         asleep = self._asleep
         if asleep is None:
             return
-        if not self._account.charge(Purpose.CONNECTION, asleep.saved) and not forced:
+        head = asleep.head
+        if not self._account.charge(Purpose.CONNECTION, head.saved) and not forced:
             raise LimitReached(self._account.ledger.refused_by, "no memory is left to wake a connection")
-        reader = asleep.reader()
-        numbers = _LOCAL.unpack(reader.take(_LOCAL.size))
-        newest_cid = reader.vector8()
+        reader = asleep.rest()
         counters = asleep.counted(reader)
-        moved = decode(reader, b"", 0, self.config)
-        epoch, sequence, *since, timeout, initial, full_mtu, sent, used, plain, number, sealed, limit = (
-            numbers
+        newest_cid = reader.vector8()
+        slept, sealing, opening, timeout, initial, full_mtu, used, sent = _LOCAL.unpack(
+            reader.take(_LOCAL.size)
         )
-        mtu, self.mtu = self.mtu, full_mtu
-        self._asleep = None
-        self._furnish(
-            moved.engine,
-            now=asleep.since,
+        plain, number, sealed, limit, next_seq, next_peer_seq = (
+            int.from_bytes(reader.vector8(), "big") for _ in range(_NUMBERS)
+        )
+        engine = decode_engine(reader, self.config, DTLS)
+        cids = reader.vector16()
+        reserved = [int.from_bytes(reader.vector8(), "big") for _ in range(2)] if reader.remaining else None
+        remains, spec = engine.remains(), engine.session.suite
+        awake = Awake(head.number, head.began)
+        awake.handshake_seconds = head.handshake_seconds
+        awake.furnish(
+            self._account,
+            self.config,
+            self.limits,
+            self.upkeep,
+            full_mtu,
+            engine,
+            now=slept,
             initial_timeout=initial,
-            next_seq=moved.next_seq,
-            next_peer_seq=moved.next_peer_seq,
+            next_seq=next_seq,
+            next_peer_seq=next_peer_seq,
             plain_sequence=plain,
             offered_cid_bytes=0,
             issue_cid=asleep.issue_cid,
             totals=asleep.totals,
             counters=counters,
         )
-        self.mtu = self._outgoing.mtu = mtu
-        keys = moved.sending.install(Direction.SEND)
-        self._sealing.rise(keys, b"", number, sealed, limit)
-        self._sealing.reserved = asleep.reserved
-        secrets = [keys.install(Direction.RECEIVE) for keys in moved.receiving]
-        self._opening.rise(asleep.openers, asleep.expiries, secrets)
-        layer = self._layer
+        awake.outgoing.mtu = self.mtu
+        epoch, secret = remains.send
+        awake.sealing.rise(InstallKeys(Direction.SEND, epoch, spec, secret), b"", number, sealed, limit)
+        if reserved is not None:
+            awake.sealing.reserved = reserved[0], reserved[1]
+        newest, *older = asleep.receiving(self.config, self.limits)
+        awake.opening.rise((ReceivingKeys(newest.opener, remains.receive[1], newest.until), *older), spec)
+        layer = awake.layer
         layer.version_selected = True
-        layer.thaw_cids(moved.cids)
+        layer.thaw_cids(cids)
         layer.flight.timing = timeout, initial
         layer.established()
-        layer.apply_outputs(asleep.since)
-        self._incoming.handshake_over()
-        self._incoming.newest = RecordNumber(epoch, sequence - 1)
-        self._incoming.newest_cid = newest_cid
-        self._incoming.search = asleep.failed, asleep.ahead
-        self._rekeying.since = since[0], since[1]
-        self._outgoing.used = sent
-        self.conduct.handshake_over()
-        self.conduct.used = used
+        layer.apply_outputs(slept)
+        awake.incoming.handshake_over()
+        awake.incoming.newest = asleep.newest
+        awake.incoming.newest_cid = newest_cid
+        stirred = asleep.stirred
+        awake.incoming.search = (
+            (head.failed, head.ahead) if stirred is None else (stirred.failed, stirred.ahead)
+        )
+        awake.rekeying.since = sealing, opening
+        awake.outgoing.used = sent
+        awake.conduct.handshake_over()
+        awake.conduct.used = used
+        self._awake = awake
+        self._asleep = None
         if asleep.totals is not None:
             asleep.totals.connections_woken += 1
         self._notify()
@@ -414,18 +230,41 @@ class Hibernating(Transferable):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            # Only what is not there comes here: a part of a connection that sleeps.
-            if name not in _PARTS or self._asleep is None:
+            # Only what is not there comes here: what a connection that sleeps does not have.
+            asleep = self._asleep
+            if asleep is None or name != "_awake":
                 raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-            if name == "counters":
-                # To be looked at; whoever has something to count has other parts first.
-                reader = self._asleep.reader()
-                reader.take(_LOCAL.size)
-                reader.vector8()
-                return self._asleep.counted(reader)
             # Nobody who asks for an attribute expects a refusal.
             self.rise(forced=True)
-            return getattr(self, name)
+            return self._awake
+
+    # --- what is known of it asleep ----------------------------------------------------------------
+
+    @property
+    def counters(self) -> ConnectionCounters:
+        """What this connection did; of one that sleeps, a copy."""
+        asleep = self._asleep
+        return self._awake.counters if asleep is None else asleep.counted(asleep.rest())
+
+    @property
+    def number(self) -> int:
+        """Tells connections apart in reports."""
+        return self._awake.number if self._asleep is None else self._asleep.head.number
+
+    @property
+    def began(self) -> float:
+        """When the connection began."""
+        return self._awake.began if self._asleep is None else self._asleep.head.began
+
+    @property
+    def handshake_seconds(self) -> float | None:
+        """How long the handshake took; None while it is not complete."""
+        return self._awake.handshake_seconds if self._asleep is None else self._asleep.head.handshake_seconds
+
+    @property
+    def write_closed(self) -> bool:
+        """The application has said all it had to."""
+        return self._asleep is None and self._awake.write_closed
 
     # --- what does not wake it ---------------------------------------------------------------------
 
@@ -445,19 +284,17 @@ class Hibernating(Transferable):
         """Those of `datagrams` that a connection is to be awake for, from the first that is authentic on."""
         singles = rest_of(datagrams, 0, 0)
         for at, datagram in enumerate(singles):
-            if asleep.stirred_by(datagram):
+            if asleep.stirred_by(datagram, self.config, self.limits):
                 self.rise()
                 return singles[at:]
-            asleep.datagrams += 1
-            asleep.bytes += len(datagram)
-        if asleep.forgeries_matter:
+        if asleep.stirred is not None and asleep.stirred.rekey:
             self.rise()
             self._forgeries_matter(now)
         return ()
 
     def _forgeries_matter(self, now: float) -> None:
         try:
-            self._rekeying.after_forgeries(now, connected=True)
+            self._awake.rekeying.after_forgeries(now, connected=True)
         except ProtocolError as error:
             self._fail(error)
 
@@ -467,7 +304,7 @@ class Hibernating(Transferable):
     def wake(self, now: float) -> None:
         asleep = self._asleep
         if asleep is not None:
-            if asleep.deadline is None or now < asleep.deadline:
+            if asleep.deadline is None or now < asleep.deadline or asleep.expire(now):
                 return
             try:
                 self.rise()

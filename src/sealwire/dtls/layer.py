@@ -428,9 +428,15 @@ class HandshakeLayer:
         self._cid_messages += (*self._cids.receive(kind, body), *self._cids.top_up())
         self._follow_cids()
 
+    def freeze_cids(self) -> bytes:
+        """The ids for :meth:`thaw_cids`; b"" where all is as the handshake left it, as most often."""
+        fresh = CidPool(self.engine.connection_ids, self.issue_cid, self._spare_cids)
+        return b"" if (frozen := self._cids.freeze()) == fresh.freeze() else frozen
+
     def thaw_cids(self, frozen: bytes) -> None:
         self._cids = CidPool(self.engine.connection_ids, self.issue_cid, self._spare_cids)
-        self._cids.thaw(frozen)
+        if frozen:
+            self._cids.thaw(frozen)
         self._follow_cids()
 
     def _follow_cids(self) -> None:

@@ -8,6 +8,7 @@ is not proved; what may be in these tables is bounded by Limits.connections and 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 
 from sealwire.dtls.connection import Connection
@@ -21,6 +22,7 @@ from sealwire.wire import Buffer
 
 # How exactly it is known who was silent for longest.
 _ORDER_SECONDS: Final = 1.0
+_NEVER: Final = float("inf")
 
 
 class Peers:
@@ -30,7 +32,8 @@ class Peers:
         by_address: the connection of each address.
         replacements: attempts of addresses that have a live connection already, until they are complete.
         by_cid: the connection each id of ours was given to.
-        hellos: how many connections began with each first hello.
+        hellos: how many connections began with each first hello that is known.
+        hello_since: no hello that is known is older.
         half_open: those without a complete handshake, oldest first, with the time they began.
         established: the others that are in use, the one idle for longest first (to the second), with the
             time something came from them or went to them.
@@ -45,6 +48,7 @@ class Peers:
         "by_cid",
         "established",
         "half_open",
+        "hello_since",
         "hellos",
         "replacements",
         "resting",
@@ -56,9 +60,10 @@ class Peers:
         self.by_address: dict[Address, Connection] = {}
         self.replacements: dict[Address, Connection] = {}
         self.by_cid: dict[bytes, Connection] = {}
-        # First hello of each connection, to tell its retransmission from a new attempt.
+        # First hello of each connection for as long as it may come again, to tell that from a new attempt.
         self._hellos: dict[Connection, bytes] = {}
         self.hellos: dict[bytes, int] = {}
+        self.hello_since = _NEVER
         # When any peer was heard last: the newest of the established was, as it became that.
         self._heard_at = 0.0
         self.half_open: dict[Connection, float] = {}
@@ -66,13 +71,13 @@ class Peers:
         self.resting: dict[Connection, float] = {}
 
     def __len__(self) -> int:
-        return len(self._hellos)
+        return len(self.half_open) + len(self.established) + len(self.resting)
 
     def __iter__(self) -> Iterator[Connection]:
-        return iter(self._hellos)
+        return chain(self.half_open, self.established, self.resting)
 
     def __contains__(self, connection: Connection) -> bool:
-        return connection in self._hellos
+        return connection in self.established or connection in self.half_open or connection in self.resting
 
     @property
     def handshaking(self) -> int:
@@ -88,12 +93,12 @@ class Peers:
     def first_hellos(self, address: Address) -> tuple[bytes, ...]:
         """First hellos of the connections with this address."""
         here = (self.by_address.get(address), self.replacements.get(address))
-        return tuple(self._hellos[one] for one in here if one is not None)
+        return tuple(self._hellos.get(one, b"") for one in here if one is not None)
 
     def of_hello(self, address: Address, hello: bytes) -> Connection | None:
         """The connection at `address` that began with this very hello."""
         for connection in (self.by_address.get(address), self.replacements.get(address)):
-            if connection is not None and self._hellos[connection] == hello:
+            if connection is not None and self._hellos.get(connection) == hello:
                 return connection
         return None
 
@@ -121,8 +126,11 @@ class Peers:
     def enter(self, connection: Connection, address: Address, hello: bytes, now: float) -> Connection | None:
         """A connection began.  Returns the attempt it takes the place of, which is to be aborted."""
         self.half_open[connection] = now
-        self._hellos[connection] = hello
-        self.hellos[hello] = self.hellos.get(hello, 0) + 1
+        if hello:
+            if not self._hellos:
+                self.hello_since = now
+            self._hellos[connection] = hello
+            self.hellos[hello] = self.hellos.get(hello, 0) + 1
         current = self.by_address.get(address)
         if current is None or current.state is State.HANDSHAKING:
             # Nothing was agreed with an old attempt, and the address is proved again.
@@ -161,19 +169,37 @@ class Peers:
             del self.established[connection]
             self.established[connection] = now
 
-    def rest(self, connection: Connection, *, forget_hello: bool) -> None:
-        """A connection is idle.  Its first hello is forgotten if its cookie is too old to come again."""
+    def rest(self, connection: Connection) -> None:
+        """A connection is idle."""
         self.resting[connection] = self.established.pop(connection)
-        hello = self._hellos[connection]
-        if forget_hello and hello:
-            self._hellos[connection] = b""
-            self.hellos[b""] = self.hellos.get(b"", 0) + 1
-            self._forget_hello(hello)
 
-    def _forget_hello(self, hello: bytes) -> None:
+    def _forget_hello(self, connection: Connection) -> None:
+        hello = self._hellos.pop(connection, None)
+        if hello is None:
+            return
         self.hellos[hello] -= 1
         if not self.hellos[hello]:
             del self.hellos[hello]
+        if not self._hellos:
+            # A dict keeps the room it once had.
+            self._hellos, self.hellos, self.hello_since = {}, {}, _NEVER
+
+    def forget_hellos(self, began_by: float, most: int) -> None:
+        """Forget first hellos of connections that began by then, at most so many."""
+        gone: list[Connection] = []
+        self.hello_since = _NEVER
+        for connection in self._hellos:
+            began = connection.began
+            if began > began_by or len(gone) == most:
+                self.hello_since = min(began, self.hello_since)
+                break
+            # Whose handshake is not over may need it, however long that takes.
+            if connection in self.half_open:
+                self.hello_since = began
+            else:
+                gone.append(connection)
+        for connection in gone:
+            self._forget_hello(connection)
 
     def idle_since(self, connection: Connection) -> float:
         """When an established connection was used last."""
@@ -209,10 +235,9 @@ class Peers:
                 del table[address]
         if self.by_address.get(address) is None and address in self.replacements:
             self.by_address[address] = self.replacements.pop(address)
-        hello = self._hellos.pop(connection, None)
-        if hello is None:
+        if connection not in self:
             return False
-        self._forget_hello(hello)
+        self._forget_hello(connection)
         self.half_open.pop(connection, None)
         self.established.pop(connection, None)
         self.resting.pop(connection, None)

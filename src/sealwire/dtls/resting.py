@@ -3,6 +3,8 @@
 `Peers.established` has those in use in the order of their last use.  Who is silent for `Limits.idle_seconds`
 goes over to `Peers.resting`, and sleeps there if nothing of it waits (dtls/hibernation.py); who is heard or
 sent something comes back.  At most some hundred go in one look, so that no turn becomes long.
+
+First hellos are forgotten here, too, once the cookies that came with them are too old to be good again.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ _SOON_SECONDS: Final = 0.02
 _LEAST_SECONDS: Final = 1.0
 # When the ledger is at 90 % and above, silence of so long is enough.
 _PRESSED_SECONDS: Final = 2.0
+_NEVER: Final = float("inf")
 
 
 class Resting:
@@ -44,26 +47,35 @@ class Resting:
     @property
     def deadline(self) -> float | None:
         """When :meth:`look` is due, None if never."""
+        due = min(self._rest_due(), self._hellos_due)
+        return None if due == _NEVER else max(due, self._due)
+
+    @property
+    def _hellos_due(self) -> float:
+        return self.peers.hello_since + self._limits.cookie_seconds
+
+    def _rest_due(self) -> float:
         first = next(iter(self.peers.established.values()), None)
-        if first is None or self._seconds == float("inf"):
-            return None
-        return max(first + self._seconds, self._due)
+        return _NEVER if first is None else first + self._seconds
 
     def look(self, now: float) -> None:
-        """Put to sleep whose time has come."""
+        """Put to sleep whose time has come, and forget hellos whose cookies are too old to come again."""
         deadline = self.deadline
         if deadline is None or now < deadline:
             return
-        latest = now - self._seconds
-        peers = self.peers
-        silent = [
-            connection for connection, at in islice(peers.established.items(), _AT_ONCE) if at <= latest
-        ]
+        if self._hellos_due <= now:
+            self.peers.forget_hellos(now - self._limits.cookie_seconds, _AT_ONCE)
+        silent: list[Connection] = []
+        if self._rest_due() <= now:
+            latest = now - self._seconds
+            used = islice(self.peers.established.items(), _AT_ONCE)
+            silent = [connection for connection, at in used if at <= latest]
         for connection in silent:
-            peers.rest(connection, forget_hello=connection.began + self._limits.cookie_seconds <= now)
+            self.peers.rest(connection)
             if connection.hibernate(now):
                 self.ledger.note("idle_seconds")
-        self._due = now + (_SOON_SECONDS if len(silent) == _AT_ONCE else _LEAST_SECONDS)
+        more = len(silent) == _AT_ONCE or self._hellos_due <= now
+        self._due = now + (_SOON_SECONDS if more else _LEAST_SECONDS)
 
     def relieve(self, now: float) -> None:
         """Memory is nearly used up: everybody who can sleeps, but who was in use just now."""
@@ -71,7 +83,7 @@ class Resting:
         for connection, at in list(self.peers.established.items()):
             if at > latest:
                 break
-            self.peers.rest(connection, forget_hello=False)
+            self.peers.rest(connection)
             connection.hibernate(now)
 
     def stirred(self, connection: Connection, now: float) -> None:

@@ -12,7 +12,6 @@ from typing import Any, Final, Self
 from sealwire.context import Config
 from sealwire.dtls.association import Association
 from sealwire.dtls.charges import open_account
-from sealwire.dtls.epochs import KeptKeys
 from sealwire.dtls.events import CheckpointDue, State
 from sealwire.dtls.handover import MAX_RESERVE, NAME_BYTES, Claim, Moved, check_key, seal, unseal
 from sealwire.dtls.header import RecordNumber, is_ciphertext
@@ -36,13 +35,11 @@ _SOUGHT_DATAGRAMS: Final = 64
 class Transferable(Association):
     """An association that can go on in another process."""
 
-    __slots__ = ("_journal", "_sought")
+    __slots__ = ("_journal",)
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         # What this process may send, where another one may go on from a checkpoint; None without any.
         self._journal: Journal | None = None
-        # Keys whose numbers may be far ahead, and how many datagrams may still be tried for them.
-        self._sought: tuple[KeptKeys, int] | None = None
         super().__init__(*arguments, **named)
 
     @classmethod
@@ -132,7 +129,7 @@ class Transferable(Association):
         check_key(key)
         state = seal(self._freeze(now, 0), key, self.config.provider)
         self._finish(None)
-        self._last_words = None
+        self._awake.last_words = None
         self._notify()
         return state
 
@@ -157,7 +154,7 @@ class Transferable(Association):
         moved = self._freeze(now, reserve)
         state = seal(moved, key, self.config.provider)
         assert self._journal is not None
-        self._sealing.reserve(moved.sending.sequence)
+        self._awake.sealing.reserve(moved.sending.sequence)
         self._journal.renew(self._mark())
         self._notify()
         return state
@@ -165,8 +162,8 @@ class Transferable(Association):
     @property
     def movable(self) -> bool:
         """Whether no handshake message is on its way that a state could not take along."""
-        layer = self._layer
-        return layer.flight.epochs <= {self._sealing.epoch} and layer.reassembly.empty
+        layer = self._awake.layer
+        return layer.flight.epochs <= {self._awake.sealing.epoch} and layer.reassembly.empty
 
     def _freeze(self, now: float, skipped: int) -> Moved:
         """The association as another process could go on with it, `skipped` record numbers further on.
@@ -175,7 +172,11 @@ class Transferable(Association):
             Error: it is not established, is being closed, or has a handshake message on its way that
                 needs older keys.
         """
-        if self.state is not State.CONNECTED or self.write_closed or self._peer_closed_at is not None:
+        if (
+            self.state is not State.CONNECTED
+            or self._awake.write_closed
+            or self._awake.peer_closed_at is not None
+        ):
             raise Error(f"an association that is {self.state} cannot be handed over")
         if not self.movable:
             raise Error("a handshake message under older keys is on its way: ask again when it arrived")
@@ -186,67 +187,69 @@ class Transferable(Association):
         return self._moved(now, skipped, self._journal)
 
     def _moved(self, now: float, skipped: int, journal: Journal) -> Moved:
-        layer = self._layer
+        layer = self._awake.layer
         engine = layer.engine
         remains, spec = engine.remains(), engine.session.suite
         return Moved(
             name=journal.name,
             generation=journal.generation,
             engine=engine,
-            sending=self._sealing.kept(spec, remains.send[1], skipped),
-            receiving=self._opening.kept(now),
-            searched=skipped > 0 or self._sought is not None,
+            sending=self._awake.sealing.kept(spec, remains.send[1], skipped),
+            receiving=self._awake.opening.kept(now),
+            searched=skipped > 0 or self._awake.sought is not None,
             cids=layer.cids.freeze(),
             next_seq=layer.flight.next_seq,
             next_peer_seq=layer.reassembly.next_seq,
             flight=layer.flight.kept(),
             mtu=self.mtu,
-            send_queue=self._outgoing.waiting(),
-            receive_queue=self._receive_queue.held(),
+            send_queue=self._awake.outgoing.waiting(),
+            receive_queue=self._awake.receive_queue.held(),
         )
 
     def _resume(self, moved: Moved, now: float) -> None:
         """Go on where another process stopped."""
         self._journal = Journal(moved.name, moved.generation)
-        layer = self._layer
+        layer = self._awake.layer
         layer.version_selected = True
         layer.thaw_cids(moved.cids)
         for message in moved.flight:
             layer.flight.add(*message)
         for keys in reversed(moved.receiving):
-            self._opening.install(keys.install(Direction.RECEIVE), highest=keys.sequence, used=keys.used)
+            self._awake.opening.install(
+                keys.install(Direction.RECEIVE), highest=keys.sequence, used=keys.used
+            )
             if keys.seconds is not None:
-                self._opening.expire_at(keys.epoch, now + keys.seconds)
+                self._awake.opening.expire_at(keys.epoch, now + keys.seconds)
         sending = moved.sending
-        self._sealing.install(
+        self._awake.sealing.install(
             sending.install(Direction.SEND),
-            self._layer.cids.current,
+            self._awake.layer.cids.current,
             sequence=sending.sequence,
             used=sending.used,
         )
         newest = moved.receiving[0]
-        self._incoming.newest = RecordNumber(newest.epoch, newest.sequence)
-        self._sought = (newest, _SOUGHT_DATAGRAMS) if moved.searched else None
-        self._keys_seen = self._finished_answered = True
+        self._awake.incoming.newest = RecordNumber(newest.epoch, newest.sequence)
+        self._awake.sought = (newest, _SOUGHT_DATAGRAMS) if moved.searched else None
+        self._awake.keys_seen = self._awake.finished_answered = True
         self._connected(now)
-        self._rekeying.looked(now)
+        self._awake.rekeying.looked(now)
         if moved.send_queue:
-            self._outgoing.put(moved.send_queue)
-        if moved.receive_queue and not self._receive_queue.put(moved.receive_queue):
-            self.counters.discard(Discard.RECEIVE_QUEUE_FULL)
+            self._awake.outgoing.put(moved.send_queue)
+        if moved.receive_queue and not self._awake.receive_queue.put(moved.receive_queue):
+            self._awake.counters.discard(Discard.RECEIVE_QUEUE_FULL)
         # Whatever the other process sent or took, it ends with these keys.
-        self._layer.update_keys(now, request_peer=True)
+        self._awake.layer.update_keys(now, request_peer=True)
 
     # --- what it changes for the one that goes on ------------------------------------------------
 
     def receive_run(self, datagrams: Sequence[Buffer | Train], now: float) -> bool:
-        if self._sought is not None:
+        if self._awake.sought is not None:
             self._seek(datagrams)
         authentic = super().receive_run(datagrams, now)
         if self.held_back:
-            for _ in self.path_messages.take():
+            for _ in self._awake.path_messages.take():
                 # An answer would take a record number that no checkpoint knows of.
-                self.counters.discard(Discard.PATH_MESSAGE)
+                self._awake.counters.discard(Discard.PATH_MESSAGE)
         return authentic
 
     def transmit_trains(self, now: float, most: int | None = None) -> list[bytes | Train]:
@@ -255,21 +258,25 @@ class Transferable(Association):
     def _finish(self, error: OSError | None) -> None:
         if self.held_back:
             # Not even an alert may use a number that no checkpoint knows of.
-            self._last_words = None
+            self._awake.last_words = None
         super()._finish(error)
 
     @property
     def held_back(self) -> bool:
         """Whether nothing is sent until the owner makes a checkpoint."""
-        if self._journal is None or self._sealing.epoch < EPOCH_APPLICATION or self.state is State.CLOSED:
+        if (
+            self._journal is None
+            or self._awake.sealing.epoch < EPOCH_APPLICATION
+            or self.state is State.CLOSED
+        ):
             return False
-        return self._journal.holds(self._mark(), self._sealing.reserve_left)
+        return self._journal.holds(self._mark(), self._awake.sealing.reserve_left)
 
     def _mark(self) -> Mark:
         """What a checkpoint must have of this connection before anything that rests on it is sent."""
-        layer, cids = self._layer, self._layer.cids
+        layer, cids = self._awake.layer, self._awake.layer.cids
         numbers = layer.flight.next_seq, layer.reassembly.next_seq
-        return self._sealing.epoch, self._opening.epoch, numbers, cids.current, cids.ours
+        return self._awake.sealing.epoch, self._awake.opening.epoch, numbers, cids.current, cids.ours
 
     def _held(self) -> bool:
         journal = self._journal
@@ -277,15 +284,15 @@ class Transferable(Association):
             return False
         if not journal.announced:
             journal.announced = True
-            self._events += (CheckpointDue(),)
+            self._awake.events += (CheckpointDue(),)
         return True
 
     def _seek(self, datagrams: Sequence[Buffer | Train]) -> None:
         """After a crash: find out where the peer's numbers are by now."""
         for datagram in rest_of(datagrams, 0, 0):
-            if self._sought is None:
+            if self._awake.sought is None:
                 return
-            keys, tries = self._sought
+            keys, tries = self._awake.sought
             if datagram and is_ciphertext(datagram[0]) and datagram[0] & 3 == keys.epoch & 3:
-                over = tries == 0 or self._opening.seek(keys, datagram)
-                self._sought = None if over else (keys, tries - 1)
+                over = tries == 0 or self._awake.opening.seek(keys, datagram)
+                self._awake.sought = None if over else (keys, tries - 1)

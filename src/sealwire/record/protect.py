@@ -29,9 +29,11 @@ __all__ = [
     "Opener",
     "Sealer",
     "describe",
+    "fold",
     "open_data",
     "parse_ciphertext_header",
     "seal_trains",
+    "unfold",
     "uses_compiled",
     "weigh",
 ]
@@ -44,6 +46,7 @@ def _choose() -> tuple[bool, str]:
     try:
         import sealwire.crypto._evp as evp
         import sealwire.record._bulk
+        import sealwire.record._folding
         import sealwire.record._record
         import sealwire.record._stream  # noqa: F401 - that they load is the question
     except ModuleNotFoundError:
@@ -87,12 +90,13 @@ def uses_compiled(provider: CryptoProvider) -> bool:
 
 if TYPE_CHECKING:
     from sealwire.record.bulk_reference import open_data, seal_trains, weigh
+    from sealwire.record.folding_reference import fold, unfold
     from sealwire.record.reference import Opener, Sealer
 else:
-    from sealwire.record import bulk_reference, reference
+    from sealwire.record import bulk_reference, folding_reference, reference
 
     if COMPILED:
-        from sealwire.record import _bulk, _record
+        from sealwire.record import _bulk, _folding, _record
 
     # It has no crypto, so whose the provider is does not matter.
     weigh = (_bulk if COMPILED else bulk_reference).weigh
@@ -116,3 +120,12 @@ else:
         """See :func:`sealwire.record.bulk_reference.open_data`."""
         compiled = COMPILED and type(opener) is _record.Opener
         return (_bulk if compiled else bulk_reference).open_data(opener, *args)
+
+    def fold(opener):
+        """See :func:`sealwire.record.folding_reference.fold`."""
+        compiled = COMPILED and type(opener) is _record.Opener
+        return (_folding if compiled else folding_reference).fold(opener)
+
+    def unfold(provider, *args):
+        """See :func:`sealwire.record.folding_reference.unfold`."""
+        return (_folding if uses_compiled(provider) else folding_reference).unfold(provider, *args)

@@ -264,6 +264,7 @@ class Opener:
         "_aead",
         "_cid",
         "_iv",
+        "_keys",
         "_mask",
         "_seen",
         "_tag_bytes",
@@ -309,6 +310,7 @@ class Opener:
         # RFC 9147 section 4.5.1 [9147-4.5.1-1, 9147-4.5.1-5]: a window of an epoch's own; bit n stands for
         # the number `highest` - n.
         self._seen = (1 << window) - 1 if highest >= 0 else 0
+        self._keys = keys  # for whoever folds it
         self.epoch = epoch
         # RFC 9147 section 4.5.1 [9147-4.5.1-2]: a new epoch starts at zero.
         self.highest = highest

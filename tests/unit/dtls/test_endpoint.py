@@ -401,7 +401,7 @@ def test_no_more_handshakes_than_allowed() -> None:
 
 @pytest.mark.requirement("9147-11-4")
 def test_no_connection_without_memory_for_it() -> None:
-    site = Site(limits=Limits(total_bytes=40_000, connection_bytes=36_000))
+    site = Site(limits=Limits(total_bytes=32_000, connection_bytes=30_000))
     held = site.endpoint.ledger.held
     for at in addresses(8):
         site.add(at)
@@ -409,7 +409,7 @@ def test_no_connection_without_memory_for_it() -> None:
     site.down()
     site.up()
     assert site.endpoint.connections == 2
-    assert site.endpoint.ledger.held <= 40_000
+    assert site.endpoint.ledger.held <= 32_000
     assert site.inside(Discard.OVER_BUDGET) == 6
     site.skip(70.0)
     # Finished ones cost less, so more fit than shake hands at once.

@@ -371,7 +371,7 @@ def test_the_search_is_bounded() -> None:
     forged = bytes((0x2C | epoch,)) + forged[1:]
     for _ in range(100):
         other.receive(forged, rig.now)
-    assert other._sought is None
+    assert other._awake.sought is None
     rig.echo()
 
 

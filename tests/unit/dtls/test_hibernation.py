@@ -12,14 +12,17 @@ import sys
 import tracemalloc
 from collections.abc import Callable
 from itertools import repeat
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sealwire import dtls
+from sealwire.crypto.erasing import ERASES
 from sealwire.dtls.epochs import LINGER_SECONDS
 from sealwire.dtls.header import ContentType, RecordNumber, encode_plaintext
+from sealwire.dtls.timers import Timers
 from sealwire.errors import Discard, LimitReached
 from sealwire.limits import Limits, Pressure
 from sealwire.limits.weights import ASLEEP_BYTES, CONNECTION_BYTES
@@ -263,7 +266,7 @@ def test_key_updates_meet_a_sleeper(side: str) -> None:
 
 def openers(one: dtls.Connection) -> int:
     assert one._asleep is not None
-    return len(one._asleep.openers)
+    return len(one._asleep.epochs)
 
 
 def opener_of_epoch_2(one: dtls.Connection) -> object:
@@ -286,6 +289,64 @@ def test_the_handshakes_keys_stay_as_long_as_they_would() -> None:
     assert openers(one) == 1
     assert one.deadline() == pytest.approx(Limits().rekey_seconds, rel=0.1)
     rig.echo()
+
+
+@pytest.mark.requirement("9147-4.2.1-1")
+@SIDES
+def test_old_keys_go_without_waking_it(side: str) -> None:
+    rig, one = asleep(side)
+    before = one._asleep
+    assert before is not None
+    assert openers(one) == 2
+    (_, old) = before.receiving(one.config, one.limits)
+    assert bytes(old.secret) in bytes(before.state)
+    rig.now = one.deadline() or 0.0
+    one.wake(rig.now - 0.001)
+    assert openers(one) == 2
+    one.wake(rig.now)
+    assert one._asleep is before
+    assert openers(one) == 1
+    if ERASES:
+        assert bytes(old.secret) not in bytes(before.state)
+    # Nothing under them is looked at any more, and what comes under the others is.
+    assert not before.stirred_by(b"\x2e" + bytes(40), one.config, one.limits)
+    assert sleeps(one)
+    rig.echo()
+    assert one._opening.opener(2) is None
+    assert one.hibernate(rig.now)
+    rig.echo()
+
+
+def test_what_is_known_of_it_is_known_asleep() -> None:
+    rig, one = asleep()
+    rig.other(one).send(b"wake")
+    rig.run()
+    one.messages()
+    looks: list[Callable[[dtls.Connection], object]] = [
+        lambda one: one.number,
+        lambda one: one.began,
+        lambda one: one.handshake_seconds,
+        lambda one: one.write_closed,
+        lambda one: one.newest,
+        lambda one: one.counters.snapshot(),
+    ]
+    known = [look(one) for look in looks]
+    assert one.hibernate(rig.now)
+    assert [look(one) for look in looks] == known
+    assert sleeps(one)
+    rig.other(one).send(b"wake again")
+    rig.run()
+    assert (one.number, one.began, one.handshake_seconds) == tuple(known[:3])
+
+
+def test_its_reserve_is_known_when_it_wakes() -> None:
+    rig, one = asleep()
+    one.checkpoint(bytes(32), rig.now, reserve=4096)
+    until = one._sealing.reserved
+    assert until is not None
+    assert one.hibernate(rig.now)
+    one.send(b"awake")
+    assert one._sealing.reserved == until
 
 
 def test_keys_are_replaced_by_age_while_it_sleeps() -> None:
@@ -399,9 +460,14 @@ def test_it_does_not_sleep_while_something_waits() -> None:
 
 
 def test_the_ledger_is_told_and_may_refuse() -> None:
-    rig = joined(limits=Limits(total_bytes=4 * CONNECTION_BYTES, connection_bytes=2 * CONNECTION_BYTES))
+    limits = Limits(
+        total_bytes=4 * CONNECTION_BYTES, connection_bytes=2 * CONNECTION_BYTES, rekey_seconds=300.0
+    )
+    rig = joined(limits=limits)
     rig.run()
     one = rig.server
+    rig.echo()
+    one.messages()
     one.events()
     before = rig.ledger.held
     one.hibernate(rig.now)
@@ -416,8 +482,14 @@ def test_the_ledger_is_told_and_may_refuse() -> None:
     rig.run()
     assert sleeps(one)
     assert one.counters.discards == {Discard.OVER_BUDGET: 1}
-    due = one.deadline()
-    assert due is not None
+    # Old keys go without waking it, so that asks for nothing; new ones must wait.
+    rig.now = one.deadline() or 0.0
+    one.wake(rig.now)
+    assert sleeps(one)
+    assert openers(one) == 1
+    due = one.deadline() or 0.0
+    assert due > rig.now
+    rig.now = due
     one.wake(due)
     assert sleeps(one)
     assert (one.deadline() or 0.0) > due
@@ -529,6 +601,49 @@ def test_a_first_hello_is_known_for_as_long_as_its_cookie() -> None:
     assert server.messages() == [b"still here"]
 
 
+def test_hellos_are_forgotten_once_their_cookies_are_old() -> None:
+    site = idle_site(idle_seconds=float("inf"), cookie_seconds=60.0)
+    client, server = site.connect()
+    peers = site.endpoint._peers
+    assert len(peers.hellos) == 1
+    site.skip(59.0)
+    assert len(peers.hellos) == 1
+    site.skip(3.0)
+    assert peers.hellos == {}
+    assert list(site.endpoint) == [server]
+    client.send(b"still here")
+    site.run()
+    assert server.messages() == [b"still here"]
+
+
+def test_far_times_are_met_among_near_ones() -> None:
+    timers = Timers()
+    chance = random.Random(7)
+    ones = [cast("dtls.Connection", object()) for _ in range(400)]
+    timers.take_due(5.0)
+    due: dict[dtls.Connection, float] = {}
+    for n in range(4_000):
+        one = chance.choice(ones)
+        later = chance.choice((0.5, 30.0, 99.0, 101.0, 240.0, 3600.0))
+        at = None if chance.random() < 0.1 else timers.now + later
+        timers.set(one, at)
+        due.pop(one, None)
+        if at is not None:
+            due[one] = at
+        assert timers.next is None or timers.next <= min(due.values(), default=1e9)
+        if n % 3 == 0:
+            now = timers.now + chance.choice((0.0, 0.1, 7.0))
+            expected = sorted(at for at in due.values() if at <= now)
+            taken = timers.take_due(now)
+            assert [due.pop(one) for one in taken] == expected
+    while due:
+        following = timers.next
+        assert following is not None
+        for one in timers.take_due(following):
+            assert due.pop(one) == following
+    assert (timers.next, len(timers)) == (None, 0)
+
+
 def test_totals_count_sleepers_without_waking_them() -> None:
     site = idle_site(idle_seconds=5.0)
     client, server = site.connect()
@@ -597,5 +712,4 @@ def test_what_is_left_is_small() -> None:
     left = one._asleep
     assert left is not None
     size = sys.getsizeof(one) + sys.getsizeof(left) + sys.getsizeof(left.state)
-    size += sum(map(sys.getsizeof, left.openers))
-    assert size < ASLEEP_BYTES
+    assert size < ASLEEP_BYTES / 2

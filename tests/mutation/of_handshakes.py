@@ -318,8 +318,10 @@ MUTANTS: Final = (
     Mutant(
         "a ticket is for its protocol version and name",
         "tls13/tickets.py",
-        '    fits = state.version == flavor.version and state.server_name == (server_name or "")\n',
-        "    fits = True\n",
+        "        state.version != flavor.version\n"
+        '        or state.server_name != (server_name or "")\n'
+        "        or state.suite not in SUITES\n",
+        "        state.suite not in SUITES\n",
         "a session moves to another virtual host (CVE-2026-11703)",
         unit("tls13", "tickets", "psk_tickets"),
     ),
@@ -342,7 +344,7 @@ MUTANTS: Final = (
     Mutant(
         "whoever was accepted once must be acceptable now",
         "tls13/tickets.py",
-        "    if not still_accepted(settings, state.peer, Purpose.CLIENT, None):",
+        "    if not still_accepted(settings, opened.peer, Purpose.CLIENT, None):",
         "    if False:",
         "a client stays in after its certificate was refused",
         unit("tls13", "tickets", "raw_public_keys"),
@@ -350,7 +352,7 @@ MUTANTS: Final = (
     Mutant(
         "no ticket of nobody where a certificate is required",
         "tls13/tickets.py",
-        "    if settings.verify_mode == VERIFY_REQUIRED and state.peer is None:",
+        "    if settings.verify_mode == VERIFY_REQUIRED and opened.peer is None:",
         "    if False:",
         "a ticket stands for a certificate that was never shown",
         unit("tls13", "tickets", "psk_tickets"),

@@ -513,29 +513,20 @@ cdef extern from "<sys/epoll.h>" nogil:
         EPOLLOUT
 
 cdef enum:
-    # Ready descriptors served in one turn, and asked for at once.
+    # Ready descriptors served in one turn; what is ready meanwhile is served in the loop's next one, behind
+    # everything else that waits for it: acceptors, timers and other people's tasks.
     READY = 256
-    AT_ONCE = 64
 
 
 def serve_ready(poll, dict watched):
     """See :func:`sealwire.drive.aio.line.plain_serve_ready`."""
-    cdef int epoll = poll.fileno()
-    cdef epoll_event events[AT_ONCE]
-    cdef int n, index, served = 0
-    while served < READY:
-        n = epoll_wait(epoll, events, AT_ONCE, 0)
-        if n <= 0:
-            # Nothing is left; or somebody served has closed the last stream, and with it this epoll.
-            return
-        for index in range(n):
-            found = watched.get(events[index].data.fd)
-            if found is None:
-                continue
-            if found[0] and events[index].events & ~<unsigned int>EPOLLOUT:
-                found[2]()
-            elif found[1] and events[index].events & ~<unsigned int>EPOLLIN:
-                found[3]()
-        served += n
-        if poll.closed:
-            return
+    cdef epoll_event events[READY]
+    cdef int index, n = epoll_wait(poll.fileno(), events, READY, 0)
+    for index in range(n):
+        found = watched.get(events[index].data.fd)
+        if found is None:
+            continue
+        if found[0] and events[index].events & ~<unsigned int>EPOLLOUT:
+            found[2]()
+        elif found[1] and events[index].events & ~<unsigned int>EPOLLIN:
+            found[3]()

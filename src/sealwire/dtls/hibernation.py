@@ -1,12 +1,12 @@
 """An idle connection has no parts: what is left of it is its keys, their numbers, and some hundred bytes.
 
 Everything that a hand-over to another process takes along is written down as for one (dtls/handover.py),
-together with what only this process knows: counters, timers, the numbers of the sending keys.  It is read
-once, so no number is used twice; the openers stay as they are, with their windows.
+together with what only this process knows: counters, timers, the numbers of the sending keys, the openers
+with their windows (dtls/asleep.py).  It is read once, so no number is used twice.
 
 Whoever asks for a part of a connection that sleeps wakes it, and need not know that it slept.  Datagrams
-do so only if one of their records is authentic and new: each is tried with the openers that are there, and
-one that fails is counted as it would have been, and nothing is made for it.
+do so only if one of their records is authentic and new: each is tried with an opener made for it, and one
+that fails is counted as it would have been, and nothing is left of it.
 
 What a connection that sleeps holds is charged as such; one that cannot be paid for stays asleep.
 """

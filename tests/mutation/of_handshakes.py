@@ -32,7 +32,7 @@ MUTANTS: Final = (
     Mutant(
         "an extension stands once in a message",
         "tls13/extensions.py",
-        "            if code in block._entries:",
+        "            if code in entries:",
         "            if False:",
         "two readings of one hello",
         unit("tls13", "extensions", "messages"),

@@ -23,10 +23,11 @@ MUTANTS: Final = (
     Mutant(
         "no message is longer than message_bytes",
         "stcp/frames.py",
-        '        raise ProtocolError(Alert.ILLEGAL_PARAMETER, reason, "message_bytes")',
+        "        raise too_long(word)",
         "        return False",
         "memory for what a peer declares",
         _MESSAGES,
+        twin=True,
     ),
     Mutant(
         "reserved bits of a frame are zero",
@@ -35,14 +36,16 @@ MUTANTS: Final = (
         "        if False:",
         "frames of another version are read as these",
         _MESSAGES,
+        twin=True,
     ),
     Mutant(
         "a control frame is as long as its kind",
         "stcp/frames.py",
-        "        if _CONTROL_BODY_BYTES.get(kind) != len(body):",
+        "        if CONTROL_BODY_BYTES.get(kind) != len(body):",
         "        if kind not in (1, 2, 3):",
         "a malformed frame is acted on",
         _MESSAGES,
+        twin=True,
     ),
     Mutant(
         "pings are few",

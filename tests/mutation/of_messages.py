@@ -110,5 +110,6 @@ MUTANTS: Final = (
         "        if more or not more:",
         "memory beyond every limit",
         _MESSAGES,
+        twin=True,
     ),
 )

@@ -6,6 +6,7 @@ whoever waits for it is called at once instead of in the loop's next turn: he is
 loop, as he would be then.  Errors, ends, timers and everything else are left to the methods in Python.
 """
 
+cimport cython
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t
 
@@ -66,6 +67,8 @@ cdef inline double monotonic() noexcept nogil:
     return now.tv_sec + now.tv_nsec * 1e-9
 
 
+@cython.final
+@cython.freelist(64)
 cdef class Arrival:
     """A future of asyncio's, as far as tasks need one, that can call who waits without the loop."""
 
@@ -184,6 +187,7 @@ cdef class Arrival:
         raise StopIteration
 
 
+@cython.final
 cdef class Drained:
     """What drain gives where nothing has to be waited for: a coroutine that is at its end."""
 
@@ -209,6 +213,8 @@ cdef class Drained:
 cdef Drained DRAINED = Drained()
 
 
+@cython.final
+@cython.freelist(64)
 cdef class Reading:
     """The coroutine of a reader's read_message.
 

@@ -161,6 +161,7 @@ def numbers_used(datagrams: list[bytes], keylog: Path) -> dict[int, list[int]]:
 def test_another_process_goes_on(tmp_path: Path, how: str) -> None:
     """While a client echoes numbered messages its server moves to, or is restored in, another process."""
     spawn = multiprocessing.get_context("fork")
+    configs.server_context()  # certificates are made before the processes part
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     server.bind(("127.0.0.1", 0))
     ours, theirs = spawn.Pipe()

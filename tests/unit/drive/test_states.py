@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
 import socket
+import struct
 import time
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
@@ -107,6 +109,22 @@ def serve(sock: socket.socket, directory: Path, mode: str, pipe: Pipe) -> None:
         endpoint.events()
 
 
+_SO_ATTACH_FILTER = 26
+
+
+def _from(port: int) -> list[tuple[int, int, int, int]]:
+    """A classic BPF program that takes UDP from this port, from the IPv4 header on."""
+    return [
+        (0x30, 0, 0, 9),  # the protocol
+        (0x15, 0, 4, 17),
+        (0xB1, 0, 0, 0),  # X = the header's length
+        (0x48, 0, 0, 0),  # the source port
+        (0x15, 0, 1, port),
+        (0x06, 0, 0, 65_535),
+        (0x06, 0, 0, 0),
+    ]
+
+
 class Capture:
     """What leaves a UDP port on loopback, as the kernel shows it to captures; needs root, else nothing."""
 
@@ -119,6 +137,10 @@ class Capture:
             self.allowed = False
             return
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        # Whatever else is busy on loopback would fill it.
+        program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in _from(port)))
+        filter_ = struct.pack("HL", len(_from(port)), ctypes.addressof(program))
+        self._sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_)
         self._sock.bind(("lo", 0x0800))
         self._sock.setblocking(False)
 

@@ -20,6 +20,7 @@ MUTANTS: Final = (
         "",
         "a length that lies reads into what follows",
         ("tests/unit/test_wire.py",),
+        twin=True,
     ),
     Mutant(
         "no bytes behind the end of a structure",
@@ -28,6 +29,7 @@ MUTANTS: Final = (
         "        return",
         "two readings of one message",
         ("tests/unit/test_wire.py", *unit("tls13", "messages")),
+        twin=True,
     ),
     Mutant(
         "an extension stands once in a message",

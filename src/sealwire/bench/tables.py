@@ -17,6 +17,7 @@ GROUPS: Mapping[str, str] = {
     "record": "Records in memory",
     "handshake": "Handshakes",
     "memory": "Memory of a server",
+    "connections": "Many connections, most of them silent",
     "crypto": "Primitives",
     "udp": "Plain UDP, the floor",
     "bulk": "Bulk over loopback UDP",

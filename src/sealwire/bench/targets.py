@@ -23,6 +23,7 @@ _SSL: Final = "Python ssl, asyncio"
 
 _DATA: Final = "data-plane.md#figures"
 _HANDSHAKE: Final = "handshake-cost.md"
+_IDLE: Final = "idle.md#figures"
 _STCP: Final = "stcp-performance.md"
 
 
@@ -128,24 +129,21 @@ TARGETS: Final = (
     ),
     Target(
         "T9",
-        "bytes an idle connection of an Endpoint takes, 10,000 of them: at most 6 KB, asleep 2 KB",
-        (),
-        "idle.md#figures",
-        "python benchmarks/idle.py",
+        "bytes an idle connection of an Endpoint takes, awake and asleep",
+        (_most("connections.idle", 6_144, unit="B"), _most("connections.asleep", 2_048, unit="B")),
+        _IDLE,
     ),
     Target(
         "T10",
-        "10,000 connections that echo, then 100,000 within 1 GB",
-        (),
-        "idle.md#figures",
-        "python benchmarks/many.py",
+        "a server of 100,000 connections, one in a hundred echoing (with `--full`)",
+        (_most("connections.echo.held", 1_000, unit="MB"),),
+        _IDLE,
     ),
     Target(
         "T11",
-        "CPU of an echo, 100 to 100,000 connections: flat within 1.5",
-        (),
-        "idle.md#figures",
-        "python benchmarks/many.py",
+        "CPU of an echo, 100 to 2,000 connections (to 100,000 with `--full`)",
+        (_most("connections.echo.growth", 1.5, unit="x"),),
+        _IDLE,
     ),
     Target(
         "T12",

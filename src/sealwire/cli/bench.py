@@ -24,7 +24,7 @@ from sealwire.cli.say import Exit, Failure, Say
 from sealwire.record import protect
 
 _WHAT = (
-    "what to do: names of groups (record, handshake, memory, crypto, udp, bulk), of rows"
+    "what to do: names of groups (record, handshake, memory, connections, crypto, udp, bulk), of rows"
     " (record.seal.64, patterns like 'handshake.*'), or 'all' to measure; 'list'; 'compare OLD NEW';"
     " 'slo OBJECTIVES RESULT'; 'report RESULT...', oldest first; 'trial ROWS...' to put the alarm itself"
     " to the test; 'dtls' with -s or -c HOST between two machines; 'stcp' for requests and answers over"

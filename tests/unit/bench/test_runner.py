@@ -140,6 +140,7 @@ def test_every_row_is_declared_once_and_of_a_known_group() -> None:
         "latency",
         "workers",
         "changes",
+        "connections",
     }
 
 

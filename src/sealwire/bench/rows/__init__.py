@@ -6,6 +6,7 @@ from sealwire.bench.measurement import Measurement
 from sealwire.bench.rows import (
     bulk,
     changes,
+    connections,
     copies,
     crypto,
     handshake,
@@ -29,6 +30,7 @@ ROWS: tuple[Measurement, ...] = (
     *handshake.ROWS,
     *handshake_rate.ROWS,
     *memory.ROWS,
+    *connections.ROWS,
     *crypto.ROWS,
     *udp.ROWS,
     *bulk.ROWS,

@@ -29,7 +29,7 @@ help:
 	@echo 'make test-long  all tests, with many examples, and again on the plain-Python twins'
 	@echo 'make campaign   kill, stop, fill and cut what delivers events, 200 times; SEED=n FAULTS=n (long)'
 	@echo 'make lint       ruff and mypy --strict'
-	@echo 'make bench      measurements beside others, with a report (under 5 minutes)'
+	@echo 'make bench      measurements beside others, with a report (ten minutes)'
 	@echo 'make fuzz       every damaged byte, and the property tests with 5,000 examples each (long)'
 	@echo '                with GROUP=records SECONDS=600: look for bad input for so long (GROUP=all: each group)'
 	@echo 'make mutate     remove the security checks one at a time; a test must notice each (long)'

@@ -188,7 +188,8 @@ def even_allocation() -> dict[str, str]:
     """The environment in which blocks of 256 KiB cost every contender the same.
 
     glibc maps such a block, and unmaps it, each time, until the process happens to have freed a larger one:
-    asyncio reads into one, so that plain TCP and ssl take twice as long in one process as in another.
+    asyncio reads into one, so that plain TCP and ssl take twice as long in one process as in another, and
+    a run of records is sealed into one, which makes 0.8 or 1.2 us of a message of 1,200 B.
     """
     return {name: os.environ.get(name, str(_NEVER_MAPPED_BYTES)) for name in _ALLOCATION}
 

@@ -5,7 +5,7 @@ application gives and takes batches (`send_many`, `batches`); in "messages" it a
 each and takes them one by one; in "single" it calls a blocking socket's `send` for each.  The figure
 is the highest offered rate at which nothing was lost, the kernel's receive buffer the same for
 everybody.  Drivers of C stacks are not paced: their figure is what arrived while they sent flat out,
-which flatters them.
+which flatters them.  Blocks of a run cost everybody in Python the same (`even_allocation`).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from sealwire.bench.measurement import (
     Reading,
     Role,
 )
+from sealwire.bench.processes import even_allocation
 from sealwire.bench.rate_search import RateSearch
 from sealwire.bench.rivals import programs, udp_loop
 from sealwire.bench.rows import record, udp
@@ -251,8 +252,10 @@ def _ours(batched: bool, size: int) -> tuple[Contender, ...]:
     open_: Callable[[Bench], Body] = partial(Sender, batched=batched, size=size)
     peer: Callable[[Bench], Peer] = partial(Receiver, batched=batched)
     return (
-        Contender("sealwire", Role.OURS, open_, peer=peer),
-        Contender("sealwire without crypto", Role.WITHOUT_CRYPTO, open_, peer=peer),
+        Contender("sealwire", Role.OURS, open_, peer=peer, environment=even_allocation),
+        Contender(
+            "sealwire without crypto", Role.WITHOUT_CRYPTO, open_, peer=peer, environment=even_allocation
+        ),
         Contender(
             "the crypto alone",
             Role.CRYPTO_ALONE,
@@ -266,7 +269,9 @@ def _plain(batched: bool, size: int) -> Contender:
     open_: Callable[[Bench], Body] = partial(udp.Sender, batched=batched, size=size)
     peer: Callable[[Bench], Peer] = partial(udp.Receiver, batched=batched, size=size)
     name = "plain UDP, GSO and GRO" if batched else "plain UDP, a call each"
-    return Contender(name, Role.RIVAL, open_, peer=peer, presence=udp.segmentation)
+    return Contender(
+        name, Role.RIVAL, open_, peer=peer, presence=udp.segmentation, environment=even_allocation
+    )
 
 
 def _row(size: int) -> Measurement:

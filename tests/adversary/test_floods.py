@@ -46,13 +46,15 @@ def test_amp_1_spoofed_hellos() -> None:
     siege.run(1.0, flood(siege, "hellos", 20))
     payload = FLOODS["hellos"][0]()
     tracemalloc.start()
-    before = tracemalloc.get_traced_memory()[0]
-    for _ in range(2_000):
-        siege.endpoint.receive([(payload(siege.choose), siege.stranger())], siege.now)
-        siege.endpoint.transmit(siege.now)
-    # What the interpreter keeps for the next object of a size is nobody's state: the plain gate makes some.
-    gc.collect()
-    grown = tracemalloc.get_traced_memory()[0] - before
+    # The second time, what remembers a fixed number of addresses is full: the plain gate has two of those.
+    for _ in range(2):
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(2_000):
+            siege.endpoint.receive([(payload(siege.choose), siege.stranger())], siege.now)
+            siege.endpoint.transmit(siege.now)
+        # What the interpreter keeps for the next object of a size is nobody's: the plain gate makes some.
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert grown < 20_000
     siege.run(4.0, flood(siege, "hellos", 20))
